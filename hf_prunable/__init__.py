@@ -1,0 +1,31 @@
+"""Smaller, faster WavLM, HuBERT and wav2vec 2.0, native to Hugging Face. Importing it registers the Auto classes."""
+
+from .modeling.auto import load_prunable, prunable_class, register_auto_classes
+from .modeling.hubert import (
+    PrunableHubertConfig,
+    PrunableHubertForCTC,
+    PrunableHubertForSequenceClassification,
+    PrunableHubertModel,
+)
+from .modeling.wav2vec2 import (
+    PrunableWav2Vec2Config,
+    PrunableWav2Vec2ForAudioFrameClassification,
+    PrunableWav2Vec2ForCTC,
+    PrunableWav2Vec2ForSequenceClassification,
+    PrunableWav2Vec2ForXVector,
+    PrunableWav2Vec2Model,
+)
+from .modeling.wavlm import (
+    PrunableWavLMConfig,
+    PrunableWavLMForAudioFrameClassification,
+    PrunableWavLMForCTC,
+    PrunableWavLMForSequenceClassification,
+    PrunableWavLMForXVector,
+    PrunableWavLMModel,
+)
+from .shape import AttentionShape, LayerShape, PrunedShape
+
+
+__version__ = "0.1.0"
+
+register_auto_classes()

@@ -1,0 +1,69 @@
+"""Which class belongs to which checkpoint, and the registration with transformers' Auto classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+
+from . import hubert, wav2vec2, wavlm
+
+
+FAMILIES = {
+    wavlm.PrunableWavLMConfig: wavlm,
+    hubert.PrunableHubertConfig: hubert,
+    wav2vec2.PrunableWav2Vec2Config: wav2vec2,
+}
+
+
+def register_auto_classes() -> None:
+    """Makes `AutoConfig`, `AutoModel`, its heads and `AutoFeatureExtractor` know the prunable models."""
+    for config_class, module in FAMILIES.items():
+        AutoConfig.register(config_class.model_type, config_class)
+        # No AutoProcessor: it would raise for every checkpoint without a tokenizer.
+        AutoFeatureExtractor.register(config_class, Wav2Vec2FeatureExtractor)
+        for auto_class, name in config_class.auto_classes.items():
+            getattr(transformers, auto_class).register(config_class, getattr(module, name))
+
+
+def prunable_class(config: PreTrainedConfig, auto_class: str = "AutoModel") -> type[PreTrainedModel]:
+    """The prunable class for a stock or prunable configuration.
+
+    Args:
+        config: Of the checkpoint.
+        auto_class: The kind of head, by the name of its Auto class.
+
+    Raises:
+        ValueError: If the family is not supported, or has no such head.
+    """
+    for config_class, module in FAMILIES.items():
+        if config.model_type in (config_class.model_type, config_class.stock_config_class.model_type):
+            if auto_class not in config_class.auto_classes:
+                raise ValueError(
+                    f"{config.model_type} has no {auto_class}; it has {', '.join(config_class.auto_classes)}."
+                )
+            return getattr(module, config_class.auto_classes[auto_class])
+    supported = ", ".join(repr(config_class.stock_config_class.model_type) for config_class in FAMILIES)
+    raise ValueError(
+        f"Model type {config.model_type!r} cannot be pruned here. Supported are {supported} and pruned models of these "
+        "families."
+    )
+
+
+def load_prunable(
+    pretrained_model_name_or_path: str | Path, auto_class: str = "AutoModel", **kwargs: Any
+) -> PreTrainedModel:
+    """Loads a stock or a pruned checkpoint as the prunable class of its family.
+
+    Args:
+        pretrained_model_name_or_path: A folder or a Hub id.
+        auto_class: The kind of head, by the name of its Auto class.
+        **kwargs: Passed to `from_pretrained`.
+
+    Raises:
+        ValueError: If the family is not supported, or has no such head.
+    """
+    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
+    return prunable_class(config, auto_class).from_pretrained(pretrained_model_name_or_path, **kwargs)

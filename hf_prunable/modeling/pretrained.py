@@ -1,0 +1,277 @@
+"""What the three families share: configuration, construction, gates, and the contract of saving and loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.output_capturing import OutputRecorder
+
+from ..gates import HardConcreteGate
+from ..shape import PrunedShape
+from ..size import UnitCounts, count_parameters
+from .attention import PrunableAttention
+from .encoder import PrunableEncoder, PrunableEncoderLayer
+from .feature_encoder import PrunableFeatureEncoder
+from .gated import GatedMixin, OutputBias
+
+
+# Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
+# channels of the convolutions.
+UNITS = ("mha", "head", "qk", "vo", "ffn", "int", "conv")
+# The units of arXiv 2306.01385.
+DEFAULT_UNITS = ("mha", "qk", "vo", "ffn", "int")
+SHIM_MODULE = "modeling_hf_prunable"
+
+
+class PrunableConfigMixin:
+    """The part of a prunable configuration that is the same in every family.
+
+    The stock fields keep the widths of the original model. Three fields come on top: `pruned_shape` (`None`: dense),
+    `gates` (`None`: without) and `dense_num_hidden_layers`, the layers of the original model where some were cut off.
+    """
+
+    stock_config_class: ClassVar[type[PreTrainedConfig]]
+    auto_classes: ClassVar[dict[str, str]]
+    has_relative_position_bias: ClassVar[bool] = False
+
+    def validate_pruned_shape(self) -> None:
+        """Checks the stored shape against the widths of the original model."""
+        if self.pruned_shape is not None:
+            PrunedShape.from_dict(self.pruned_shape).validate(self)
+
+    @property
+    def shape(self) -> PrunedShape:
+        """The model's shape; the full one where none is stored."""
+        return PrunedShape.dense(self) if self.pruned_shape is None else PrunedShape.from_dict(self.pruned_shape)
+
+    @property
+    def has_attention_adapter(self) -> bool:
+        """Whether every layer ends with an adapter (MMS); the stock post-norm layers never do."""
+        return self.do_stable_layer_norm and getattr(self, "adapter_attn_dim", None) is not None
+
+    @property
+    def dense_counts(self) -> UnitCounts:
+        """Unit counts of the original dense model, whatever was cut since."""
+        num_layers = self.dense_num_hidden_layers or self.num_hidden_layers
+        layer = PrunedShape.dense(self).layers[0]
+        return UnitCounts.of(PrunedShape(tuple(self.conv_dim), (layer,) * num_layers))
+
+    @property
+    def dense_num_parameters(self) -> int:
+        """Parameters of the original dense encoder: what sparsity is counted from."""
+        return count_parameters(self, self.dense_counts)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reads a stock or a prunable config.json.
+
+        Raises:
+            ValueError: If it belongs to another kind of model.
+        """
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        model_type = config_dict.get("model_type", cls.model_type)
+        allowed = (cls.stock_config_class.model_type, cls.model_type)
+        if model_type not in allowed:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} has model type {model_type!r}, and {cls.__name__} reads "
+                f"{allowed[0]!r} and {allowed[1]!r}. Use the class of that family, if it is WavLM, HuBERT or "
+                "wav2vec 2.0."
+            )
+        return {**config_dict, "model_type": cls.model_type}, kwargs
+
+    @classmethod
+    def from_stock(cls, config: PreTrainedConfig) -> PrunableConfigMixin:
+        """The prunable form of a stock configuration; a prunable one is returned as it is."""
+        if isinstance(config, cls):
+            return config
+        prunable = cls.from_dict({**config.to_dict(), "model_type": cls.model_type})
+        prunable._attn_implementation = config._attn_implementation
+        return prunable
+
+    def to_stock(self) -> PreTrainedConfig:
+        """The stock configuration of the same widths, without shape and gates."""
+        values = self.to_dict()
+        for name in ("pruned_shape", "gates", "auto_map", "model_type"):
+            values.pop(name, None)
+        if values["dense_num_hidden_layers"] is None:
+            del values["dense_num_hidden_layers"]
+        stock = self.stock_config_class.from_dict(values)
+        stock._attn_implementation = self._attn_implementation
+        return stock
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Does nothing: `save_pretrained` writes the shim itself, and transformers' copy would break the package."""
+
+
+class PrunableModelMixin:
+    """The part of a prunable model that is the same in every family and under every head."""
+
+    stock_class: ClassVar[type[PreTrainedModel]]
+    _supports_sdpa = True
+    _no_split_modules = ["PrunableEncoderLayer"]
+    _keep_in_fp32_modules_strict = ["log_alpha"]
+    _can_record_outputs = {
+        "hidden_states": PrunableEncoderLayer,
+        "attentions": OutputRecorder(PrunableAttention, index=1, layer_name="encoder"),
+    }
+
+    def _build_encoder(
+        self,
+        feature_projection: nn.Module,
+        position_conv: nn.Module,
+        make_attention: Callable[[Any, PrunedShape, int], PrunableAttention],
+        make_attention_adapter: Callable[[Any], nn.Module] | None = None,
+    ) -> None:
+        """Sets the modules of a base model under their stock names."""
+        config, shape = self.config, self.config.shape
+        self.feature_extractor = PrunableFeatureEncoder(config, shape.conv_channels)
+        self.feature_projection = feature_projection
+        if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
+            self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
+        self.encoder = PrunableEncoder(config, shape, position_conv, make_attention, make_attention_adapter)
+        if config.gates is not None:
+            self._add_gates(**config.gates)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, PrunableAttention):
+            module.init_weights()
+        elif isinstance(module, HardConcreteGate):
+            init.constant_(module.log_alpha, module.initial_log_alpha)
+        elif isinstance(module, OutputBias):
+            init.zeros_(module.bias)
+
+    def attach_gates(
+        self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.01
+    ) -> None:
+        """Puts a hard-concrete gate on every unit of the kinds named.
+
+        Args:
+            units: Of "mha" (attention blocks), "head", "qk" and "vo" (query/key and value/output dimensions of each
+                head), "ffn" (feed-forward blocks), "int" (intermediate units) and "conv" (convolution channels).
+            ste: Whether gradients pass the gates' hard limits.
+            initial_drop_rate: Where all gates start, between 0 and 1.
+
+        Raises:
+            ValueError: If a unit is unknown or cannot be pruned exactly in this model, or the model has gates.
+        """
+        if self.config.gates is not None:
+            raise ValueError(
+                f"The model already has gates on {tuple(self.config.gates['units'])}. "
+                "Call `detach_gates()` or `compact(model)` first."
+            )
+        unknown = sorted(set(units) - set(UNITS))
+        if unknown or not units:
+            raise ValueError(f"Unknown units {unknown}: choose one or more of {', '.join(UNITS)}.")
+        if not 0 < initial_drop_rate < 1:
+            raise ValueError(f"`initial_drop_rate` must be between 0 and 1, but is {initial_drop_rate}.")
+        settings = {"units": list(units), "ste": ste, "initial_drop_rate": initial_drop_rate}
+        self.base_model._add_gates(**settings)
+        self.config.gates = settings
+
+    def _add_gates(self, units: list[str], ste: bool, initial_drop_rate: float) -> None:
+        device = self.device
+
+        def make_gate(num_gates: int) -> HardConcreteGate:
+            return HardConcreteGate(num_gates, ste=ste, initial_drop_rate=initial_drop_rate).to(device)
+
+        self.feature_extractor.attach_gates(tuple(units), make_gate)
+        for layer in self.encoder.layers:
+            layer.attention.attach_gates(tuple(units), make_gate)
+            layer.feed_forward.attach_gates(tuple(units), make_gate)
+
+    def detach_gates(self) -> None:
+        """Takes all gates off again and leaves the weights as they are."""
+        for module in self.modules():
+            if isinstance(module, GatedMixin):
+                module.remove_gates()
+        self.config.gates = None
+
+    def named_gates(self) -> Iterator[tuple[str, HardConcreteGate]]:
+        """Names and gates, in a fixed order; the last part of a name is the kind of unit."""
+        for name, module in self.named_modules():
+            if isinstance(module, HardConcreteGate):
+                yield name, module
+
+    def set_gate_noise(self, seed: int | None, index: int = 0) -> None:
+        """Makes the gates' noise a function of a seed and a micro-batch index, whatever the process and its state.
+
+        Args:
+            seed: Of the run; `None` returns to a fresh draw in every forward pass.
+            index: Number of the micro-batch, counted over all processes.
+        """
+        generator = torch.Generator()
+        if seed is not None:
+            generator.manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint32)[0]))
+        for _, gate in self.named_gates():
+            gate.set_noise(None if seed is None else torch.rand(gate.num_gates, generator=generator))
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether a stock class can express this model: no gates, and nothing missing from the layers it has."""
+        return self.config.gates is None and self.config.shape.is_dense(self.config)
+
+    def to_stock(self) -> PreTrainedModel:
+        """The same model as a stock class, sharing this one's tensors.
+
+        Raises:
+            ValueError: If the model has gates or a shape that the stock class cannot express.
+        """
+        if not self.is_stock:
+            raise ValueError(
+                f"{self.stock_class.__name__} cannot express this model: it has gates or is narrower than its "
+                "configuration's widths. Save it as it is; AutoModel loads it with `import hf_prunable`."
+            )
+        with torch.device("meta"):
+            stock = self.stock_class(self.config.to_stock())
+        stock.load_state_dict(self.state_dict(), assign=True)
+        return stock.train(self.training)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """Writes the model so that `AutoModel` loads it.
+
+        A model that a stock class can express is written as a stock checkpoint, which needs nothing of this library.
+        Any other comes with a one-line module for `trust_remote_code=True`.
+
+        Args:
+            save_directory: A folder, made where it is missing.
+            **kwargs: Passed to transformers' `save_pretrained`.
+        """
+        # The original format would bring the weight norm's old key names back.
+        kwargs.setdefault("save_original_format", False)
+        if self.is_stock:
+            return self.to_stock().save_pretrained(save_directory, **kwargs)
+        auto_classes = {"AutoConfig": type(self.config).__name__, **self.config.auto_classes}
+        self.config.auto_map = {auto: f"{SHIM_MODULE}.{name}" for auto, name in auto_classes.items()}
+        if kwargs.get("is_main_process", True):
+            folder = Path(save_directory)
+            folder.mkdir(parents=True, exist_ok=True)
+            names = ", ".join(auto_classes.values())
+            (folder / f"{SHIM_MODULE}.py").write_text(f"from hf_prunable import {names}  # noqa: F401\n")
+        return super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Does nothing: `save_pretrained` writes the shim itself, and transformers' copy would break the package."""
+
+
+class PrunableHeadMixin(PrunableModelMixin):
+    """A stock head around a prunable base model."""
+
+    base_class: ClassVar[type[PreTrainedModel]]
+
+    def __init__(self, config: PreTrainedConfig, *args, **kwargs):
+        config = self.config_class.from_stock(config)
+        # The stock head brings its stock base model, which is replaced. Loading builds both without memory.
+        super().__init__(config, *args, **kwargs)
+        setattr(self, self.base_model_prefix, self.base_class(config))
+        self.post_init()

@@ -1,0 +1,190 @@
+"""WavLM: stock classes with prunable blocks, and its gated relative position bias."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import (
+    WavLMConfig,
+    WavLMForAudioFrameClassification,
+    WavLMForCTC,
+    WavLMForSequenceClassification,
+    WavLMForXVector,
+    WavLMModel,
+)
+from transformers import initialization as init
+from transformers.models.wavlm.modeling_wavlm import (
+    WavLMAdapter,
+    WavLMAttention,
+    WavLMFeatureProjection,
+    WavLMPositionalConvEmbedding,
+)
+
+from ..shape import PrunedShape
+from ..size import BIAS_GATE_SIZE
+from .attention import KeptHeads, PrunableAttention
+from .pretrained import PrunableConfigMixin, PrunableHeadMixin, PrunableModelMixin
+
+
+@strict
+class PrunableWavLMConfig(PrunableConfigMixin, WavLMConfig):
+    """A `WavLMConfig` with a shape.
+
+    Args:
+        pruned_shape: See `PrunedShape.to_dict`; `None` for a dense model.
+        gates: Arguments of `attach_gates` for a model with gates.
+        dense_num_hidden_layers: Layers of the original model, where some were cut off.
+    """
+
+    model_type = "prunable_wavlm"
+    stock_config_class: ClassVar = WavLMConfig
+    has_relative_position_bias: ClassVar[bool] = True
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoModel": "PrunableWavLMModel",
+        "AutoModelForCTC": "PrunableWavLMForCTC",
+        "AutoModelForAudioClassification": "PrunableWavLMForSequenceClassification",
+        "AutoModelForAudioFrameClassification": "PrunableWavLMForAudioFrameClassification",
+        "AutoModelForAudioXVector": "PrunableWavLMForXVector",
+    }
+
+    pruned_shape: dict | None = None
+    gates: dict | None = None
+    dense_num_hidden_layers: int | None = None
+
+
+class PrunableWavLMAttention(PrunableAttention):
+    """Attention whose scores get a relative position bias, gated by the block's input.
+
+    The bias table belongs to the first layer, has a column for each head that lives in any layer, and stays there
+    when the layer's own attention goes. The gate reads the input split into the original heads.
+
+    Args:
+        config: A prunable configuration.
+        shape: The whole model's shape.
+        number: Of the layer.
+    """
+
+    def __init__(self, config: PrunableWavLMConfig, shape: PrunedShape, number: int):
+        super().__init__(config, shape, number)
+        self.num_heads = config.num_attention_heads
+        self.num_buckets = config.num_buckets
+        self.max_distance = config.max_bucket_distance
+        bias_heads = shape.position_bias_heads
+        self.rel_attn_embed = (
+            nn.Embedding(config.num_buckets, len(bias_heads)) if number == 0 and bias_heads else None
+        )
+        if self.reads_input:
+            self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
+            self.gru_rel_pos_linear = nn.Linear(self.head_dim, BIAS_GATE_SIZE)
+            self.register_buffer("head_numbers", self._head_numbers(), persistent=False)
+            self.bias_columns_of_heads = [bias_heads.index(head) for head in self.heads]
+            self.register_buffer("bias_columns", self._bias_columns(), persistent=False)
+
+    def _head_numbers(self) -> torch.Tensor | None:
+        return None if len(self.heads) == self.num_heads else torch.tensor(self.heads)
+
+    def _bias_columns(self) -> torch.Tensor | None:
+        return None if len(self.heads) == self.num_heads else torch.tensor(self.bias_columns_of_heads)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if not self.reads_input:
+            return
+        init.ones_(self.gru_rel_pos_const)
+        if self.head_numbers is not None:
+            init.copy_(self.head_numbers, self._head_numbers())
+            init.copy_(self.bias_columns, self._bias_columns())
+
+    def cut(self, kept: KeptHeads | None) -> dict[str, torch.Tensor]:
+        parameters = super().cut(kept)
+        if kept is not None and kept.shape.heads:
+            parameters["gru_rel_pos_const"] = self.gru_rel_pos_const[:, kept.positions]
+            parameters["gru_rel_pos_linear.weight"] = self.gru_rel_pos_linear.weight
+            parameters["gru_rel_pos_linear.bias"] = self.gru_rel_pos_linear.bias
+        return parameters
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """As in `PrunableAttention`; `position_bias` is the ungated one, of shape (table columns, frames, frames)."""
+        if position_bias is None and self.rel_attn_embed is not None:
+            position_bias = self.relative_position_bias(hidden_states.shape[1])
+        gated_bias = self._gated_position_bias(hidden_states, position_bias) if self.reads_input else None
+        output, weights, _ = super().forward(hidden_states, attention_mask, gated_bias, **kwargs)
+        return output, weights, position_bias
+
+    # The published mapping from a distance in frames to a bucket of the table.
+    _relative_positions_bucket = WavLMAttention._relative_positions_bucket
+
+    def relative_position_bias(self, frames: int) -> torch.Tensor:
+        """The bias of every pair of frames, of shape (table columns, frames, frames)."""
+        distances = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
+        values = self.rel_attn_embed(self._relative_positions_bucket(distances)).t()
+        # Row i holds the distances from -i to frames - 1 - i: a window that moves back by one from row to row.
+        return values.unfold(-1, frames, 1).flip(-2)
+
+    def _gated_position_bias(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
+        heads = hidden_states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        if self.head_numbers is not None:
+            heads = heads.index_select(1, self.head_numbers)
+            position_bias = position_bias.index_select(0, self.bias_columns)
+        projected = self.gru_rel_pos_linear(heads).unflatten(-1, (2, BIAS_GATE_SIZE // 2)).sum(-1)
+        reset, update = torch.sigmoid(projected).chunk(2, dim=-1)
+        return (reset * (update * self.gru_rel_pos_const - 1.0) + 2.0) * position_bias
+
+
+class PrunableWavLMModel(PrunableModelMixin, WavLMModel):
+    """A `WavLMModel` of any shape."""
+
+    config_class = PrunableWavLMConfig
+    stock_class = WavLMModel
+
+    def __init__(self, config: Any):
+        # Not WavLMModel's own constructor, which would build the dense encoder.
+        super(WavLMModel, self).__init__(self.config_class.from_stock(config))
+        self._build_encoder(
+            feature_projection=WavLMFeatureProjection(self.config),
+            position_conv=WavLMPositionalConvEmbedding(self.config),
+            make_attention=PrunableWavLMAttention,
+        )
+        self.adapter = WavLMAdapter(self.config) if self.config.add_adapter else None
+        self.post_init()
+
+
+class PrunableWavLMForCTC(PrunableHeadMixin, WavLMForCTC):
+    """A `WavLMForCTC` of any shape."""
+
+    config_class = PrunableWavLMConfig
+    stock_class = WavLMForCTC
+    base_class = PrunableWavLMModel
+
+
+class PrunableWavLMForSequenceClassification(PrunableHeadMixin, WavLMForSequenceClassification):
+    """A `WavLMForSequenceClassification` of any shape."""
+
+    config_class = PrunableWavLMConfig
+    stock_class = WavLMForSequenceClassification
+    base_class = PrunableWavLMModel
+
+
+class PrunableWavLMForAudioFrameClassification(PrunableHeadMixin, WavLMForAudioFrameClassification):
+    """A `WavLMForAudioFrameClassification` of any shape."""
+
+    config_class = PrunableWavLMConfig
+    stock_class = WavLMForAudioFrameClassification
+    base_class = PrunableWavLMModel
+
+
+class PrunableWavLMForXVector(PrunableHeadMixin, WavLMForXVector):
+    """A `WavLMForXVector` of any shape."""
+
+    config_class = PrunableWavLMConfig
+    stock_class = WavLMForXVector
+    base_class = PrunableWavLMModel

@@ -1,0 +1,321 @@
+"""Speech for training and for evaluation: loading, sorting out what cannot be used, random crops, batches.
+
+Audio stays undecoded in the data set (`Audio(decode=False)`) and goes through soundfile, so torchcodec is not needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from transformers.utils import logging
+
+from .audio import (
+    AUDIO_EXTENSIONS,
+    AudioError,
+    audio_dataset,
+    audio_name,
+    count_samples,
+    decode_audio,
+    first_names,
+    undecoded_audio,
+    with_audio_column,
+)
+
+
+logger = logging.get_logger(__name__)
+
+PARQUET_EXTENSIONS = (".parquet",)
+FILE_EXTENSIONS = AUDIO_EXTENSIONS + PARQUET_EXTENSIONS
+
+
+def load_speech_dataset(
+    name_or_path: str | os.PathLike, *, split: str = "train", config_name: str | None = None
+) -> Dataset:
+    """Loads speech from a folder of audio files, from parquet or from the Hub.
+
+    Args:
+        name_or_path: A folder of audio files, nested or not (read in the order of their relative paths; hidden files are
+            left out); a parquet file, or a folder of them; or the id of a data set on the Hub.
+        split: The split of a parquet folder or Hub data set. In a folder of audio files it is the sub-folder of this
+            name; "train" stands for the whole folder where there is no such sub-folder.
+        config_name: The configuration, for Hub data sets and parquet folders with several.
+
+    Returns:
+        The data set with an `audio` column of `Audio(decode=False)`; other columns stay as they are.
+
+    Raises:
+        FileNotFoundError: If there is no such path and no such data set.
+        ValueError: If a folder holds neither audio nor parquet files, or no column holds audio.
+    """
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if path.is_dir():
+        folder = path / split if (path / split).is_dir() else path
+        files = _find_files(folder, AUDIO_EXTENSIONS)
+        if files:
+            if folder == path and split != "train":
+                raise ValueError(
+                    f"{name}: there is no sub-folder {split!r}; a folder of audio files has only the "
+                    "split 'train' and its sub-folders."
+                )
+            logger.info(f"{len(files)} audio files in {folder}")
+            return audio_dataset(files)
+        if not _find_files(path, PARQUET_EXTENSIONS):
+            raise ValueError(f"{folder}: no audio in it; the extensions looked for are {', '.join(FILE_EXTENSIONS)}.")
+        dataset = load_dataset(str(path), config_name, split=split)
+    elif path.is_file():
+        if path.suffix.lower() not in PARQUET_EXTENSIONS:
+            raise ValueError(f"{name}: give the folder of the audio files, or a .parquet file.")
+        # A file is its own split; "train[:10%]" must still work.
+        dataset = load_dataset("parquet", data_files={re.split(r"\W", split)[0]: str(path)}, split=split)
+    elif re.match(r"[\w.-]+(/[\w.-]+)?$", name) and not name.startswith(".") and path.suffix not in FILE_EXTENSIONS:
+        dataset = _load_from_hub(name, config_name, split)
+    else:
+        raise FileNotFoundError(f"{name}: there is no such file or folder.")
+    return with_audio_column(dataset, name)
+
+
+def _find_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
+    found, visited = [], set()
+    # Data sets are often put together from links, so those are followed, each folder once.
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in visited:
+            folders.clear()
+            continue
+        visited.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and name.lower().endswith(tuple(extensions))
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _load_from_hub(name: str, config_name: str | None, split: str) -> Dataset:
+    try:
+        return load_dataset(name, config_name, split=split)
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"{name!r} is neither a file nor a folder here, and the Hub did not give it either: {error}"
+        ) from error
+    except DatasetGenerationError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
+        raise ValueError(
+            f"{name!r} holds single audio files, which datasets cannot load without torchcodec. Fetch them with `hf "
+            f"download {name} --repo-type dataset --local-dir FOLDER` and give that folder."
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class SkippedAudio:
+    """What a scan left out.
+
+    Args:
+        num_clips: How many clips were looked at.
+        names: For each cause, the names of the clips left out for it.
+    """
+
+    num_clips: int
+    names: dict[str, list[str]]
+
+    @property
+    def count(self) -> int:
+        """How many clips were left out."""
+        return sum(len(names) for names in self.names.values())
+
+    def __str__(self) -> str:
+        causes = "; ".join(f"{len(names)} {cause} ({first_names(names)})" for cause, names in self.names.items())
+        return f"{self.count} of {self.num_clips} clips cannot be used{': ' if causes else ''}{causes}"
+
+
+def scan_speech_dataset(dataset: Dataset, *, sampling_rate: int, min_seconds: float) -> tuple[Dataset, SkippedAudio]:
+    """Leaves out the clips that cannot be used and measures the others, mostly by their headers.
+
+    A damaged body behind a sound header is not seen here: `RandomCrops` meets it.
+
+    Args:
+        dataset: With an `audio` column.
+        sampling_rate: The rate the clips will be decoded to, in Hz.
+        min_seconds: Shorter clips are left out.
+
+    Returns:
+        The usable clips, with a column `seconds` of their lengths, and what was left out and why.
+
+    Raises:
+        ValueError: If no clip is left.
+    """
+    skipped: dict[str, list[str]] = {}
+    seconds, usable = [], []
+    min_samples = round(min_seconds * sampling_rate)
+    progress = logging.tqdm(undecoded_audio(dataset), desc="Reading audio headers", unit="clip")
+    for index, row in enumerate(progress):
+        samples = 0
+        try:
+            samples = count_samples(row["audio"], sampling_rate)
+            cause = f"shorter than {min_seconds:g} s" if samples < min_samples else None
+        except AudioError as error:
+            cause = error.cause
+        if cause is None:
+            usable.append(index)
+        else:
+            named = row["audio"] is not None and row["audio"]["path"]
+            skipped.setdefault(cause, []).append(audio_name(row["audio"]) if named else f"row {index}")
+        seconds.append(samples / sampling_rate)
+    summary = SkippedAudio(len(seconds), skipped)
+    if not usable:
+        raise ValueError(
+            f"No clip is left: {summary}. Give audio that soundfile can read, of {min_seconds:g} s or longer each."
+        )
+    if skipped:
+        logger.warning(f"{summary}. Going on with the other {len(usable)}.")
+    if "seconds" in dataset.column_names:
+        dataset = dataset.remove_columns("seconds")
+    # The column comes first: added to a selection, it would make datasets copy all the audio.
+    return dataset.add_column("seconds", seconds).select(usable), summary
+
+
+def split_held_out(
+    dataset: Dataset, *, fraction: float | None = None, count: int | None = None, seed: int = 0
+) -> tuple[Dataset, Dataset]:
+    """Sets some clips aside, the same ones for the same seed.
+
+    Args:
+        dataset: The clips.
+        fraction: The share to set aside, in (0, 1), at least one clip; either this or `count`.
+        count: The number of clips to set aside, 1 or more.
+        seed: Chooses the clips.
+
+    Returns:
+        The clips to train on and the held-out clips, both in the order of the data set.
+
+    Raises:
+        ValueError: If not exactly one of `fraction` and `count` is given, it is out of range, or nothing would be left
+            to train on.
+    """
+    if (fraction is None) == (count is None):
+        raise ValueError(f"Give either fraction or count, not both or neither: {fraction=}, {count=}.")
+    if count is None:
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction is {fraction}; it must lie between 0 and 1.")
+        count = max(1, round(fraction * len(dataset)))
+    if count < 1:
+        raise ValueError(f"count is {count}; it must be 1 or more.")
+    if count >= len(dataset):
+        raise ValueError(
+            f"{count} of {len(dataset)} clips cannot be held out: none would be left to train on. Give more clips "
+            "or hold out fewer."
+        )
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.select(np.sort(order[count:])), dataset.select(np.sort(order[:count]))
+
+
+class RandomCrops(torch.utils.data.Dataset):
+    """Clips in shuffled order with a random place to crop, each a function of (seed, index) alone.
+
+    No process's random state takes part, which is what makes several ranks, workers and a resumed run agree. Read it in
+    order (a sequential sampler): it is shuffled already, anew for each pass over the clips.
+
+    Args:
+        dataset: With an `audio` column.
+        num_samples: The length; more than there are clips means several passes.
+        sampling_rate: The rate of the waveforms, in Hz.
+        seed: 0 or more.
+    """
+
+    def __init__(self, dataset: Dataset, *, num_samples: int, sampling_rate: int, seed: int = 0):
+        if len(dataset) == 0:
+            raise ValueError("There are no clips to crop: the data set is empty.")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more.")
+        self.clips = undecoded_audio(dataset)
+        self.num_samples = num_samples
+        self.sampling_rate = sampling_rate
+        self.seed = seed
+        self._epoch: int | None = None
+        self._order: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> dict:
+        """One clip.
+
+        Returns:
+            `waveform`, the whole clip, of shape (samples,), float32; `crop_position` in [0, 1), from the earliest to the
+            latest crop.
+
+        Raises:
+            AudioError: If not one of the clips can be decoded.
+        """
+        index = operator.index(index)
+        if not 0 <= index < self.num_samples:
+            raise IndexError(f"index is {index}; it must be 0 to {self.num_samples - 1}.")
+        epoch, place = divmod(index, len(self.clips))
+        if epoch != self._epoch:
+            # The 1 keeps this stream apart from the crops' own.
+            order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.clips))
+            self._epoch, self._order = epoch, order
+        for offset in range(len(self.clips)):
+            clip = int(self._order[(place + offset) % len(self.clips)])
+            try:
+                waveform = decode_audio(self.clips[clip]["audio"], self.sampling_rate)
+            except AudioError as error:
+                logger.warning(f"Taking the next clip instead: {error}")
+                continue
+            return {"waveform": waveform, "crop_position": float(np.random.default_rng((self.seed, index)).random())}
+        raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
+
+
+@dataclasses.dataclass
+class CropCollator:
+    """Cuts the clips of one micro-batch to one common length and passes them through the feature extractor.
+
+    Nothing is padded: the base models' group norm runs over time, padding included.
+
+    Args:
+        feature_extractor: One that turns waveforms into `input_values`; its own settings, such as `do_normalize`, are
+            applied to each crop.
+        crop_seconds: The length of the crops; the shortest clip of a batch may make it shorter.
+    """
+
+    feature_extractor: object
+    crop_seconds: float
+
+    def __post_init__(self):
+        if self.crop_seconds <= 0:
+            raise ValueError(f"crop_seconds is {self.crop_seconds}; it must be above 0.")
+        if "input_values" not in self.feature_extractor.model_input_names:
+            raise ValueError(
+                f"{type(self.feature_extractor).__name__} gives {self.feature_extractor.model_input_names}, not "
+                "input_values: use the feature extractor of a WavLM, HuBERT or wav2vec 2.0 model."
+            )
+
+    def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """One batch.
+
+        Args:
+            items: What `RandomCrops` gives.
+
+        Returns:
+            `input_values` of shape (batch, samples), float32.
+        """
+        sampling_rate = self.feature_extractor.sampling_rate
+        length = min(round(self.crop_seconds * sampling_rate), *(len(item["waveform"]) for item in items))
+        crops = []
+        for item in items:
+            start = round(item["crop_position"] * (len(item["waveform"]) - length))
+            crops.append(item["waveform"][start : start + length])
+        features = self.feature_extractor(
+            crops, sampling_rate=sampling_rate, padding=False, return_attention_mask=False, return_tensors="pt"
+        )
+        return {"input_values": features["input_values"]}
