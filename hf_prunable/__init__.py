@@ -1,5 +1,6 @@
 """Smaller, faster WavLM, HuBERT and wav2vec 2.0, native to Hugging Face. Importing it registers the Auto classes."""
 
+from .compaction import compact, deterministic_sparsity, sparsity_ceiling
 from .modeling.auto import load_prunable, prunable_class, register_auto_classes
 from .modeling.hubert import (
     PrunableHubertConfig,
@@ -24,8 +25,37 @@ from .modeling.wavlm import (
     PrunableWavLMModel,
 )
 from .shape import AttentionShape, LayerShape, PrunedShape
+from .sparsity import expected_sparsity
 
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AttentionShape",
+    "LayerShape",
+    "PrunableHubertConfig",
+    "PrunableHubertForCTC",
+    "PrunableHubertForSequenceClassification",
+    "PrunableHubertModel",
+    "PrunableWav2Vec2Config",
+    "PrunableWav2Vec2ForAudioFrameClassification",
+    "PrunableWav2Vec2ForCTC",
+    "PrunableWav2Vec2ForSequenceClassification",
+    "PrunableWav2Vec2ForXVector",
+    "PrunableWav2Vec2Model",
+    "PrunableWavLMConfig",
+    "PrunableWavLMForAudioFrameClassification",
+    "PrunableWavLMForCTC",
+    "PrunableWavLMForSequenceClassification",
+    "PrunableWavLMForXVector",
+    "PrunableWavLMModel",
+    "PrunedShape",
+    "compact",
+    "deterministic_sparsity",
+    "expected_sparsity",
+    "load_prunable",
+    "prunable_class",
+    "sparsity_ceiling",
+]
 
 register_auto_classes()

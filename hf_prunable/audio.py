@@ -17,9 +17,9 @@ from scipy.signal import resample_poly
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 # The only storage in which a sample can be NaN or infinite.
 FLOATING_SUBTYPES = ("FLOAT", "DOUBLE")
-# What libsndfile reports for a stream that does not know its length, such as FLAC written to a pipe.
+# What libsndfile reports for a stream that does not know its length, such as FLAC written to a pipe; soundfile fails on
+# reading it.
 UNKNOWN_FRAMES = 2**63 - 1
-BLOCK_FRAMES = 1 << 16
 # As many names as a reader looks at in one line.
 NAMES_SHOWN = 5
 
@@ -73,10 +73,7 @@ def decode_audio(audio: dict | None, sampling_rate: int) -> np.ndarray:
     try:
         with _open(audio) as sound_file:
             rate = sound_file.samplerate
-            if sound_file.frames == UNKNOWN_FRAMES:
-                samples = _read_to_the_end(sound_file)
-            else:
-                samples = sound_file.read(dtype="float32", always_2d=True)
+            samples = sound_file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{audio_name(audio)}: cannot be decoded ({_reason(error)})") from error
     if len(samples) == 0:
@@ -91,9 +88,9 @@ def decode_audio(audio: dict | None, sampling_rate: int) -> np.ndarray:
 
 
 def count_samples(audio: dict | None, sampling_rate: int) -> int:
-    """How many samples `decode_audio` will return, from the header alone where the header can be trusted.
+    """How many samples `decode_audio` will return, from the header alone where that suffices.
 
-    Floating-point files, which may hold NaN, and streams of unknown length are decoded in full.
+    Floating-point files, which may hold NaN, are decoded in full.
 
     Args:
         audio: `{"path": ..., "bytes": ...}` as `datasets.Audio(decode=False)` gives it.
@@ -104,7 +101,7 @@ def count_samples(audio: dict | None, sampling_rate: int) -> int:
     """
     with _open(audio) as sound_file:
         frames, rate, subtype = sound_file.frames, sound_file.samplerate, sound_file.subtype
-    if subtype in FLOATING_SUBTYPES or frames == UNKNOWN_FRAMES:
+    if subtype in FLOATING_SUBTYPES:
         return len(decode_audio(audio, sampling_rate))
     if frames == 0:
         raise AudioError(f"{audio_name(audio)}: holds no samples", EMPTY)
@@ -172,16 +169,13 @@ def _open(audio: dict | None) -> soundfile.SoundFile:
     if content is None and os.path.getsize(path) == 0:
         raise AudioError(f"{path}: holds no bytes", EMPTY)
     try:
-        return soundfile.SoundFile(io.BytesIO(content) if content is not None else path)
+        sound_file = soundfile.SoundFile(io.BytesIO(content) if content is not None else path)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{audio_name(audio)}: cannot be opened ({_reason(error)})") from error
-
-
-def _read_to_the_end(sound_file: soundfile.SoundFile) -> np.ndarray:
-    blocks = []
-    while len(block := sound_file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        blocks.append(block)
-    return np.concatenate(blocks) if blocks else np.empty((0, sound_file.channels), dtype=np.float32)
+    if sound_file.frames == UNKNOWN_FRAMES:
+        sound_file.close()
+        raise AudioError(f"{audio_name(audio)}: its header does not tell its length; encode it again")
+    return sound_file
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:

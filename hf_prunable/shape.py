@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 
@@ -42,9 +43,7 @@ class AttentionShape:
                 f"{where}: `heads`, `query_key` and `value_output` must name the same heads, but have "
                 f"{len(self.heads)}, {len(self.query_key)} and {len(self.value_output)} entries."
             )
-        if any(a >= b for a, b in zip(self.heads, self.heads[1:])) or any(
-            not 0 <= head < num_heads for head in self.heads
-        ):
+        if any(a >= b for a, b in pairwise(self.heads)) or any(not 0 <= head < num_heads for head in self.heads):
             raise ValueError(
                 f"{where}: `heads` must be ascending numbers in 0..{num_heads - 1}, but are {list(self.heads)}."
             )
@@ -119,7 +118,7 @@ class PrunedShape:
                 f"The shape has {len(self.layers)} layers, but `num_hidden_layers` is {config.num_hidden_layers}."
             )
         if len(self.conv_channels) != len(config.conv_dim) or any(
-            not 1 <= kept <= full for kept, full in zip(self.conv_channels, config.conv_dim)
+            not 1 <= kept <= full for kept, full in zip(self.conv_channels, config.conv_dim, strict=True)
         ):
             raise ValueError(
                 f"`conv_channels` must keep between 1 and all of {list(config.conv_dim)} channels, "

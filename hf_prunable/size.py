@@ -100,7 +100,7 @@ def count_parameters(config: Any, counts: UnitCounts) -> Any:
 def _feature_encoder_parameters(config: Any, channels: Sequence[Any]) -> Any:
     total = 0
     inputs: Any = 1
-    for number, (outputs, kernel) in enumerate(zip(channels, config.conv_kernel)):
+    for number, (outputs, kernel) in enumerate(zip(channels, config.conv_kernel, strict=True)):
         total = total + inputs * outputs * kernel + (outputs if config.conv_bias else 0)
         if config.feat_extract_norm == "layer" or number == 0:
             total = total + 2 * outputs
@@ -161,7 +161,7 @@ def count_macs(config: Any, counts: UnitCounts, seconds: float = MAC_SECONDS) ->
     size = config.hidden_size
     total: Any = 0
     length, inputs = round(seconds * SAMPLING_RATE), 1
-    for outputs, kernel, stride in zip(counts.conv_channels, config.conv_kernel, config.conv_stride):
+    for outputs, kernel, stride in zip(counts.conv_channels, config.conv_kernel, config.conv_stride, strict=True):
         length = (length - kernel) // stride + 1
         if length < 1:
             raise ValueError(f"A clip of {seconds} s is too short for one frame of this model; take a longer one.")

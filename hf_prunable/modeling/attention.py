@@ -127,11 +127,12 @@ class PrunableAttention(nn.Module):
         if "mha" in units and self.shape is not None:
             self.out_proj.add_gate("mha", make_gate(1), "all")
 
-    def cut(self, kept: KeptHeads | None) -> dict[str, torch.Tensor]:
+    def cut(self, kept: KeptHeads | None, bias_columns: torch.Tensor) -> dict[str, torch.Tensor]:
         """The parameters that stay, gates folded in.
 
         Args:
             kept: What stays of the block, or `None` for nothing.
+            bias_columns: Columns of the layers' shared position bias table that stay, where there is one.
         """
         if kept is None:
             return {}

@@ -59,7 +59,7 @@ class PrunableFeatureEncoder(nn.Module):
             raise ValueError(f"`feat_extract_norm` must be 'group' or 'layer', but is {config.feat_extract_norm!r}.")
         self.conv_layers = nn.ModuleList(
             PrunableConvLayer(config, number, in_channels, out_channels)
-            for number, (in_channels, out_channels) in enumerate(zip((1, *channels), channels))
+            for number, (in_channels, out_channels) in enumerate(zip((1, *channels[:-1]), channels, strict=True))
         )
         self.gradient_checkpointing = False
         self._requires_grad = True
@@ -108,7 +108,7 @@ class PrunableFeatureEncoder(nn.Module):
         """
         parameters = {}
         columns = torch.zeros(1, dtype=torch.long)
-        for number, (layer, rows) in enumerate(zip(self.conv_layers, kept)):
+        for number, (layer, rows) in enumerate(zip(self.conv_layers, kept, strict=True)):
             weight, bias = layer.conv.gated_parameters()
             parameters[f"conv_layers.{number}.conv.weight"] = weight[rows][:, columns]
             if bias is not None:

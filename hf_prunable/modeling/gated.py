@@ -41,6 +41,17 @@ class GatedMixin:
         self.gates = None
         self._gate_layout.clear()
 
+    @torch.no_grad()
+    def unit_norms(self, gate: HardConcreteGate) -> torch.Tensor:
+        """The norm of the weights behind each number of one of this module's gates, of shape (gates,)."""
+        unit = next(unit for unit, own_gate in self.gates.items() if own_gate is gate)
+        axis, group_sizes = self._gate_layout[unit]
+        weight = self.weight.transpose(0, 1) if axis == "columns" else self.weight
+        squares = weight.float().flatten(1).square().sum(1)
+        if group_sizes:
+            squares = torch.stack([group.sum() for group in squares.split(group_sizes)])
+        return squares.sqrt()
+
     def gated_parameters(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Weight and bias as the forward pass uses them."""
         weight, bias = self.weight, self.bias
@@ -48,7 +59,7 @@ class GatedMixin:
             axis, group_sizes = self._gate_layout[unit]
             mask = gate()
             if group_sizes:
-                mask = torch.cat([value.expand(size) for value, size in zip(mask, group_sizes)])
+                mask = torch.cat([value.expand(size) for value, size in zip(mask, group_sizes, strict=True)])
             if weight is not None:
                 mask = mask.to(weight.dtype)
                 trailing = (1,) * (weight.dim() - 2)

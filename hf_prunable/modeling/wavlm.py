@@ -73,9 +73,7 @@ class PrunableWavLMAttention(PrunableAttention):
         self.num_buckets = config.num_buckets
         self.max_distance = config.max_bucket_distance
         bias_heads = shape.position_bias_heads
-        self.rel_attn_embed = (
-            nn.Embedding(config.num_buckets, len(bias_heads)) if number == 0 and bias_heads else None
-        )
+        self.rel_attn_embed = nn.Embedding(config.num_buckets, len(bias_heads)) if number == 0 and bias_heads else None
         if self.reads_input:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
             self.gru_rel_pos_linear = nn.Linear(self.head_dim, BIAS_GATE_SIZE)
@@ -98,12 +96,14 @@ class PrunableWavLMAttention(PrunableAttention):
             init.copy_(self.head_numbers, self._head_numbers())
             init.copy_(self.bias_columns, self._bias_columns())
 
-    def cut(self, kept: KeptHeads | None) -> dict[str, torch.Tensor]:
-        parameters = super().cut(kept)
+    def cut(self, kept: KeptHeads | None, bias_columns: torch.Tensor) -> dict[str, torch.Tensor]:
+        parameters = super().cut(kept, bias_columns)
         if kept is not None and kept.shape.heads:
             parameters["gru_rel_pos_const"] = self.gru_rel_pos_const[:, kept.positions]
             parameters["gru_rel_pos_linear.weight"] = self.gru_rel_pos_linear.weight
             parameters["gru_rel_pos_linear.bias"] = self.gru_rel_pos_linear.bias
+        if self.rel_attn_embed is not None and len(bias_columns):
+            parameters["rel_attn_embed.weight"] = self.rel_attn_embed.weight[:, bias_columns]
         return parameters
 
     def forward(

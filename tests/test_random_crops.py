@@ -1,0 +1,138 @@
+"""Random crops and the batches made of them."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from speech_files import RATE, disturb_random_state, tone, write, write_truncated_flac
+from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+
+from hf_prunable import speech_data
+from hf_prunable.audio import AudioError
+from hf_prunable.speech_data import CropCollator, RandomCrops, load_speech_dataset
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    lines = []
+    monkeypatch.setattr(speech_data.logger, "warning", lines.append)
+    return lines
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Seven clips, each of a constant value and a length of its own."""
+    for number in range(7):
+        write(tmp_path / f"{number}.wav", np.full(1000 + number, number / 10), subtype="FLOAT")
+    return load_speech_dataset(tmp_path)
+
+
+def identity(item):
+    return len(item["waveform"]), item["crop_position"]
+
+
+def test_crops_depend_on_seed_and_index_alone(clips):
+    crops = RandomCrops(clips, num_samples=20, sampling_rate=RATE, seed=5)
+    in_order = [identity(crops[index]) for index in range(20)]
+    disturb_random_state()
+    state = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
+    again = RandomCrops(clips, num_samples=30, sampling_rate=RATE, seed=5)
+    backwards = [identity(again[index]) for index in reversed(range(20))]
+    assert backwards[::-1] == in_order
+    assert (np.random.get_state()[1] == state[0]).all() and (torch.get_rng_state() == state[1]).all()
+    assert random.getstate() == state[2]
+    loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=2, sampler=range(20))
+    assert [identity(item) for item in loader] == in_order
+    other = RandomCrops(clips, num_samples=20, sampling_rate=RATE, seed=6)
+    assert [identity(item) for item in other] != in_order
+    assert len({position for _, position in in_order}) == 20
+    assert all(0 <= position < 1 for _, position in in_order)
+
+
+def test_every_pass_takes_every_clip_in_another_order(clips):
+    crops = RandomCrops(clips, num_samples=21, sampling_rate=RATE)
+    lengths = [len(item["waveform"]) for item in crops]
+    passes = [lengths[start : start + 7] for start in (0, 7, 14)]
+    assert len(crops) == len(lengths) == 21
+    assert all(sorted(one) == list(range(1000, 1007)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 3
+
+
+def test_clip_that_breaks_is_replaced_by_the_next(clips, warnings, tmp_path):
+    sound = RandomCrops(clips, num_samples=14, sampling_rate=RATE)
+    expected = [identity(item) for item in sound]
+    write_truncated_flac(tmp_path / "cut.flac")
+    (tmp_path / "cut.flac").rename(tmp_path / "3.wav")
+    crops = RandomCrops(clips, num_samples=14, sampling_rate=RATE)
+    got = [identity(item) for item in crops]
+    for start in (0, 7):
+        for place in range(7):
+            length, position = expected[start + place]
+            if length == 1003:
+                length = expected[start + (place + 1) % 7][0]
+            assert got[start + place] == (length, position)
+    assert len(warnings) == 2 and all("3.wav" in line for line in warnings)
+
+
+def test_crops_give_up_when_no_clip_can_be_read(clips, warnings, tmp_path):
+    crops = RandomCrops(clips, num_samples=3, sampling_rate=RATE)
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    with pytest.raises(AudioError, match="Not one of the 7 clips can be decoded"):
+        crops[0]
+    assert len(warnings) == 7
+
+
+def test_crops_refuse_what_makes_no_sense(clips):
+    with pytest.raises(ValueError, match="no clips to crop"):
+        RandomCrops(clips.select([]), num_samples=3, sampling_rate=RATE)
+    with pytest.raises(ValueError, match="seed is -1"):
+        RandomCrops(clips, num_samples=3, sampling_rate=RATE, seed=-1)
+    with pytest.raises(IndexError, match="index is 3; it must be 0 to 2"):
+        RandomCrops(clips, num_samples=3, sampling_rate=RATE)[3]
+
+
+PLAIN = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+NORMALISED = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=6),
+    positions=st.lists(st.floats(0, 1, exclude_max=True), min_size=6, max_size=6),
+    crop_samples=st.integers(1, 5000),
+)
+def test_crops_of_a_batch_have_one_length_and_are_pieces_of_the_clips(lengths, positions, crop_samples):
+    # Every value is one of a kind, so a crop has one place only.
+    waveforms = [np.arange(length, dtype=np.float32) + 10_000 * row for row, length in enumerate(lengths)]
+    items = [
+        {"waveform": waveform, "crop_position": position}
+        for waveform, position in zip(waveforms, positions, strict=False)
+    ]
+    batch = CropCollator(PLAIN, crop_seconds=crop_samples / RATE)(items)
+    assert batch.keys() == {"input_values"}
+    values = batch["input_values"]
+    common = min(crop_samples, *lengths)
+    assert values.shape == (len(lengths), common) and values.dtype == torch.float32
+    for row, (waveform, position) in enumerate(zip(waveforms, positions, strict=False)):
+        start = int(values[row, 0]) - 10_000 * row
+        assert abs(start - position * (len(waveform) - common)) <= 0.5
+        np.testing.assert_array_equal(values[row].numpy(), waveform[start : start + common])
+
+
+def test_normalisation_is_that_of_the_crop():
+    waveform = np.concatenate([np.zeros(RATE), 5 + tone(1.0)]).astype(np.float32)
+    items = [{"waveform": waveform, "crop_position": 0.999999}, {"waveform": tone(1.5), "crop_position": 0.0}]
+    values = CropCollator(NORMALISED, crop_seconds=1.0)(items)["input_values"]
+    assert values.shape == (2, RATE)
+    torch.testing.assert_close(values.mean(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.std(dim=1), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_collator_refuses_what_makes_no_sense():
+    with pytest.raises(ValueError, match="crop_seconds is 0"):
+        CropCollator(PLAIN, crop_seconds=0)
+    with pytest.raises(ValueError, match="WhisperFeatureExtractor gives .*input_features"):
+        CropCollator(WhisperFeatureExtractor(), crop_seconds=1.0)
