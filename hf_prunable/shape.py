@@ -161,7 +161,7 @@ class PrunedShape:
         if not isinstance(values, dict):
             raise ValueError(f"A pruned shape must be a mapping, but is {type(values).__name__}: {values!r}.")
         version = values.get("format_version")
-        if not isinstance(version, int) or version < 1:
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise ValueError(f"A pruned shape needs a `format_version` of at least 1, but has {version!r}.")
         if version > FORMAT_VERSION:
             raise ValueError(

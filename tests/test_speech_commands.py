@@ -11,6 +11,7 @@ def archive(tmp_path):
     for name in ("yes/aa_nohash_0", "yes/aa_nohash_1", "yes/bb_nohash_0", "no/bb_nohash_0", "no/cc_nohash_0"):
         write(tmp_path / f"{name}.wav", tone(0.1))
     write(tmp_path / "_background_noise_" / "pink_noise.wav", tone(0.1))
+    write(tmp_path / "yes" / "._aa_nohash_0.wav", tone(0.1))
     (tmp_path / "validation_list.txt").write_text("yes/bb_nohash_0.wav\nno/bb_nohash_0.wav\n")
     (tmp_path / "testing_list.txt").write_text("no/cc_nohash_0.wav\n")
     return tmp_path

@@ -103,7 +103,9 @@ class PrunableConfigMixin:
         if values["dense_num_hidden_layers"] is None:
             del values["dense_num_hidden_layers"]
         stock = self.stock_config_class.from_dict(values)
-        stock._attn_implementation = self._attn_implementation
+        # Stock WavLM has one attention of its own and refuses to be asked for another.
+        if not self.has_relative_position_bias:
+            stock._attn_implementation = self._attn_implementation
         return stock
 
     @classmethod
@@ -271,7 +273,10 @@ class PrunableHeadMixin(PrunableModelMixin):
 
     def __init__(self, config: PreTrainedConfig, *args, **kwargs):
         config = self.config_class.from_stock(config)
-        # The stock head brings its stock base model, which is replaced. Loading builds both without memory.
+        # The stock head brings its stock base model, which is replaced. Loading builds both without memory. It is built
+        # with the one attention that every stock model has; the prunable base model checks what was asked for.
+        requested, config._attn_implementation = config._attn_implementation, "eager"
         super().__init__(config, *args, **kwargs)
+        config._attn_implementation = requested
         setattr(self, self.base_model_prefix, self.base_class(config))
         self.post_init()

@@ -1,0 +1,248 @@
+"""Training of gates and weights on transformers' Trainer, and so on Accelerate."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+
+from .compaction import deterministic_sparsity
+from .distillation import Distillation
+from .gates import HardConcreteGate
+from .sparsity import Lagrangian, expected_sparsity, target_at
+
+
+logger = logging.get_logger(__name__)
+
+# Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
+# the distillation's gradient: below this sum of rates it does not get there.
+GATE_DISTANCE = 15.0
+
+
+@dataclass
+class PruningTrainingArguments(TrainingArguments):
+    """The Trainer's arguments with defaults for pruning, and those of the gates.
+
+    Rates and clipping are those of DPHuBERT (arXiv 2305.17651) unless said otherwise.
+    """
+
+    max_steps: int = field(default=50_000, metadata={"help": "Steps that learn the gates and the weights."})
+    final_steps: int = field(
+        default=25_000, metadata={"help": "Steps that train the small model after compaction; 0 to stop there."}
+    )
+    learning_rate: float = field(default=2e-4, metadata={"help": "Peak rate of the weights while gates learn."})
+    final_learning_rate: float = field(default=1e-4, metadata={"help": "Peak rate of the weights after compaction."})
+    warmup_steps: float = field(
+        default=0.3,
+        metadata={"help": "Steps in which the rate of the weights rises while gates learn; below 1, part of all."},
+    )
+    final_warmup_steps: float = field(
+        default=0.2,
+        metadata={"help": "Steps in which the rate of the weights rises after compaction; below 1, part of all."},
+    )
+    gate_learning_rate: float = field(
+        default=0.02, metadata={"help": "Constant rate of the gates and of the two multipliers of the constraint."}
+    )
+    sparsity_warmup_steps: float = field(
+        default=0.1,
+        metadata={"help": "Steps in which the sparsity asked for rises from 0 to the target; below 1, part of all."},
+    )
+    max_grad_norm: float = field(default=10.0, metadata={"help": "Norm that gradients are clipped to."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Clips per device and step."})
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Held-out clips per device at a time."})
+    logging_steps: float = field(default=50, metadata={"help": "Log losses and sparsities every so many steps."})
+    save_strategy: str = field(default="no", metadata={"help": "When to keep a training checkpoint."})
+
+    def of_final_stage(self, output_dir: str) -> PruningTrainingArguments:
+        """These arguments for the stage after compaction."""
+        args = copy.copy(self)
+        args.output_dir = output_dir
+        args.max_steps, args.learning_rate = self.final_steps, self.final_learning_rate
+        args.warmup_steps = self.final_warmup_steps
+        return args
+
+
+class PruningObjective(nn.Module):
+    """Student, distillation and the sparsity constraint as one module, so that every strategy sees all parameters.
+
+    Args:
+        student: A prunable base model.
+        distillation: With the teacher.
+        lagrangian: The constraint; `None` for a student without gates.
+    """
+
+    def __init__(self, student: PreTrainedModel, distillation: Distillation, lagrangian: Lagrangian | None = None):
+        super().__init__()
+        self.student = student
+        self.distillation = distillation
+        self.lagrangian = lagrangian
+        for name, parameter in student.named_parameters():
+            # What takes no part in the loss would be waited for by DDP.
+            if name == "masked_spec_embed" or name.startswith("adapter."):
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> PruningObjective:
+        super().train(mode)
+        for module in self.student.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                # Its statistics are the teacher's, gathered over far more audio than a batch.
+                module.eval()
+        return self
+
+    def forward(self, input_values: torch.Tensor, target_sparsity: float = 0.0) -> dict[str, torch.Tensor]:
+        """Losses of a batch: "loss", "distillation_loss" and, with gates, "expected_sparsity"."""
+        loss = self.distillation(self.student, input_values)
+        outputs = {"loss": loss, "distillation_loss": loss.detach()}
+        if self.lagrangian is not None:
+            sparsity = expected_sparsity(self.student)
+            outputs["loss"] = loss + self.lagrangian(sparsity, target_sparsity)
+            outputs["expected_sparsity"] = sparsity.detach()
+        return outputs
+
+
+def _constant(step: int) -> float:
+    return 1.0
+
+
+class _AfterStep(TrainerCallback):
+    """Clamps the gates after each optimizer step, and counts the micro-batches of a step."""
+
+    def __init__(self, trainer: PruningTrainer):
+        self.trainer = trainer
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.micro_batch = 0
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        for module in self.trainer.model.modules():
+            if isinstance(module, HardConcreteGate):
+                module.clamp_()
+
+
+class PruningTrainer(Trainer):
+    """Trains a `PruningObjective`: weights by descent, gates at their own rate, multipliers by ascent.
+
+    Args:
+        model: The objective.
+        args: Of this stage.
+        target_sparsity: What the constraint rises to; ignored without gates.
+        **kwargs: Passed to `Trainer`.
+    """
+
+    def __init__(
+        self, model: PruningObjective, args: PruningTrainingArguments, target_sparsity: float = 0.0, **kwargs: Any
+    ):
+        args.remove_unused_columns = False
+        args.label_names = []
+        super().__init__(model=model, args=args, **kwargs)
+        self.target_sparsity = target_sparsity
+        warmup = args.sparsity_warmup_steps
+        self.sparsity_warmup_steps = round(warmup * args.max_steps if warmup < 1 else warmup)
+        self.micro_batch = 0
+        self._distillation_losses: list[torch.Tensor] = []
+        self.add_callback(_AfterStep(self))
+        # The teacher is no submodule, and so is not moved with the model.
+        model.distillation.teacher.to(args.device)
+        if model.lagrangian is not None:
+            distance = args.gate_learning_rate * (args.max_steps - self.sparsity_warmup_steps)
+            if distance < GATE_DISTANCE:
+                logger.warning(
+                    f"Gates at a rate of {args.gate_learning_rate} can move by about {distance:.1f} in the "
+                    f"{args.max_steps - self.sparsity_warmup_steps} steps after the sparsity's rise, and need "
+                    f"{GATE_DISTANCE:.0f} to settle. Raise `gate_learning_rate` or `max_steps`."
+                )
+
+    @property
+    def current_target(self) -> float:
+        """The sparsity asked for at this step."""
+        return target_at(self.state.global_step, self.target_sparsity, self.sparsity_warmup_steps)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Groups the parameters: weights with projections, gates, multipliers."""
+        if self.optimizer is not None:
+            return self.optimizer
+        weights, gates, multipliers = [], [], []
+        for name, parameter in (model or self.model).named_parameters():
+            if parameter.requires_grad:
+                is_gate, is_multiplier = name.endswith("log_alpha"), ".lambda_" in f".{name}"
+                (gates if is_gate else multipliers if is_multiplier else weights).append(parameter)
+        rate = self.args.gate_learning_rate
+        groups = [{"params": weights, "weight_decay": self.args.weight_decay}]
+        if gates:
+            groups.append({"params": gates, "lr": rate, "weight_decay": 0.0})
+            groups.append({"params": multipliers, "lr": rate, "weight_decay": 0.0, "maximize": True})
+        optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer = optimizer_class(groups, **kwargs)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The schedule asked for on the weights; gates and multipliers keep their rate from the first step on.
+
+        Raises:
+            ValueError: If the schedule is not a function of the step.
+        """
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+            raise ValueError(
+                f"`lr_scheduler_type` is {self.args.lr_scheduler_type}, which does not depend on the step alone. "
+                "Choose 'linear', 'cosine', 'constant' or the like."
+            )
+        for number, group in enumerate(scheduler.optimizer.param_groups[1:], start=1):
+            scheduler.lr_lambdas[number] = _constant
+            group["lr"] = scheduler.base_lrs[number]
+        return scheduler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        # The order is the dataset's own, so that ranks and resumed runs take up where the others are.
+        return torch.utils.data.SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch, with gate noise that depends on nothing but the seed and the micro-batch's number.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; the optimizer has not used it.
+        """
+        number = self.state.global_step * self.args.gradient_accumulation_steps + self.micro_batch
+        number = number * self.args.world_size + self.args.process_index
+        self.micro_batch += 1
+        self.accelerator.unwrap_model(model).student.set_gate_noise(self.args.seed, number)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss.item()} at step {self.state.global_step}. Training stops before the weights take "
+                "it over; the last checkpoint is untouched. Lower `learning_rate`, or look at the audio of this step."
+            )
+        return loss
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Distillation loss and constraint."""
+        outputs = model(**inputs, target_sparsity=self.current_target)
+        if model.training:
+            self._distillation_losses.append(outputs["distillation_loss"])
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, None, None]:
+        """The distillation loss of held-out audio, with the gates' deterministic values."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return model(**self._prepare_inputs(inputs))["distillation_loss"], None, None
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the distillation loss and, with gates, the sparsity asked for, expected and reached."""
+        if "loss" in logs and self._distillation_losses:
+            logs["distillation_loss"] = torch.stack(self._distillation_losses).mean().item()
+            self._distillation_losses.clear()
+            objective = self.accelerator.unwrap_model(self.model)
+            if objective.lagrangian is not None:
+                logs["target_sparsity"] = self.current_target
+                logs["expected_sparsity"] = expected_sparsity(objective.student).item()
+                logs["deterministic_sparsity"] = deterministic_sparsity(objective.student)
+        super().log(logs, *args, **kwargs)
