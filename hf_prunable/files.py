@@ -31,7 +31,9 @@ def check_output_directory(path: str | os.PathLike) -> None:
         )
     ancestor = next(folder for folder in target.parents if folder.exists())
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        raise ValueError(f"The output folder {str(path)!r} cannot be made: {str(ancestor)!r} is no folder to write to.")
+        raise ValueError(
+            f"The output folder {str(path)!r} cannot be made: {str(ancestor)!r} is no folder to write to."
+        )
 
 
 @contextmanager
@@ -64,7 +66,9 @@ def staged_directory(path: str | os.PathLike) -> Iterator[Path]:
             target.rmdir()
         staging.rename(target)
     except OSError as error:
-        raise OSError(f"{str(path)!r} is complete, but stays in {str(staging)!r}: {error}. Move it by hand.") from error
+        raise OSError(
+            f"{str(path)!r} is complete, but stays in {str(staging)!r}: {error}. Move it by hand."
+        ) from error
 
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:

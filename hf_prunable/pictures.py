@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from .shape import AttentionShape, PrunedShape
 from .size import UnitCounts, count_parameters
@@ -32,7 +32,11 @@ WIDTHS = LinearSegmentedColormap.from_list("widths", ["#e3eef7", "#8fbfdd", "#3a
 BAR_COLOR, INK, FRAME = "#3a85bd", "#333333", "#9a9a9a"
 GONE_COLOR, BIAS_COLOR, ABSENT_COLOR = "#d9d9d9", "#f6c667", "#f5f5f5"
 GONE_HATCH = "////"
+# Dots, because a line of one point cannot be seen.
+LINE = {"linewidth": 1.6, "marker": ".", "markersize": 3}
+CURVES_SIZE = (8, 5.5)
 TARGET_COLOR, EXPECTED_COLOR, DETERMINISTIC_COLOR, LOSS_COLOR = "#555555", "#3a85bd", "#d1603d", "#4b7f52"
+GRID_COLOR = "#e6e6e6"
 
 
 def draw_shape(shape: PrunedShape, config: Any, path: str | os.PathLike) -> None:
@@ -63,15 +67,16 @@ def draw_shape(shape: PrunedShape, config: Any, path: str | os.PathLike) -> None
     _draw_heads(axes[0, 1], blocks, query_key, num_heads, head_dim)
     axes[0, 1].set_title("Queries and keys of each head (dimensions)", fontsize=NORMAL)
     _draw_bars(axes[1, 0], [layer.intermediate for layer in shape.layers], [config.intermediate_size] * num_layers)
-    axes[1, 0].set(xlabel="layer", ylabel="hidden units")
+    _label(axes[1, 0], "layer, from 0", "hidden units")
     axes[1, 0].set_title("Feed-forward", fontsize=NORMAL)
     _draw_bars(axes[1, 1], shape.conv_channels, config.conv_dim)
-    axes[1, 1].set(xlabel="convolution", ylabel="channels")
+    _label(axes[1, 1], "convolution, from 0", "channels")
     axes[1, 1].set_title("Feature encoder", fontsize=NORMAL)
 
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), WIDTHS), ax=axes[0, :], pad=0.01, aspect=30)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-    bar.set_label(f"width of the full head, {head_dim} = 100 %")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    bar.ax.tick_params(labelsize=SMALL + 1, length=0)
+    bar.set_label(f"width, 100 % = {head_dim} dimensions", fontsize=NORMAL)
     bar.outline.set_visible(False)
     patches = [
         Patch(facecolor=ABSENT_COLOR, edgecolor=FRAME, linewidth=0.5, label="head or units removed"),
@@ -80,10 +85,7 @@ def draw_shape(shape: PrunedShape, config: Any, path: str | os.PathLike) -> None
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, fontsize=NORMAL)
     left, dense = count_parameters(config, UnitCounts.of(shape)), config.dense_num_parameters
-    figure.suptitle(
-        f"{left / 1e6:.1f} of {dense / 1e6:.1f} million encoder parameters are left ({left / dense:.1%})",
-        fontsize=LARGE,
-    )
+    figure.suptitle(f"{left:,} of {dense:,} encoder parameters are left ({100 * left / dense:.1f} %)", fontsize=LARGE)
     figure.savefig(path)
 
 
@@ -108,7 +110,8 @@ def _draw_heads(
             if width is not None:
                 ink = "white" if part > 0.5 else INK
                 axes.text(layer, head, str(width), ha="center", va="center", fontsize=SMALL, color=ink)
-    axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(num_heads - 0.4, -0.6), xlabel="layer", ylabel="head")
+    axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(num_heads - 0.4, -0.6))
+    _label(axes, "layer, from 0", "head, from 0")
     axes.set_xticks(range(len(blocks)))
     axes.set_yticks(range(num_heads))
     _tidy(axes)
@@ -126,13 +129,21 @@ def _draw_bars(axes: Axes, kept: Sequence[int | None], full: Sequence[int]) -> N
         axes.text(place, all_units + 0.02 * height, str(units), ha="center", va="bottom", fontsize=SMALL, color=INK)
     axes.set(xlim=(-0.6, len(full) - 0.4), ylim=(0, 1.13 * height))
     axes.set_xticks(range(len(full)))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     _tidy(axes)
 
 
 def _mark_block(axes: Axes, place: int, span: tuple[float, float], is_gone: bool) -> None:
     """A block that is gone or only a bias, from `span[0]` over a height of `span[1]`."""
-    style = {"facecolor": GONE_COLOR, "edgecolor": FRAME, "hatch": GONE_HATCH} if is_gone else {"facecolor": BIAS_COLOR}
+    style = (
+        {"facecolor": GONE_COLOR, "edgecolor": FRAME, "hatch": GONE_HATCH} if is_gone else {"facecolor": BIAS_COLOR}
+    )
     axes.add_patch(Rectangle((place - 0.4, span[0]), 0.8, span[1], linewidth=0, **style))
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, fontsize=NORMAL)
+    axes.set_ylabel(y, fontsize=NORMAL)
 
 
 def _tidy(axes: Axes) -> None:
@@ -149,7 +160,7 @@ def draw_sparsity_curve(history: Sequence[dict[str, Any]], path: str | os.PathLi
         path: Of the picture; its ending chooses the format.
     """
     steps, boundaries = _continuous_steps(history)
-    figure = Figure(figsize=(8, 5.5), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=CURVES_SIZE, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for name, label, color, style in (
@@ -157,15 +168,16 @@ def draw_sparsity_curve(history: Sequence[dict[str, Any]], path: str | os.PathLi
         ("expected_sparsity", "expected, over the gates' noise", EXPECTED_COLOR, "-"),
         ("deterministic_sparsity", "deterministic, if cut now", DETERMINISTIC_COLOR, "-"),
     ):
-        top.plot(steps, _column(history, name), style, color=color, label=label, linewidth=1.6)
-    top.yaxis.set_major_formatter(PercentFormatter(1))
-    top.set_ylabel("sparsity (of all encoder parameters)")
+        top.plot(steps, _column(history, name), style, color=color, label=label, **LINE)
+    top.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     top.set_ylim(bottom=0)
-    top.legend(loc="lower right", frameon=False, fontsize=NORMAL)
-    bottom.plot(steps, _column(history, "distillation_loss"), color=LOSS_COLOR, linewidth=1.6)
-    bottom.set(xlabel="optimizer step", ylabel="distillation loss")
+    _label(top, "", "sparsity, of all encoder parameters")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=NORMAL)
+    bottom.plot(steps, _column(history, "distillation_loss"), color=LOSS_COLOR, **LINE)
+    _label(bottom, "optimizer step", "distillation loss")
     for axes in (top, bottom):
-        axes.grid(color="#e6e6e6", linewidth=0.6)
+        axes.tick_params(labelsize=SMALL + 1)
+        axes.grid(color=GRID_COLOR, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         for boundary in boundaries:
             axes.axvline(boundary, color=INK, linestyle=":", linewidth=1)
@@ -181,14 +193,14 @@ def draw_sparsity_curve(history: Sequence[dict[str, Any]], path: str | os.PathLi
     figure.savefig(path)
 
 
-def _continuous_steps(history: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
-    """Steps that go on from stage to stage, and the places between the stages."""
+def _continuous_steps(history: Sequence[dict[str, Any]]) -> tuple[list[int], list[int]]:
+    """Steps that go on from stage to stage, and the last step of every stage but the last."""
     steps, boundaries, offset = [entry["step"] for entry in history[:1]], [], 0
     for before, entry in pairwise(history):
         if entry.get("stage") != before.get("stage"):
             if entry["step"] <= before["step"]:
                 offset = steps[-1]
-            boundaries.append((steps[-1] + entry["step"] + offset) / 2)
+            boundaries.append(steps[-1])
         steps.append(entry["step"] + offset)
     return steps, boundaries
 

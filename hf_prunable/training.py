@@ -56,7 +56,8 @@ class PruningTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Clips per device and step."})
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Held-out clips per device at a time."})
     logging_steps: float = field(default=50, metadata={"help": "Log losses and sparsities every so many steps."})
-    save_strategy: str = field(default="no", metadata={"help": "When to keep a training checkpoint."})
+    save_steps: float = field(default=1000, metadata={"help": "Keep a training checkpoint every so many steps."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many training checkpoints to keep."})
 
     def of_final_stage(self, output_dir: str) -> PruningTrainingArguments:
         """These arguments for the stage after compaction."""

@@ -51,6 +51,8 @@ _SIZES = {
     "mask_time_length": 4,
     "mask_feature_prob": 0.1,
     "mask_feature_length": 3,
+    # Stock WavLM reads it without having it as a field, and fails where the feature probability is not 0.
+    "mask_feature_min_masks": 1,
 }
 _POSITION_BIAS = {"num_buckets": 32, "max_bucket_distance": 60}
 _XVECTOR = {"tdnn_dim": (14, 22), "tdnn_kernel": (3, 1), "tdnn_dilation": (2, 1), "xvector_output_dim": 13}

@@ -1,0 +1,1 @@
+"""Measurements of the library: what pruning keeps, costs and saves."""

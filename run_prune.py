@@ -1,0 +1,143 @@
+"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: learns gates by distillation, compacts, trains on, reports.
+
+    python run_prune.py --model_name_or_path examples/wavlm-mini --dataset_name my_recordings \
+        --target_sparsity 0.72 --max_steps 1500 --final_steps 500 --output_dir wavlm-mini-pruned
+
+    accelerate launch run_prune.py recipe.yaml
+
+All options, the Trainer's included, are listed by `python run_prune.py --help`; a .yaml or .json file may hold them.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import AutoFeatureExtractor, HfArgumentParser
+
+from hf_prunable import load_prunable
+from hf_prunable.compaction import check_target
+from hf_prunable.files import check_output_directory, staged_directory
+from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.pruning import PruningRun, load_student, restore_noise_
+from hf_prunable.publication import measure_run, publish_report
+from hf_prunable.report import DistillationLoss, format_table
+from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
+from hf_prunable.training import PruningTrainingArguments
+
+
+logger = logging.getLogger("hf_prunable")
+
+
+@dataclass
+class PruningArguments:
+    """What to prune, on what audio, to what size."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint, stock or pruned before."})
+    dataset_name: str = field(metadata={"help": "Folder of audio, parquet file or folder, or Hub id."})
+    teacher_name_or_path: str | None = field(
+        default=None, metadata={"help": "Checkpoint that the student learns from; the model itself by default."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the data set."})
+    target_sparsity: float = field(
+        default=0.72, metadata={"help": "Part of all parameters of the dense encoder to remove."}
+    )
+    prune_units: list[str] = field(
+        default_factory=lambda: list(DEFAULT_UNITS),
+        metadata={"help": "Units with gates: mha, head, qk, vo, ffn, int, conv."},
+    )
+    ste: bool = field(default=True, metadata={"help": "Let gradients pass the gates' hard limits."})
+    initial_drop_rate: float = field(default=0.01, metadata={"help": "Where all gates start."})
+    distillation_layers: list[int] | None = field(
+        default=None, metadata={"help": "Layers to distill; by default 0 and each third of the depth."}
+    )
+    crop_seconds: float = field(default=5.0, metadata={"help": "Length of the crops that are trained on."})
+    min_seconds: float = field(default=1.0, metadata={"help": "Shorter clips are left out."})
+    held_out_fraction: float = field(default=0.05, metadata={"help": "Part of the clips kept for evaluation."})
+    latency_seconds: float = field(default=10.0, metadata={"help": "Length of the clip that latency is measured on."})
+
+
+def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path:
+    """Runs the stages and writes the result to `training.output_dir`, which appears only when complete."""
+    output_dir = Path(training.output_dir)
+    working_dir = output_dir.with_name(f"{output_dir.name}.partial")
+    check_output_directory(output_dir)
+    check_output_directory(working_dir)
+
+    student, original_config = load_student(options.model_name_or_path)
+    student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
+    check_target(student, options.target_sparsity)
+    teacher_name = options.teacher_name_or_path or options.model_name_or_path
+    teacher = load_prunable(teacher_name, dtype=student.dtype)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
+    clips, skipped = scan_speech_dataset(
+        load_speech_dataset(
+            options.dataset_name, split=options.dataset_split, config_name=options.dataset_config_name
+        ),
+        sampling_rate=feature_extractor.sampling_rate,
+        min_seconds=options.min_seconds,
+    )
+    train_clips, held_out_clips = split_held_out(clips, fraction=options.held_out_fraction, seed=training.seed)
+
+    training.output_dir = str(working_dir / "stage_1")
+    run = PruningRun(
+        student,
+        teacher,
+        training,
+        train_clips=train_clips,
+        held_out_clips=held_out_clips,
+        feature_extractor=feature_extractor,
+        crop_seconds=options.crop_seconds,
+        layers=options.distillation_layers,
+    )
+    losses = DistillationLoss(teacher_copy=run.held_out_loss(), after_compaction=float("nan"))
+    run.learn_gates(options.target_sparsity)
+    run.compact(options.target_sparsity)
+    losses.after_compaction = run.held_out_loss()
+    if training.final_steps > 0:
+        run.train_student()
+        losses.after_final_steps = run.held_out_loss()
+    restore_noise_(run.student, original_config)
+
+    with staged_directory(output_dir) as folder:
+        run.student.save_pretrained(folder)
+        feature_extractor.save_pretrained(folder)
+        report = measure_run(
+            dense=load_prunable(options.model_name_or_path, dtype=student.dtype),
+            pruned=run.student,
+            latency_seconds=options.latency_seconds,
+            command=shlex.join(["python", *sys.argv]),
+            seed=training.seed,
+            model_name=teacher_name,
+            units=options.prune_units,
+            steps={"with gates": training.max_steps, "after compaction": training.final_steps},
+            skipped_audio={cause: len(names) for cause, names in skipped.names.items()},
+            target_sparsity=options.target_sparsity,
+            distillation_loss=losses,
+            history=run.history,
+        )
+        publish_report(report, run.student, folder)
+    shutil.rmtree(working_dir, ignore_errors=True)
+    logger.info(f"The pruned model is in {output_dir}.\n{format_table(report)}")
+    return output_dir
+
+
+def main() -> None:
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
+    parser = HfArgumentParser((PruningArguments, PruningTrainingArguments))
+    if len(sys.argv) == 2 and sys.argv[1].endswith((".yaml", ".yml", ".json")):
+        read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file
+        options, training = read(sys.argv[1])
+    else:
+        options, training = parser.parse_args_into_dataclasses()
+    prune(options, training)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,611 @@
+"""Saving and loading: what a fresh process loads is bitwise what was saved, by every road that leads there."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import FAMILIES, HEADS, PRUNABLE_CLASSES, STOCK_CLASSES, randomize_, tiny_inputs, tiny_prunable
+from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor, WhisperConfig, WhisperModel
+
+import hf_prunable
+from hf_prunable import compact, load_prunable
+from hf_prunable.modeling.pretrained import UNITS
+
+
+AUTO_CLASSES = {
+    "base": "AutoModel",
+    "ctc": "AutoModelForCTC",
+    "classification": "AutoModelForAudioClassification",
+    "frames": "AutoModelForAudioFrameClassification",
+    "xvector": "AutoModelForAudioXVector",
+}
+FAMILY_HEADS = [(family, head) for family in FAMILIES for head in HEADS[family]]
+# The tests read what one process a mode has written: importing transformers takes longer than all the loading.
+FRESH_PROCESS = '''
+"""Does the jobs of a JSON file and writes what it finds beside it."""
+import json, logging, sys, traceback
+from pathlib import Path
+
+plan = json.loads(Path(sys.argv[1]).read_text())
+out = Path(sys.argv[1]).with_suffix("")
+out.mkdir()
+if plan["mode"] == "blocked":
+    class Blocker:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] == "hf_prunable":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    sys.meta_path.insert(0, Blocker())
+if plan["mode"] == "import":
+    import hf_prunable
+
+import torch, transformers
+from safetensors.torch import load_file, save_file
+
+torch.set_num_threads(1)
+transformers.logging.disable_progress_bar()
+records = []
+handler = logging.Handler()
+handler.emit = lambda record: records.append(record.getMessage())
+transformers.logging.get_logger("transformers").addHandler(handler)
+trust = {"trust_remote_code": True} if plan["mode"] in ("trust", "blocked") else {}
+inputs = load_file(plan["inputs"])
+
+def do(job):
+    kwargs = dict(job.get("kwargs", {}), **trust)
+    result = {}
+    if job["auto"] == "AutoConfig":
+        result["config"] = transformers.AutoConfig.from_pretrained(job["folder"], **kwargs).to_dict()
+    elif job["auto"] == "AutoFeatureExtractor":
+        result["class"] = type(transformers.AutoFeatureExtractor.from_pretrained(job["folder"], **kwargs)).__name__
+    else:
+        if kwargs.get("dtype", "auto") != "auto":
+            kwargs["dtype"] = getattr(torch, kwargs["dtype"])
+        model, info = getattr(transformers, job["auto"]).from_pretrained(
+            job["folder"], output_loading_info=True, **kwargs
+        )
+        result["info"] = {kind: sorted(map(str, keys)) for kind, keys in info.items()}
+        result["class"] = type(model).__name__
+        result["training"] = model.training
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        save_file(state, out / f"{job['name']}.state")
+        values = {"input_values": inputs["input_values"].to(model.dtype), "attention_mask": inputs["attention_mask"]}
+        with torch.no_grad():
+            output = model(**values, output_hidden_states=True)
+        tensors = {f"hidden_{i}": tensor.clone() for i, tensor in enumerate(output.hidden_states)}
+        first = output.logits if "logits" in output else output.last_hidden_state
+        save_file(tensors | {"first": first.clone()}, out / f"{job['name']}.output")
+        if "save" in job:
+            model.save_pretrained(job["save"])
+    return result
+
+results = {}
+for job in plan["jobs"]:
+    records.clear()
+    try:
+        result = do(job)
+    except Exception as error:
+        result = {"error": type(error).__name__, "message": str(error), "trace": traceback.format_exc()}
+    results[job["name"]] = result | {"logs": list(records), "hf_prunable": "hf_prunable" in sys.modules}
+(out / "results.json").write_text(json.dumps(results))
+'''
+
+
+def randomized(model, seed):
+    return randomize_(model, seed).eval()
+
+
+def ragged(family, head="base", seed=1, **config):
+    """A pruned model with everything uneven: widths, heads, an emptied attention, a block of a bias alone."""
+    model = tiny_prunable(family, head=head, **config)
+    model.attach_gates(UNITS)
+    randomize_(model, seed)
+    layers = model.base_model.encoder.layers
+    for layer in layers:
+        for owner, unit in ((layer.attention.out_proj, "mha"), (layer.feed_forward.output_dense, "ffn")):
+            owner.gates[unit].log_alpha.data.fill_(3.0)
+    layers[0].attention.out_proj.gates["head"].log_alpha.data = torch.tensor([3.0, -4.0, 3.0, 3.0])
+    layers[1].attention.out_proj.gates["mha"].log_alpha.data.fill_(-4.0)
+    layers[1].feed_forward.output_dense.gates["int"].log_alpha.data.fill_(-4.0)
+    layers[2].attention.out_proj.gates["head"].log_alpha.data = torch.tensor([3.0, -4.0, -4.0, 3.0])
+    layers[2].attention.q_proj.gates["qk"].log_alpha.data[:6] = -4.0
+    return randomized(compact(model), seed + 1)
+
+
+def gated_ragged(family):
+    model = ragged(family)
+    model.attach_gates(("mha", "qk", "vo", "int", "conv"), ste=False, initial_drop_rate=0.2)
+    return randomized(model, seed=5)
+
+
+class Checkpoints:
+    """Saves models, remembers their states and outputs, and collects the jobs of the fresh processes."""
+
+    def __init__(self, root):
+        self.root, self.models = root, {}
+        self.inputs = tiny_inputs(batch_size=2, samples=600)
+        self.jobs = {mode: [] for mode in ("import", "trust", "again", "stock", "blocked")}
+
+    def save(self, name, model, **kwargs):
+        folder = self.root / name
+        model.save_pretrained(folder, **kwargs)
+        Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+        self.models[name] = model
+        return folder
+
+    def job(self, mode, name, auto="AutoModel", like=None, checkpoint=None, **job):
+        folder = str(self.root / (checkpoint or name))
+        self.jobs[mode].append({"name": name, "auto": auto, "folder": folder, "like": like, **job})
+
+    @torch.no_grad()
+    def expected(self, name):
+        model = self.models[name]
+        output = model(
+            input_values=self.inputs["input_values"].to(model.dtype),
+            attention_mask=self.inputs["attention_mask"],
+            output_hidden_states=True,
+        )
+        first = output.logits if "logits" in output else output.last_hidden_state
+        return {f"hidden_{i}": tensor for i, tensor in enumerate(output.hidden_states)} | {"first": first}
+
+
+def _plan(root):
+    checkpoints = Checkpoints(root)
+    save, job = checkpoints.save, checkpoints.job
+    for family in FAMILIES:
+        base, half = f"{family}-base", f"{family}-bfloat16"
+        folder = save(base, ragged(family))
+        save(half, ragged(family).to(torch.bfloat16))
+        save(f"{family}-sharded", checkpoints.models[base], max_shard_size="4KB")
+        assert len(list((root / f"{family}-sharded").glob("*.safetensors"))) > 2
+        checkpoints.models[f"{family}-gated"] = None
+        save(f"{family}-gated", gated_ragged(family))
+        dense = tiny_prunable(family)
+        dense.attach_gates()
+        save(f"{family}-gated-dense", randomized(dense, seed=6))
+        save(f"{family}-gated-bfloat16", gated_ragged(family).to(torch.bfloat16))
+        for mode in ("import", "trust"):
+            for name in (base, f"{family}-sharded", f"{family}-gated", f"{family}-gated-dense"):
+                job(mode, name, like=name)
+            job(mode, f"{family}-as-bfloat16", checkpoint=base, like=half, kwargs={"dtype": "bfloat16"})
+            job(mode, half, like=half, kwargs={"dtype": "auto"})
+            job(mode, f"{family}-gated-bfloat16", like=f"{family}-gated-bfloat16", kwargs={"dtype": "auto"})
+            job(mode, f"{family}-device-map", checkpoint=base, like=base, kwargs={"device_map": "cpu"})
+            job(mode, f"{family}-config", "AutoConfig", checkpoint=base)
+            job(mode, f"{family}-extractor", "AutoFeatureExtractor", checkpoint=base)
+            for head in HEADS[family][1:]:
+                name = f"{family}-{head}"
+                if mode == "import":
+                    save(name, ragged(family, head, use_weighted_layer_sum=head != "ctc"))
+                job(mode, name, AUTO_CLASSES[head], like=name)
+                job(mode, f"{name}-to-base", checkpoint=name)
+                job(mode, f"{name}-from-base", AUTO_CLASSES[head], checkpoint=base)
+        # A model that came through trust_remote_code is saved again, with a head and without.
+        for name, auto in ((base, "AutoModel"), (f"{family}-ctc", "AutoModelForCTC")):
+            again = str(root / f"{name}-again")
+            job("trust", f"{name}-saved-again", auto, checkpoint=name, like=name, save=again)
+            job("again", f"{name}-again", auto, like=name)
+        job("blocked", base)
+        assert folder.is_dir()
+        for head in HEADS[family]:
+            name = f"{family}-stock-{head}"
+            save(name, tiny_prunable(family, head=head))
+            job("stock", name, AUTO_CLASSES[head], like=name)
+            name = f"{family}-short-{head}"
+            save(name, tiny_prunable(family, head=head, num_hidden_layers=2, dense_num_hidden_layers=3))
+            job("stock", name, AUTO_CLASSES[head], like=name)
+    return checkpoints
+
+
+class FreshProcesses:
+    """Runs the jobs of a mode in a process of their own when they are first asked for."""
+
+    def __init__(self, checkpoints):
+        self.checkpoints, self.results = checkpoints, {}
+        self.root = checkpoints.root
+        (self.root / "script.py").write_text(FRESH_PROCESS)
+
+    def __call__(self, mode, name):
+        if mode not in self.results:
+            self.results[mode] = self._run(mode)
+        result = self.results[mode][name]
+        if mode != "blocked":
+            assert "error" not in result, result["trace"]
+        return result
+
+    def _run(self, mode):
+        from safetensors.torch import save_file
+
+        save_file(self.checkpoints.inputs, self.root / "inputs")
+        plan = self.root / f"{mode}.json"
+        jobs = self.checkpoints.jobs[mode]
+        # "again" and "trust" are the same road, the second time with what the first one wrote.
+        if mode == "again":
+            self("trust", jobs[0]["name"].removesuffix("again") + "saved-again")
+        road = "trust" if mode == "again" else mode
+        plan.write_text(json.dumps({"mode": road, "jobs": jobs, "inputs": str(self.root / "inputs")}))
+        environment = os.environ | {"HF_HOME": str(self.root / f"home-{mode}"), "HF_HUB_OFFLINE": "1"}
+        environment.pop("HF_MODULES_CACHE", None)
+        command = [sys.executable, str(self.root / "script.py"), str(plan)]
+        done = subprocess.run(command, env=environment, cwd=self.root, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads((self.root / mode / "results.json").read_text())
+
+    def state(self, mode, name):
+        return load_file(self.root / mode / f"{name}.state")
+
+    def output(self, mode, name):
+        return load_file(self.root / mode / f"{name}.output")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    return FreshProcesses(_plan(tmp_path_factory.mktemp("checkpoints")))
+
+
+def assert_bitwise(tensors, expected):
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == expected[name].dtype, name
+        assert torch.equal(tensor, expected[name]), name
+
+
+def assert_loads_what_was_saved(fresh, mode, name, like):
+    result = fresh(mode, name)
+    assert not any(result["info"].values()), result["info"]
+    assert not [line for line in result["logs"] if "initialized" in line or "MISSING" in line or "UNEXPECTED" in line]
+    assert result["training"] is False
+    model = fresh.checkpoints.models[like]
+    assert_bitwise(fresh.state(mode, name), model.state_dict())
+    assert_bitwise(fresh.output(mode, name), fresh.checkpoints.expected(like))
+    return result
+
+
+BOTH_ROADS = pytest.mark.parametrize("mode", ("import", "trust"))
+ALL_FAMILIES = pytest.mark.parametrize("family", FAMILIES)
+
+
+@BOTH_ROADS
+@pytest.mark.parametrize(("family", "head"), FAMILY_HEADS)
+def test_pruned_checkpoints_load_bitwise(fresh, mode, family, head):
+    name = f"{family}-{head}"
+    result = assert_loads_what_was_saved(fresh, mode, name, name)
+    assert result["class"] == PRUNABLE_CLASSES[family][head].__name__
+
+
+@BOTH_ROADS
+@ALL_FAMILIES
+@pytest.mark.parametrize(
+    ("name", "like"),
+    (("sharded", "sharded"), ("as-bfloat16", "bfloat16"), ("bfloat16", "bfloat16"), ("device-map", "base")),
+)
+def test_dtypes_shards_and_device_maps_load_bitwise(fresh, mode, family, name, like):
+    assert_loads_what_was_saved(fresh, mode, f"{family}-{name}", f"{family}-{like}")
+
+
+@BOTH_ROADS
+@ALL_FAMILIES
+@pytest.mark.parametrize("name", ("gated", "gated-dense", "gated-bfloat16"))
+def test_gates_survive_in_float32(fresh, mode, family, name):
+    name = f"{family}-{name}"
+    assert_loads_what_was_saved(fresh, mode, name, name)
+    state = fresh.state(mode, name)
+    gates = {key: tensor for key, tensor in state.items() if key.endswith("log_alpha")}
+    assert gates and all(tensor.dtype is torch.float32 for tensor in gates.values())
+    dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+    assert {tensor.dtype for key, tensor in state.items() if key not in gates} == {dtype}
+
+
+@ALL_FAMILIES
+def test_gate_settings_survive(fresh, family):
+    reloaded = AutoModel.from_pretrained(fresh.root / f"{family}-gated")
+    settings = {"units": ["mha", "qk", "vo", "int", "conv"], "ste": False, "initial_drop_rate": 0.2}
+    assert reloaded.config.gates == settings
+    saved = fresh.checkpoints.models[f"{family}-gated"]
+    for (name, gate), (saved_name, saved_gate) in zip(reloaded.named_gates(), saved.named_gates(), strict=True):
+        assert name == saved_name
+        assert gate.ste is False and gate.initial_log_alpha == saved_gate.initial_log_alpha
+    # Compaction sees no difference.
+    assert_bitwise(compact(reloaded).state_dict(), compact(saved).state_dict())
+
+
+@ALL_FAMILIES
+def test_loading_in_bfloat16_keeps_the_gates_of_a_float32_checkpoint(fresh, family):
+    reloaded = AutoModel.from_pretrained(fresh.root / f"{family}-gated", dtype=torch.bfloat16)
+    saved = dict(fresh.checkpoints.models[f"{family}-gated"].named_gates())
+    for name, gate in reloaded.named_gates():
+        assert gate.log_alpha.dtype is torch.float32
+        assert torch.equal(gate.log_alpha, saved[name].log_alpha)
+    assert reloaded.dtype is torch.bfloat16
+
+
+@BOTH_ROADS
+@pytest.mark.parametrize(("family", "head"), [pair for pair in FAMILY_HEADS if pair[1] != "base"])
+def test_head_and_base_checkpoints_load_into_each_other(fresh, mode, family, head):
+    models = fresh.checkpoints.models
+    prefix = models[f"{family}-{head}"].base_model_prefix + "."
+    # Head into base: the head's own keys are left over, nothing is missing.
+    name = f"{family}-{head}-to-base"
+    result = fresh(mode, name)
+    assert not result["info"]["missing_keys"] and not result["info"]["mismatched_keys"]
+    assert all(not key.startswith(("encoder", "feature", prefix)) for key in result["info"]["unexpected_keys"])
+    assert_bitwise(fresh.state(mode, name), models[f"{family}-{head}"].base_model.state_dict())
+    # Base into head: the head's own keys are missing, nothing is left over.
+    name = f"{family}-{head}-from-base"
+    result = fresh(mode, name)
+    assert result["class"] == PRUNABLE_CLASSES[family][head].__name__
+    state = fresh.state(mode, name)
+    own_keys = {key for key in state if not key.startswith(prefix)}
+    assert own_keys and set(result["info"]["missing_keys"]) == own_keys
+    assert not result["info"]["unexpected_keys"] and not result["info"]["mismatched_keys"]
+    base_state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key not in own_keys}
+    assert_bitwise(base_state, models[f"{family}-base"].state_dict())
+
+
+@BOTH_ROADS
+@ALL_FAMILIES
+def test_config_and_feature_extractor_load(fresh, mode, family):
+    config = fresh(mode, f"{family}-config")["config"]
+    saved = fresh.checkpoints.models[f"{family}-base"].config
+    assert config["model_type"] == f"prunable_{family}"
+    assert config["pruned_shape"] == saved.pruned_shape and config["gates"] is None
+    assert fresh(mode, f"{family}-extractor")["class"] == "Wav2Vec2FeatureExtractor"
+
+
+@ALL_FAMILIES
+@pytest.mark.parametrize("head", ("base", "ctc"))
+def test_a_model_from_trust_remote_code_can_be_saved_again(fresh, family, head):
+    name = f"{family}-{head}"
+    assert_loads_what_was_saved(fresh, "trust", f"{name}-saved-again", name)
+    assert_loads_what_was_saved(fresh, "again", f"{name}-again", name)
+    first, again = ({p.name: p for p in (fresh.root / folder).iterdir()} for folder in (name, f"{name}-again"))
+    assert again.keys() == first.keys() - {"preprocessor_config.json"}
+    for file in ("config.json", "modeling_hf_prunable.py", "model.safetensors"):
+        assert again[file].read_bytes() == first[file].read_bytes(), file
+
+
+@pytest.mark.parametrize("kind", ("stock", "short"))
+@pytest.mark.parametrize(("family", "head"), FAMILY_HEADS)
+def test_dense_and_shortened_models_are_stock_checkpoints(fresh, kind, family, head):
+    name = f"{family}-{kind}-{head}"
+    result = assert_loads_what_was_saved(fresh, "stock", name, name)
+    assert result["class"] == STOCK_CLASSES[family][head].__name__
+    assert result["hf_prunable"] is False
+    config = json.loads((fresh.root / name / "config.json").read_text())
+    assert config["model_type"] == family and not {"pruned_shape", "gates", "auto_map"} & config.keys()
+    assert config["architectures"] == [STOCK_CLASSES[family][head].__name__]
+    assert not list((fresh.root / name).glob("*.py"))
+
+
+@ALL_FAMILIES
+def test_a_shortened_checkpoint_remembers_its_original_size(fresh, family):
+    folder = fresh.root / f"{family}-short-base"
+    model = load_prunable(folder)
+    assert model.config.num_hidden_layers == 2 and model.config.dense_num_hidden_layers == 3
+    assert model.config.dense_num_parameters == tiny_prunable(family).num_parameters()
+    assert_bitwise(model.state_dict(), fresh.checkpoints.models[f"{family}-short-base"].state_dict())
+
+
+@ALL_FAMILIES
+def test_a_missing_package_is_named(fresh, family):
+    result = fresh("blocked", f"{family}-base")
+    assert result["error"] == "ImportError"
+    assert "pip install hf_prunable" in result["message"]
+
+
+def test_trust_remote_code_imports_the_package_by_the_shim(fresh):
+    assert fresh("trust", "wavlm-base")["hf_prunable"] is True
+    shim = (fresh.root / "wavlm-base" / "modeling_hf_prunable.py").read_text()
+    assert shim.startswith("from hf_prunable import PrunableWavLMConfig, PrunableWavLMModel, ")
+    assert shim.count("\n") == 1
+
+
+@ALL_FAMILIES
+def test_index_buffers_are_right_after_loading(fresh, family):
+    saved = fresh.checkpoints.models[f"{family}-base"]
+    reloaded = AutoModel.from_pretrained(fresh.root / f"{family}-base")
+    buffers = dict(saved.named_buffers())
+    assert_bitwise(dict(reloaded.named_buffers()), buffers)
+    names = {name.rsplit(".", 1)[1] for name in buffers}
+    assert {"query_key_places", "value_output_places"} <= names
+    assert ({"head_numbers", "bias_columns"} <= names) == (family == "wavlm")
+    # They belong to the shape and never to a checkpoint.
+    assert not any("places" in key or "bias_columns" in key for key in saved.state_dict())
+
+
+def test_config_holds_a_readable_shape(tmp_path):
+    pruned_shape = {
+        "format_version": 1,
+        "conv_channels": [10, 16, 20],
+        "layers": [
+            {"attention": {"heads": [0, 2], "query_key": [3, 0], "value_output": [6, 1]}, "intermediate": 17},
+            {"attention": None, "intermediate": 0},
+            {"attention": {"heads": [], "query_key": [], "value_output": []}, "intermediate": None},
+        ],
+    }
+    model = tiny_prunable("wavlm", pruned_shape=pruned_shape)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["pruned_shape"] == pruned_shape
+    assert config["model_type"] == "prunable_wavlm" and config["gates"] is None
+    assert config["auto_map"] == {
+        "AutoConfig": "modeling_hf_prunable.PrunableWavLMConfig",
+        "AutoModel": "modeling_hf_prunable.PrunableWavLMModel",
+        "AutoModelForCTC": "modeling_hf_prunable.PrunableWavLMForCTC",
+        "AutoModelForAudioClassification": "modeling_hf_prunable.PrunableWavLMForSequenceClassification",
+        "AutoModelForAudioFrameClassification": "modeling_hf_prunable.PrunableWavLMForAudioFrameClassification",
+        "AutoModelForAudioXVector": "modeling_hf_prunable.PrunableWavLMForXVector",
+    }
+    # The stock fields keep the original widths, so that the checkpoint can be pruned again and compared.
+    assert (config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]) == (24, 4, 40)
+    assert config["conv_dim"] == [12, 16, 20]
+    assert_bitwise(AutoModel.from_pretrained(tmp_path).state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize(("family", "head"), FAMILY_HEADS)
+def test_training_knobs_of_the_original_survive(family, head, tmp_path):
+    knobs = {"layerdrop": 0.07, "hidden_dropout": 0.03, "mask_time_prob": 0.06, "apply_spec_augment": False}
+    model = ragged(family, head, **knobs)
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert {name: getattr(config, name) for name in knobs} == knobs
+
+
+# What does not fit together
+
+
+@pytest.fixture
+def edited(fresh, tmp_path):
+    """Copies a checkpoint and changes its configuration."""
+
+    def edit(change, name="wavlm-base"):
+        folder = tmp_path / "edited"
+        shutil.copytree(fresh.root / name, folder)
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return edit
+
+
+def _layer(config, number):
+    return config["pruned_shape"]["layers"][number]
+
+
+def _wider(config):
+    _layer(config, 0)["intermediate"] += 1
+
+
+def _head_more(config):
+    attention = _layer(config, 2)["attention"]
+    for name, value in (("heads", 1), ("query_key", 2), ("value_output", 2)):
+        attention[name].insert(1, value)
+
+
+def _dense(config):
+    config["pruned_shape"] = None
+
+
+def _channels(config):
+    config["pruned_shape"]["conv_channels"][0] -= 1
+
+
+@pytest.mark.parametrize("change", (_wider, _head_more, _dense, _channels))
+def test_shape_of_other_sizes_than_the_weights_is_an_error(edited, change):
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        AutoModel.from_pretrained(edited(change))
+
+
+def _attention_back(config):
+    _layer(config, 1)["attention"] = {"heads": [0], "query_key": [2], "value_output": [2]}
+
+
+def _attention_gone(config):
+    _layer(config, 0)["attention"] = None
+
+
+def _queries_gone(config):
+    attention = _layer(config, 0)["attention"]
+    attention["query_key"] = [0] * len(attention["heads"])
+
+
+def _layer_more(config):
+    config["num_hidden_layers"] += 1
+    config["pruned_shape"]["layers"].append(config["pruned_shape"]["layers"][0])
+
+
+def _layer_less(config):
+    config["num_hidden_layers"] -= 1
+    config["pruned_shape"]["layers"].pop()
+
+
+@pytest.mark.parametrize("change", (_attention_back, _attention_gone, _queries_gone, _layer_more, _layer_less))
+@pytest.mark.parametrize("auto_class", ("AutoModel", "AutoModelForCTC"))
+@pytest.mark.xfail(strict=True, reason="transformers only warns about missing and unexpected keys")
+def test_shape_with_other_parts_than_the_weights_is_an_error(edited, change, auto_class):
+    with pytest.raises(ValueError, match="encoder.layers"):
+        load_prunable(edited(change), auto_class)
+
+
+def _layers_without_their_number(config):
+    config["pruned_shape"]["layers"].pop()
+
+
+def _head_out_of_range(config):
+    _layer(config, 0)["attention"]["heads"][-1] = 4
+
+
+def _no_layers(config):
+    del config["pruned_shape"]["layers"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        (_layers_without_their_number, "2 layers, but `num_hidden_layers` is 3"),
+        (_head_out_of_range, r"Layer 0: `heads` must be ascending numbers in 0\.\.3"),
+        (_no_layers, "cannot be read.*layers"),
+    ),
+)
+def test_impossible_shapes_are_refused(edited, change, message):
+    with pytest.raises(Exception, match=message):
+        AutoModel.from_pretrained(edited(change))
+
+
+@pytest.mark.parametrize("road", (AutoModel, AutoConfig, hf_prunable.PrunableWavLMForCTC))
+def test_a_future_format_asks_for_an_upgrade(edited, road):
+    def change(config):
+        config["pruned_shape"]["format_version"] = 2
+
+    with pytest.raises(Exception, match="format version 2.*pip install --upgrade hf_prunable"):
+        road.from_pretrained(edited(change))
+
+
+@pytest.mark.parametrize("name", ("wavlm-base", "wavlm-stock-base"))
+def test_another_family_is_refused(fresh, name):
+    model_type = "wavlm" if "stock" in name else "prunable_wavlm"
+    with pytest.raises(ValueError, match=rf"'{model_type}', and PrunableHubertConfig reads 'hubert' and 'prunable_hubert'"):
+        hf_prunable.PrunableHubertModel.from_pretrained(fresh.root / name)
+
+
+def test_an_unsupported_model_type_is_refused(tmp_path):
+    config = WhisperConfig(
+        d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1, decoder_attention_heads=1,
+        encoder_ffn_dim=8, decoder_ffn_dim=8, vocab_size=10, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1,
+    )  # fmt: skip
+    WhisperModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'whisper' cannot be pruned here.*'wavlm', 'hubert', 'wav2vec2'"):
+        load_prunable(tmp_path)
+
+
+def test_a_head_that_the_family_lacks_is_refused(fresh):
+    with pytest.raises(ValueError, match="prunable_hubert has no AutoModelForAudioXVector; it has AutoModel, "):
+        load_prunable(fresh.root / "hubert-base", "AutoModelForAudioXVector")
+
+
+def test_saving_leaves_the_model_usable(tmp_path):
+    model = ragged("wavlm")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "two")
+    assert_bitwise(model.state_dict(), state)
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
+        "config.json",
+        "modeling_hf_prunable.py",
+        "model.safetensors",
+    ]
+    # And one that became dense again, or was dense from the start, brings no traces of a shim.
+    dense = tiny_prunable("wavlm")
+    dense.attach_gates()
+    dense.save_pretrained(tmp_path / "gated")
+    dense.detach_gates()
+    dense.save_pretrained(Path(tmp_path / "dense"))
+    config = json.loads((tmp_path / "dense" / "config.json").read_text())
+    assert config["model_type"] == "wavlm" and "auto_map" not in config
