@@ -19,11 +19,10 @@ from pathlib import Path
 
 from transformers import AutoFeatureExtractor, HfArgumentParser
 
-from hf_prunable import load_prunable
 from hf_prunable.compaction import check_target
-from hf_prunable.files import check_output_directory, staged_directory
+from hf_prunable.files import check_output_directory, move_into_place
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-from hf_prunable.pruning import PruningRun, load_student, restore_noise_
+from hf_prunable.pruning import PruningRun, load_complete, load_student, restore_noise_
 from hf_prunable.publication import measure_run, publish_report
 from hf_prunable.report import DistillationLoss, format_table
 from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
@@ -52,7 +51,9 @@ class PruningArguments:
         metadata={"help": "Units with gates: mha, head, qk, vo, ffn, int, conv."},
     )
     ste: bool = field(default=True, metadata={"help": "Let gradients pass the gates' hard limits."})
-    initial_drop_rate: float = field(default=0.01, metadata={"help": "Where all gates start."})
+    initial_drop_rate: float = field(
+        default=0.05, metadata={"help": "Where all gates start: nearer to 0, they take longer to reach a decision."}
+    )
     distillation_layers: list[int] | None = field(
         default=None, metadata={"help": "Layers to distill; by default 0 and each third of the depth."}
     )
@@ -73,7 +74,7 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
     check_target(student, options.target_sparsity)
     teacher_name = options.teacher_name_or_path or options.model_name_or_path
-    teacher = load_prunable(teacher_name, dtype=student.dtype)
+    teacher = load_complete(teacher_name)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
     clips, skipped = scan_speech_dataset(
         load_speech_dataset(
@@ -103,25 +104,29 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
         run.train_student()
         losses.after_final_steps = run.held_out_loss()
     restore_noise_(run.student, original_config)
+    if training.process_index > 0:
+        # All processes hold the same model; one writes it.
+        return output_dir
 
-    with staged_directory(output_dir) as folder:
-        run.student.save_pretrained(folder)
-        feature_extractor.save_pretrained(folder)
-        report = measure_run(
-            dense=load_prunable(options.model_name_or_path, dtype=student.dtype),
-            pruned=run.student,
-            latency_seconds=options.latency_seconds,
-            command=shlex.join(["python", *sys.argv]),
-            seed=training.seed,
-            model_name=teacher_name,
-            units=options.prune_units,
-            steps={"with gates": training.max_steps, "after compaction": training.final_steps},
-            skipped_audio={cause: len(names) for cause, names in skipped.names.items()},
-            target_sparsity=options.target_sparsity,
-            distillation_loss=losses,
-            history=run.history,
-        )
-        publish_report(report, run.student, folder)
+    folder = working_dir / "model"
+    run.student.save_pretrained(folder)
+    feature_extractor.save_pretrained(folder)
+    report = measure_run(
+        dense=load_complete(options.model_name_or_path).to(run.student.device),
+        pruned=run.student,
+        latency_seconds=options.latency_seconds,
+        command=shlex.join(["python", *sys.argv]),
+        seed=training.seed,
+        model_name=teacher_name,
+        units=options.prune_units,
+        steps={"with gates": training.max_steps, "after compaction": training.final_steps},
+        skipped_audio={cause: len(names) for cause, names in skipped.names.items()},
+        target_sparsity=options.target_sparsity,
+        distillation_loss=losses,
+        history=run.history,
+    )
+    publish_report(report, run.student, folder, title=output_dir.name)
+    move_into_place(folder, output_dir)
     shutil.rmtree(working_dir, ignore_errors=True)
     logger.info(f"The pruned model is in {output_dir}.\n{format_table(report)}")
     return output_dir

@@ -57,11 +57,15 @@ def random_shape(teacher: str, target_sparsity: float) -> PreTrainedModel:
 
 def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
     """A student of the teacher's first layers: as many whole ones as fit, and the next at random units to the size."""
-    for num_layers in range(1, load_prunable(teacher).config.num_hidden_layers + 1):
+    depth = load_prunable(teacher).config.num_hidden_layers
+    for num_layers in range(1, depth + 1):
         student = load_prunable(
-            teacher, dtype=torch.float32, num_hidden_layers=num_layers, dense_num_hidden_layers=None, **NOISE_OFF
+            teacher,
+            dtype=torch.float32,
+            num_hidden_layers=num_layers,
+            dense_num_hidden_layers=depth,
+            **NOISE_OFF,
         )
-        student.config.dense_num_hidden_layers = load_prunable(teacher).config.num_hidden_layers
         if student.num_parameters() > (1 - target_sparsity) * student.config.dense_num_parameters:
             break
     student.attach_gates(("qk", "vo", "int"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,8 @@ class GateDecisions:
     def __init__(self, model: PreTrainedModel):
         self.model = model
         self.gates = [(name.rsplit(".", 1)[1], gate) for name, gate in model.named_gates()]
+        # The gates on anything but whole blocks.
+        self.fine = [gate for unit, gate in self.gates if unit not in BLOCK_UNITS]
         self.open: dict[HardConcreteGate, torch.Tensor] = {}
         for _, gate in self.gates:
             self.set(gate, gate.deterministic_mask() > 0)
@@ -61,11 +64,6 @@ class GateDecisions:
     def of_kind(self, kinds: tuple[str, ...]) -> list[HardConcreteGate]:
         """The gates on these kinds of units."""
         return [gate for unit, gate in self.gates if unit in kinds]
-
-    @property
-    def fine(self) -> list[HardConcreteGate]:
-        """The gates on anything but whole blocks."""
-        return [gate for unit, gate in self.gates if unit not in BLOCK_UNITS]
 
     def cut(self) -> Cut:
         """What these decisions leave."""
@@ -150,7 +148,7 @@ def check_target(model: PreTrainedModel, target_sparsity: float) -> None:
     if target_sparsity > ceiling:
         raise ValueError(
             f"`target_sparsity` is {target_sparsity}, and gates on {', '.join(model.config.gates['units'])} can remove "
-            f"at most {ceiling:.4f} of this model. Ask for less, or gate more kinds of units."
+            f"at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model. Ask for less, or gate more kinds of units."
         )
 
 
@@ -168,28 +166,25 @@ def decide_at_target(model: PreTrainedModel, target_sparsity: float) -> GateDeci
     size = (1 - target_sparsity) * model.config.dense_num_parameters
     _fit_blocks(decisions, size)
     owners, numbers = _rank_fine_units(decisions)
-    is_open = {gate: torch.zeros(gate.num_gates, dtype=torch.bool) for gate in decisions.fine}
 
     def num_parameters(num_open: int) -> int:
-        for gate in decisions.fine:
-            kept = torch.zeros(gate.num_gates, dtype=torch.bool)
-            kept[numbers[:num_open][owners[:num_open] == decisions.fine.index(gate)]] = True
-            is_open[gate] = kept
-            decisions.set(gate, kept)
+        for place, gate in enumerate(decisions.fine):
+            is_open = torch.zeros(gate.num_gates, dtype=torch.bool)
+            is_open[numbers[:num_open][owners[:num_open] == place]] = True
+            decisions.set(gate, is_open)
         return decisions.num_parameters()
 
     low, high = 0, len(owners)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if num_parameters(middle) <= size else (low, middle - 1)
-    gap = size - num_parameters(low)
-    _fill(decisions, owners[low:], numbers[low:], gap)
+    _fill(decisions, owners[low:], numbers[low:], size - num_parameters(low))
     return decisions
 
 
 def _fit_blocks(decisions: GateDecisions, size: float) -> None:
     """Opens closed blocks while the model is too small with everything in them, and closes open ones while too large."""
-    blocks = sorted(decisions.of_kind(BLOCK_UNITS), key=lambda gate: float(gate.log_alpha))
+    blocks = sorted(decisions.of_kind(BLOCK_UNITS), key=lambda gate: gate.log_alpha.item())
     for fine_is_open, block_is_open, order in ((True, True, blocks[::-1]), (False, False, blocks)):
         for gate in decisions.fine:
             decisions.set(gate, torch.full((gate.num_gates,), fine_is_open))
@@ -264,18 +259,20 @@ def compact(model: PreTrainedModel, target_sparsity: float | None = None) -> Pre
     config = copy.deepcopy(model.config)
     config.gates = None
     config.pruned_shape = None if cut.shape.is_dense(config) else cut.shape.to_dict()
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     try:
         state = _cut_state(model.eval(), cut)
     finally:
-        model.train(training)
+        # One by one: a frozen batch norm, for one, stays in evaluation mode while the model trains.
+        for module, mode in modes.items():
+            module.training = mode
     small, info = type(model).from_pretrained(
         None, config=config, state_dict=state, dtype=model.dtype, output_loading_info=True
     )
     wrong = {kind: sorted(keys) for kind, keys in info.items() if keys}
     if wrong:
         raise RuntimeError(f"Shape and weights disagree after compaction, which is a bug in hf_prunable: {wrong}.")
-    return small.to(model.device).train(training)
+    return small.to(model.device).train(model.training)
 
 
 def _cut_state(model: PreTrainedModel, cut: Cut) -> dict[str, torch.Tensor]:

@@ -61,14 +61,26 @@ def staged_directory(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging)
         raise
+    move_into_place(staging, target)
+
+
+def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Gives a finished folder its final name, in one step that happens or does not.
+
+    Args:
+        folder: On the same file system as `path`.
+        path: A new or an empty folder.
+
+    Raises:
+        OSError: If the folder cannot be renamed; it stays where it is.
+    """
+    target = Path(path)
     try:
         if target.is_dir():
             target.rmdir()
-        staging.rename(target)
+        Path(folder).rename(target)
     except OSError as error:
-        raise OSError(
-            f"{str(path)!r} is complete, but stays in {str(staging)!r}: {error}. Move it by hand."
-        ) from error
+        raise OSError(f"{str(path)!r} is complete, but stays in {str(folder)!r}: {error}. Move it by hand.") from error
 
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:

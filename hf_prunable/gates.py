@@ -31,7 +31,7 @@ class HardConcreteGate(nn.Module):
         initial_drop_rate: 1 - sigmoid(log_alpha) at the start.
     """
 
-    def __init__(self, num_gates: int, ste: bool = True, initial_drop_rate: float = 0.01):
+    def __init__(self, num_gates: int, ste: bool = True, initial_drop_rate: float = 0.05):
         super().__init__()
         self.num_gates = num_gates
         self.ste = ste

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -97,6 +98,7 @@ def _draw_heads(
     head_dim: int,
 ) -> None:
     """A column for each layer, a cell for each head of the original model, with its width."""
+    cells, colors = [], []
     for layer, (block, widths_of_heads) in enumerate(zip(blocks, widths, strict=True)):
         if block is None or not block.heads:
             _mark_block(axes, layer, (-0.5, num_heads), block is None)
@@ -105,11 +107,14 @@ def _draw_heads(
         for head in range(num_heads):
             width = width_of.get(head)
             part = (width or 0) / head_dim
-            color = ABSENT_COLOR if width is None else WIDTHS(part)
-            axes.add_patch(Rectangle((layer - 0.46, head - 0.46), 0.92, 0.92, facecolor=color, linewidth=0))
+            cells.append(Rectangle((layer - 0.46, head - 0.46), 0.92, 0.92))
+            colors.append(ABSENT_COLOR if width is None else WIDTHS(part))
             if width is not None:
                 ink = "white" if part > 0.5 else INK
-                axes.text(layer, head, str(width), ha="center", va="center", fontsize=SMALL, color=ink)
+                text = axes.text(layer, head, str(width), ha="center", va="center", fontsize=SMALL, color=ink)
+                # It lies within the axes, and measuring hundreds of texts for the layout is slow.
+                text.set_in_layout(False)
+    axes.add_collection(PatchCollection(cells, facecolors=colors, linewidths=0))
     axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(num_heads - 0.4, -0.6))
     _label(axes, "layer, from 0", "head, from 0")
     axes.set_xticks(range(len(blocks)))
@@ -129,7 +134,7 @@ def _draw_bars(axes: Axes, kept: Sequence[int | None], full: Sequence[int]) -> N
         axes.text(place, all_units + 0.02 * height, str(units), ha="center", va="bottom", fontsize=SMALL, color=INK)
     axes.set(xlim=(-0.6, len(full) - 0.4), ylim=(0, 1.13 * height))
     axes.set_xticks(range(len(full)))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
     _tidy(axes)
 
 

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .audio import first_names
 from .compaction import compact
 from .distillation import Distillation
 from .modeling.auto import load_prunable
@@ -30,6 +31,42 @@ NOISE_OFF = {
 }
 
 
+# What of a checkpoint belongs to the base model; heads are left out.
+ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.")
+
+
+def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """Loads a base model in float32, all of it from the checkpoint.
+
+    Args:
+        pretrained_model_name_or_path: A folder or a Hub id.
+        **kwargs: Passed to `load_prunable`.
+
+    Raises:
+        ValueError: If the family is not supported, or configuration and weights disagree.
+    """
+    model, info = load_prunable(
+        pretrained_model_name_or_path,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **kwargs,
+    )
+    wrong = {
+        # Distillation is without SpecAugment, and many checkpoints are without its vector.
+        "missing": set(info["missing_keys"]) - {"masked_spec_embed"},
+        "of another size": {name for name, *_ in info["mismatched_keys"]},
+        "without a place": {name for name in info["unexpected_keys"] if name.startswith(ENCODER_PARTS)},
+    }
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {first_names(sorted(names))}" for kind, names in wrong.items() if names)
+        raise ValueError(
+            f"Configuration and weights of {str(pretrained_model_name_or_path)!r} disagree. Weights {found}. Give a "
+            "checkpoint whose config.json and weights were saved together."
+        )
+    return model
+
+
 def load_student(pretrained_model_name_or_path: str | Path) -> tuple[PreTrainedModel, PreTrainedConfig]:
     """Loads a base model for distillation, in float32 and without dropouts, layer drop and SpecAugment.
 
@@ -37,9 +74,9 @@ def load_student(pretrained_model_name_or_path: str | Path) -> tuple[PreTrainedM
         The model, and its configuration as it was stored: see `restore_noise_`.
 
     Raises:
-        ValueError: If the family is not supported.
+        ValueError: If the family is not supported, or configuration and weights disagree.
     """
-    model = load_prunable(pretrained_model_name_or_path, dtype=torch.float32, **NOISE_OFF)
+    model = load_complete(pretrained_model_name_or_path, **NOISE_OFF)
     return model, type(model.config).from_pretrained(pretrained_model_name_or_path)
 
 

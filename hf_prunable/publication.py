@@ -30,12 +30,13 @@ def measure_run(
     Args:
         dense: The model before, as a prunable base model. Where a stock class can express it, that is what runs: it
             is what the user had.
-        pruned: The model after, on the same device.
+        pruned: The model after; latency is measured on its device.
         latency_seconds: Length of the clip that latency is measured on.
         **values: The fields of the report that are not measured here.
     """
     latencies = measure_latency(
-        {"dense": dense.to_stock() if dense.is_stock else dense, "pruned": pruned}, seconds=latency_seconds
+        {"dense": (dense.to_stock() if dense.is_stock else dense).to(pruned.device), "pruned": pruned},
+        seconds=latency_seconds,
     )
     pruned_size = measure_size(pruned)
     return PruningReport(
@@ -54,13 +55,14 @@ def measure_run(
     )
 
 
-def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path) -> None:
+def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path, title: str) -> None:
     """Writes the report, its table and the pictures into the folder of a saved model, and checks that it reloads.
 
     Args:
         report: Of the run.
         model: What was saved, in memory.
         folder: Where it was saved.
+        title: Of the report's text.
 
     Raises:
         RuntimeError: If a fresh process does not load the model, or computes something else with it.
@@ -69,7 +71,7 @@ def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path) 
     draw_shape(model.config.shape, model.config, folder / SHAPE_PICTURE)
     draw_sparsity_curve(report.history, folder / CURVE_PICTURE)
     text = (
-        f"# {folder.name.strip('.')}\n\n{format_table(report)}\n"
+        f"# {title}\n\n{format_table(report)}\n"
         f"![What is left of every layer]({SHAPE_PICTURE})\n\n![Sparsity and loss by step]({CURVE_PICTURE})\n"
     )
     write_text_atomically(folder / REPORT_TEXT, text)
@@ -77,5 +79,5 @@ def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path) 
     input_values = torch.randn(2, SAMPLING_RATE, generator=generator)
     model = model.cpu().eval()
     with torch.inference_mode():
-        hidden_states = model(input_values, output_hidden_states=True).hidden_states
+        hidden_states = model(input_values.to(model.dtype), output_hidden_states=True).hidden_states
     verify_reload(folder, input_values, hidden_states)

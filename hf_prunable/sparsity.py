@@ -67,6 +67,23 @@ def expected_sparsity(
     return 1 - count(config, expected_counts(model)) / count(config, config.dense_counts)
 
 
+@torch.no_grad()
+def gate_statistics(model: PreTrainedModel) -> dict[str, float]:
+    """How far the gates are decided.
+
+    Returns:
+        "block_gates", the mean deterministic value of the gates on whole blocks, where there are any, and
+        "fractional_gates", the share of all gates whose deterministic value is neither 0 nor 1.
+    """
+    masks = {name: gate.deterministic_mask() for name, gate in model.named_gates()}
+    blocks = [mask for name, mask in masks.items() if name.endswith((".mha", ".ffn"))]
+    everything = torch.cat(list(masks.values()))
+    statistics = {"fractional_gates": ((everything > 0) & (everything < 1)).float().mean().item()}
+    if blocks:
+        statistics["block_gates"] = torch.cat(blocks).mean().item()
+    return statistics
+
+
 def target_at(step: int, target: float, warmup_steps: int) -> float:
     """The sparsity asked for at a step: from 0 up to the target in a line, and then constant."""
     return target * min(1.0, step / warmup_steps) if warmup_steps > 0 else target

@@ -14,7 +14,7 @@ from transformers.utils import logging
 from .compaction import deterministic_sparsity
 from .distillation import Distillation
 from .gates import HardConcreteGate
-from .sparsity import Lagrangian, expected_sparsity, target_at
+from .sparsity import Lagrangian, expected_sparsity, gate_statistics, target_at
 
 
 logger = logging.get_logger(__name__)
@@ -22,6 +22,9 @@ logger = logging.get_logger(__name__)
 # Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
 # the distillation's gradient: below this sum of rates it does not get there.
 GATE_DISTANCE = 15.0
+# While gates are on their way, the multipliers grow; with Adam's usual memory of a thousand steps they shrink again so
+# slowly that the sparsity overshoots its target and the gates run into their bounds.
+MULTIPLIER_BETAS = (0.9, 0.95)
 
 
 @dataclass
@@ -176,7 +179,9 @@ class PruningTrainer(Trainer):
         groups = [{"params": weights, "weight_decay": self.args.weight_decay}]
         if gates:
             groups.append({"params": gates, "lr": rate, "weight_decay": 0.0})
-            groups.append({"params": multipliers, "lr": rate, "weight_decay": 0.0, "maximize": True})
+            groups.append(
+                {"params": multipliers, "lr": rate, "weight_decay": 0.0, "maximize": True, "betas": MULTIPLIER_BETAS}
+            )
         optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
@@ -246,4 +251,5 @@ class PruningTrainer(Trainer):
                 logs["target_sparsity"] = self.current_target
                 logs["expected_sparsity"] = expected_sparsity(objective.student).item()
                 logs["deterministic_sparsity"] = deterministic_sparsity(objective.student)
+                logs |= gate_statistics(objective.student)
         super().log(logs, *args, **kwargs)

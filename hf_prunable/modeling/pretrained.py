@@ -153,7 +153,7 @@ class PrunableModelMixin:
             init.zeros_(module.bias)
 
     def attach_gates(
-        self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.01
+        self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.05
     ) -> None:
         """Puts a hard-concrete gate on every unit of the kinds named.
 
@@ -184,7 +184,9 @@ class PrunableModelMixin:
         device = self.device
 
         def make_gate(num_gates: int) -> HardConcreteGate:
-            return HardConcreteGate(num_gates, ste=ste, initial_drop_rate=initial_drop_rate).to(device)
+            gate = HardConcreteGate(num_gates, ste=ste, initial_drop_rate=initial_drop_rate)
+            # In the model's mode: a new module trains, and would be sampled in a model that is in use.
+            return gate.to(device).train(self.training)
 
         self.feature_extractor.attach_gates(tuple(units), make_gate)
         for layer in self.encoder.layers:
