@@ -112,7 +112,7 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
     run.student.save_pretrained(folder)
     feature_extractor.save_pretrained(folder)
     report = measure_run(
-        dense=load_complete(options.model_name_or_path).to(run.student.device),
+        dense=load_complete(options.model_name_or_path),
         pruned=run.student,
         latency_seconds=options.latency_seconds,
         command=shlex.join(["python", *sys.argv]),

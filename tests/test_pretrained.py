@@ -533,7 +533,8 @@ def _attention_back(config):
 
 
 def _attention_gone(config):
-    _layer(config, 0)["attention"] = None
+    # Of the last layer: its heads live in the first one too, so that the position bias keeps its size.
+    _layer(config, 2)["attention"] = None
 
 
 def _queries_gone(config):

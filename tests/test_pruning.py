@@ -160,22 +160,21 @@ def test_a_pruned_model_is_pruned_again(tmp_path, clips):
     assert {name: getattr(original, name) for name in NOISE} == NOISE
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_same_seed_gives_the_same_weights(tmp_path, clips, seed):
+def test_the_same_seed_gives_the_same_weights(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "hubert")
     ends = []
-    for run_seed in (1, seed):
-        source = checkpoint(tmp_path / "dense", "hubert")
+    for number, seed in enumerate((1, 1, 2)):
         student, _ = load_student(source)
         student.attach_gates()
-        run = make_run(tmp_path, student, load_complete(source), clips, seed=run_seed, max_steps=4)
-        torch.manual_seed(len(ends))
+        run = make_run(tmp_path, student, load_complete(source), clips, seed=seed, max_steps=3, final_steps=1)
+        torch.manual_seed(number)
         run.learn_gates(0.4)
         run.compact(0.4)
         run.train_student()
         ends.append(run.student.state_dict())
-    same_keys = ends[0].keys() == ends[1].keys()
-    is_same = same_keys and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    assert is_same == (seed == 1)
+    first, again, other = ends
+    assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
+    assert any(first[name].shape != other[name].shape or not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_another_teacher(tmp_path, clips):

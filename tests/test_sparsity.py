@@ -21,7 +21,14 @@ UNIT_SETS = {
     "conv": ("conv",),
     "vo": ("vo",),
     "qk": ("qk",),
+    # Without blocks, whose coming and going is so much of the variance that it hides a wrong term.
+    "dimensions": ("qk", "vo"),
+    "heads and dimensions": ("head", "qk", "vo"),
 }
+
+
+# Added to log_alpha where a head or a block has so many gates that all of them would never be closed at once.
+SHIFTS = {"vo": -1.5, "int": -3.0}
 
 
 def gated(family, norm_order="post", units=UNITS, low=-4.0, high=0.5, seed=0, **config):
@@ -29,8 +36,9 @@ def gated(family, norm_order="post", units=UNITS, low=-4.0, high=0.5, seed=0, **
     model = tiny_prunable(family, norm_order, feature_norm="group", **config)
     model.attach_gates(units)
     generator = torch.Generator().manual_seed(seed)
-    for _, gate in model.named_gates():
-        gate.log_alpha.data = low + (high - low) * torch.rand(gate.num_gates, generator=generator)
+    for name, gate in model.named_gates():
+        shift = SHIFTS.get(name.rsplit(".", 1)[1], 0.0)
+        gate.log_alpha.data = low + shift + (high - low) * torch.rand(gate.num_gates, generator=generator)
     return model
 
 
@@ -202,7 +210,7 @@ def test_gradient_ascent_brings_the_sparsity_to_the_target(target, count):
             {"params": list(lagrangian.parameters()), "lr": 0.1, "maximize": True},
         ]
     )
-    assert expected_sparsity(model, count).item() < 0.02
+    assert expected_sparsity(model, count).item() < target / 3
     for step in range(400):
         optimizer.zero_grad()
         task = -sum((value * gate.open_probability()).sum() for value, gate in zip(worth, gates, strict=True))

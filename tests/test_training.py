@@ -105,6 +105,8 @@ def test_parameter_groups(tmp_path, family, norm_order):
     assert [group["lr"] for group in groups] == [3e-4, 0.07, 0.07]
     assert [group["maximize"] for group in groups] == [False, False, True]
     assert [group["weight_decay"] for group in groups] == [0.1, 0, 0]
+    # The multipliers forget faster, or the sparsity overshoots.
+    assert [group["betas"] for group in groups] == [(0.9, 0.999), (0.9, 0.999), (0.9, 0.95)]
 
 
 def test_without_gates_there_are_only_weights(tmp_path):
@@ -310,15 +312,24 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path):
     assert equal(state_of(whole), state_of(resumed))
 
 
-@pytest.mark.parametrize("target", [0.3, 0.7])
+@pytest.mark.parametrize("target", [pytest.param(0.25, marks=pytest.mark.slow), 0.5])
 def test_the_constraint_reaches_its_target(tmp_path, target):
     trainer = make_trainer(
-        tmp_path, student_and_teacher("wav2vec2"), target, max_steps=120, gate_learning_rate=0.2, logging_steps=20
+        tmp_path,
+        student_and_teacher("wav2vec2", num_hidden_layers=2),
+        target,
+        Clips(300, samples=120),
+        max_steps=150,
+        gate_learning_rate=0.5,
+        sparsity_warmup_steps=45,
+        logging_steps=50,
     )
     trainer.train()
-    logs = logs_of(trainer)
-    assert logs[-1]["expected_sparsity"] == pytest.approx(target, abs=0.05)
-    assert logs[-1]["target_sparsity"] == target
+    last = logs_of(trainer)[-1]
+    assert last["target_sparsity"] == target
+    # One block of so small a model is 10 % of it.
+    assert last["expected_sparsity"] == pytest.approx(target, abs=0.06)
+    assert last["deterministic_sparsity"] == pytest.approx(target, abs=0.06)
 
 
 def test_logs_show_the_three_sparsities(tmp_path):
@@ -328,10 +339,14 @@ def test_logs_show_the_three_sparsities(tmp_path):
     assert [entry["target_sparsity"] for entry in logs] == pytest.approx([0.2, 0.4, 0.4, 0.4])
     assert logs[-1]["expected_sparsity"] == pytest.approx(expected_sparsity(student).item())
     assert logs[-1]["deterministic_sparsity"] == pytest.approx(deterministic_sparsity(student))
+    values = torch.cat([gate.deterministic_mask() for _, gate in student.named_gates()])
+    assert logs[-1]["fractional_gates"] == pytest.approx(((values > 0) & (values < 1)).float().mean().item())
+    blocks = [gate.deterministic_mask() for name, gate in student.named_gates() if name.endswith(("mha", "ffn"))]
+    assert logs[-1]["block_gates"] == pytest.approx(torch.cat(blocks).mean().item())
     assert logs[0]["distillation_loss"] > 0
     small = make_trainer(tmp_path, student_and_teacher(units=None), max_steps=1)
     small.train()
-    assert not [name for name in logs_of(small)[0] if "sparsity" in name]
+    assert not [name for name in logs_of(small)[0] if "sparsity" in name or "gates" in name]
     assert logs_of(small)[0]["distillation_loss"] == pytest.approx(logs_of(small)[0]["loss"])
 
 

@@ -53,8 +53,12 @@ class PrunableConfigMixin:
 
     @property
     def has_attention_adapter(self) -> bool:
-        """Whether every layer ends with an adapter (MMS); the stock post-norm layers never do."""
-        return self.do_stable_layer_norm and getattr(self, "adapter_attn_dim", None) is not None
+        """Whether every layer ends with an adapter (MMS); the stock post-norm layers and WavLM's never do."""
+        return (
+            self.do_stable_layer_norm
+            and not self.has_relative_position_bias
+            and getattr(self, "adapter_attn_dim", None) is not None
+        )
 
     @property
     def dense_counts(self) -> UnitCounts:

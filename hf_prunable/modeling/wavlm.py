@@ -118,7 +118,7 @@ class PrunableWavLMAttention(PrunableAttention):
             position_bias = self.relative_position_bias(hidden_states.shape[1])
         gated_bias = self._gated_position_bias(hidden_states, position_bias) if self.reads_input else None
         output, weights, _ = super().forward(hidden_states, attention_mask, gated_bias, **kwargs)
-        if self.training and self.reads_input:
+        if self.training and self.reads_input and self.config.hidden_dropout > 0:
             # Dropout draws its numbers in memory order, and stock WavLM's attention puts the frames before the batch.
             output = output.transpose(0, 1).contiguous().transpose(0, 1)
         return output, weights, position_bias
