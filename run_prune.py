@@ -68,7 +68,13 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
     output_dir = Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
     check_output_directory(output_dir)
-    check_output_directory(working_dir)
+    if working_dir.exists():
+        raise ValueError(
+            f"{str(working_dir)!r} is there from a run that did not finish. Delete it, or give another `output_dir`."
+        )
+    for name in ("push_to_hub", "resume_from_checkpoint"):
+        if getattr(training, name):
+            raise ValueError(f"`{name}` is not supported by this script. Leave it out.")
 
     student, original_config = load_student(options.model_name_or_path)
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)

@@ -137,12 +137,18 @@ def check_target(model: PreTrainedModel, target_sparsity: float) -> None:
     """Checks that the gates of a model can reach a target.
 
     Raises:
-        ValueError: If the target is not between 0 and 1, or above what the gates can remove.
+        ValueError: If the target is not between 0 and 1, was passed before, or is above what the gates can remove.
     """
     if not 0 < target_sparsity < 1:
         raise ValueError(
             f"`target_sparsity` must lie between 0 and 1, but is {target_sparsity}. It is the part of the dense "
             "encoder's parameters to remove: 0.72 leaves 28 %."
+        )
+    gone = 1 - count_parameters(model.config, UnitCounts.of(model.config.shape)) / model.config.dense_num_parameters
+    if target_sparsity <= gone and gone > 0:
+        raise ValueError(
+            f"`target_sparsity` is {target_sparsity}, and {gone:.4f} of the original dense encoder is gone already. "
+            "Sparsity counts from that size: ask for more."
         )
     ceiling = sparsity_ceiling(model)
     if target_sparsity > ceiling:

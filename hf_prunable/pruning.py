@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,18 @@ class PruningRun:
         self._train(2, self.args.of_final_stage(str(Path(self.args.output_dir).with_name("stage_2"))))
 
     def held_out_loss(self) -> float:
-        """The distillation loss of the student on the held-out clips."""
-        return self._trainer(self.args, None, 0.0, None).evaluate()["eval_loss"]
+        """The distillation loss of the student on the held-out clips.
+
+        Raises:
+            FloatingPointError: If it is not finite.
+        """
+        loss = self._trainer(self.args, None, 0.0, None).evaluate()["eval_loss"]
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The distillation loss on held-out audio is {loss}: the teacher's or the student's weights hold values "
+                "that are not finite, or overflow on this audio. Check the checkpoints with a clip of your own."
+            )
+        return loss
 
     def _train(
         self,

@@ -98,6 +98,10 @@ class PruningObjective(nn.Module):
                 module.eval()
         return self
 
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Recomputes the student's activations in the backward pass; the Trainer calls it."""
+        self.student.activation_checkpointing_enable(*args, **kwargs)
+
     def forward(self, input_values: torch.Tensor, target_sparsity: float = 0.0) -> dict[str, torch.Tensor]:
         """Losses of a batch: "loss", "distillation_loss" and, with gates, "expected_sparsity"."""
         loss = self.distillation(self.student, input_values)

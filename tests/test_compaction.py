@@ -206,6 +206,18 @@ def test_head_without_queries_and_keys(family, norm_order):
 
 
 @both_norm_orders
+def test_scores_are_scaled_for_the_original_heads(family, norm_order):
+    model = gated(dense(family, norm_order))
+    for head in range(NUM_HEADS):
+        start = head * HEAD_DIM
+        close(model, 1, "qk", slice(start + 1, start + 5))
+        close(model, 2, "vo", slice(start, start + 5))
+    layers = compacted(model).config.shape.layers
+    assert layers[1].attention.query_key == (2,) * NUM_HEADS
+    assert layers[2].attention.value_output == (1,) * NUM_HEADS
+
+
+@both_norm_orders
 def test_head_without_values_goes_with_its_queries_and_keys(family, norm_order):
     model = gated(dense(family, norm_order))
     close(model, 1, "vo", head_dims(0), head_dims(2))
@@ -488,6 +500,13 @@ def test_target_above_the_ceiling_is_refused_and_named():
 def test_target_outside_0_to_1_is_refused(target):
     with pytest.raises(ValueError, match=rf"`target_sparsity` must lie between 0 and 1, but is {target}"):
         compact(gated(dense("hubert")), target)
+
+
+def test_target_that_was_passed_before_is_refused():
+    small = compact(gated(dense("hubert")), target_sparsity=0.5)
+    small.attach_gates()
+    with pytest.raises(ValueError, match=r"0\.3, and 0\.5\d* of the original dense encoder is gone already"):
+        compact(small, target_sparsity=0.3)
 
 
 def test_units_are_ranked_by_log_alpha_and_ties_by_weight_norm():

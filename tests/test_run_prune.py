@@ -41,6 +41,7 @@ OPTIONS = {
     "held_out_fraction": 0.3,
     "latency_seconds": 0.2,
 }
+FIELDS = PruningTrainingArguments.__dataclass_fields__
 TRAINING = {
     "max_steps": 4,
     "final_steps": 2,
@@ -103,7 +104,7 @@ def run(script, checkpoint, audio, tmp_path):
     """Calls `prune` with small settings; anything can be replaced."""
 
     def prune(model=checkpoint, dataset=audio, output_dir=tmp_path / "out", **changes):
-        training = {name: changes.pop(name) for name in list(changes) if name in TRAINING}
+        training = {name: changes.pop(name) for name in list(changes) if name in FIELDS}
         options = script.PruningArguments(str(model), str(dataset), **{**OPTIONS, **changes})
         return script.prune(options, PruningTrainingArguments(str(output_dir), **{**TRAINING, **training}))
 
@@ -286,11 +287,17 @@ class TestBadInput:
             run(folder)
 
 
-@pytest.mark.parametrize("taken", ["out", "out.partial"])
-def test_what_is_there_is_not_overwritten(run, tmp_path, taken):
+@pytest.mark.parametrize(
+    ("taken", "cure"),
+    [
+        ("out", "is not empty. Give the name of a new or an empty folder"),
+        ("out.partial", "is there from a run that did not finish. Delete it, or give another"),
+    ],
+)
+def test_what_is_there_is_not_overwritten(run, tmp_path, taken, cure):
     (tmp_path / taken).mkdir()
     (tmp_path / taken / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=f"{taken}' is not empty. Give the name of a new or an empty folder"):
+    with pytest.raises(ValueError, match=f"{taken}' {cure}"):
         run()
     assert [path.name for path in tmp_path.iterdir()] == [taken]
     assert (tmp_path / taken / "thesis.tex").read_text() == "years of work"
@@ -301,9 +308,16 @@ def test_a_teacher_with_nan_stops_the_run(run, checkpoint, tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights["encoder.layers.2.final_layer_norm.bias"][3] = float("nan")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(FloatingPointError, match="The loss is nan at step 0.*Training stops before the weights"):
+    with pytest.raises(FloatingPointError, match="loss on held-out audio is nan.*Check the checkpoints"):
         run(teacher_name_or_path=str(folder))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["push_to_hub", "resume_from_checkpoint"])
+def test_an_option_that_would_do_nothing_is_refused(run, tmp_path, option):
+    with pytest.raises(ValueError, match=f"`{option}` is not supported"):
+        run(**{option: True})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_result_that_does_not_reload_is_not_published(run, monkeypatch, tmp_path):

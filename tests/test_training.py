@@ -376,3 +376,19 @@ def test_evaluation_uses_deterministic_gates(tmp_path):
         small = compact(student).eval()
         expected = trainer.model.distillation(small, Clips(3).values).item()
     assert losses[0] == pytest.approx(expected, rel=1e-4) and expected > 0.1
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        student, teacher = student_and_teacher()
+        objective = PruningObjective(student, Distillation(teacher, student.config), Lagrangian()).train()
+        if checkpointing:
+            objective.activation_checkpointing_enable()
+        student.set_gate_noise(0, 0)
+        objective(torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)), 0.3)["loss"].backward()
+        gradients.append({name: p.grad for name, p in objective.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)

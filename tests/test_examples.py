@@ -1,0 +1,31 @@
+"""The options that the README's first line runs with."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from transformers import HfArgumentParser
+
+from hf_prunable.training import GATE_DISTANCE, PruningTrainingArguments
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run_prune():
+    spec = importlib.util.spec_from_file_location("run_prune", ROOT / "run_prune.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_demo_options_are_all_known_and_let_the_gates_settle(run_prune):
+    parser = HfArgumentParser((run_prune.PruningArguments, PruningTrainingArguments))
+    options, training = parser.parse_yaml_file(str(ROOT / "examples" / "demo.yaml"))
+    assert (ROOT / options.model_name_or_path / "model.safetensors").is_file()
+    assert options.target_sparsity == 0.72
+    steps_at_target = training.max_steps * (1 - training.sparsity_warmup_steps)
+    assert training.gate_learning_rate * steps_at_target >= GATE_DISTANCE
