@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .modeling.pretrained import PrunableConfigMixin
+from .modeling.configuration import PrunableConfigMixin
 from .size import MAC_SECONDS, SAMPLING_RATE, UnitCounts, count_macs, count_parameters
 
 

@@ -554,7 +554,6 @@ def _layer_less(config):
 
 @pytest.mark.parametrize("change", (_attention_back, _attention_gone, _queries_gone, _layer_more, _layer_less))
 @pytest.mark.parametrize("auto_class", ("AutoModel", "AutoModelForCTC"))
-@pytest.mark.xfail(strict=True, reason="transformers only warns about missing and unexpected keys")
 def test_shape_with_other_parts_than_the_weights_is_an_error(edited, change, auto_class):
     with pytest.raises(ValueError, match="encoder.layers"):
         load_prunable(edited(change), auto_class)

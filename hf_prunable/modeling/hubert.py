@@ -13,7 +13,8 @@ from transformers.models.hubert.modeling_hubert import (
 )
 
 from .attention import PrunableAttention
-from .pretrained import PrunableConfigMixin, PrunableHeadMixin, PrunableModelMixin
+from .configuration import PrunableConfigMixin
+from .pretrained import PrunableHeadMixin, PrunableModelMixin
 
 
 @strict

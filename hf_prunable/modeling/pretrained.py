@@ -1,7 +1,8 @@
-"""What the three families share: configuration, construction, gates, and the contract of saving and loading."""
+"""What the models of the three families share: construction, gates, and the contract of saving and loading."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,6 @@ from transformers.utils.output_capturing import OutputRecorder
 
 from ..gates import HardConcreteGate
 from ..shape import PrunedShape
-from ..size import UnitCounts, count_parameters
 from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
@@ -28,93 +28,8 @@ UNITS = ("mha", "head", "qk", "vo", "ffn", "int", "conv")
 # The units of arXiv 2306.01385.
 DEFAULT_UNITS = ("mha", "qk", "vo", "ffn", "int")
 SHIM_MODULE = "modeling_hf_prunable"
-
-
-class PrunableConfigMixin:
-    """The part of a prunable configuration that is the same in every family.
-
-    The stock fields keep the widths of the original model. Three fields come on top: `pruned_shape` (`None`: dense),
-    `gates` (`None`: without) and `dense_num_hidden_layers`, the layers of the original model where some were cut off.
-    """
-
-    stock_config_class: ClassVar[type[PreTrainedConfig]]
-    auto_classes: ClassVar[dict[str, str]]
-    has_relative_position_bias: ClassVar[bool] = False
-
-    def validate_pruned_shape(self) -> None:
-        """Checks the stored shape against the widths of the original model."""
-        if self.pruned_shape is not None:
-            PrunedShape.from_dict(self.pruned_shape).validate(self)
-
-    @property
-    def shape(self) -> PrunedShape:
-        """The model's shape; the full one where none is stored."""
-        return PrunedShape.dense(self) if self.pruned_shape is None else PrunedShape.from_dict(self.pruned_shape)
-
-    @property
-    def has_attention_adapter(self) -> bool:
-        """Whether every layer ends with an adapter (MMS); the stock post-norm layers and WavLM's never do."""
-        return (
-            self.do_stable_layer_norm
-            and not self.has_relative_position_bias
-            and getattr(self, "adapter_attn_dim", None) is not None
-        )
-
-    @property
-    def dense_counts(self) -> UnitCounts:
-        """Unit counts of the original dense model, whatever was cut since."""
-        num_layers = self.dense_num_hidden_layers or self.num_hidden_layers
-        layer = PrunedShape.dense(self).layers[0]
-        return UnitCounts.of(PrunedShape(tuple(self.conv_dim), (layer,) * num_layers))
-
-    @property
-    def dense_num_parameters(self) -> int:
-        """Parameters of the original dense encoder: what sparsity is counted from."""
-        return count_parameters(self, self.dense_counts)
-
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Reads a stock or a prunable config.json.
-
-        Raises:
-            ValueError: If it belongs to another kind of model.
-        """
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        model_type = config_dict.get("model_type", cls.model_type)
-        allowed = (cls.stock_config_class.model_type, cls.model_type)
-        if model_type not in allowed:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} has model type {model_type!r}, and {cls.__name__} reads "
-                f"{allowed[0]!r} and {allowed[1]!r}. Use the class of that family, if it is WavLM, HuBERT or "
-                "wav2vec 2.0."
-            )
-        return {**config_dict, "model_type": cls.model_type}, kwargs
-
-    @classmethod
-    def from_stock(cls, config: PreTrainedConfig) -> PrunableConfigMixin:
-        """The prunable form of a stock configuration; a prunable one is returned as it is."""
-        if isinstance(config, cls):
-            return config
-        prunable = cls.from_dict({**config.to_dict(), "model_type": cls.model_type})
-        prunable._attn_implementation = config._attn_implementation
-        return prunable
-
-    def to_stock(self) -> PreTrainedConfig:
-        """The stock configuration of the same widths, without shape and gates."""
-        values = self.to_dict()
-        for name in ("pruned_shape", "gates", "auto_map", "model_type"):
-            values.pop(name, None)
-        if values["dense_num_hidden_layers"] is None:
-            del values["dense_num_hidden_layers"]
-        stock = self.stock_config_class.from_dict(values)
-        # Stock WavLM has one attention of its own and refuses to be asked for another.
-        if not self.has_relative_position_bias:
-            stock._attn_implementation = self._attn_implementation
-        return stock
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Does nothing: `save_pretrained` writes the shim itself, and transformers' copy would break the package."""
+# Parameters that are there because of the shape; an adapter in a layer is not, and a head has names of its own.
+SHAPED_PARAMETER = re.compile(r"(encoder\.layers\.\d+\.(?!adapter_layer)|feature_extractor\.conv_layers\.)")
 
 
 class PrunableModelMixin:
@@ -243,6 +158,26 @@ class PrunableModelMixin:
             stock = self.stock_class(self.config.to_stock())
         stock.load_state_dict(self.state_dict(), assign=True)
         return stock.train(self.training)
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs) -> Any:
+        """As in transformers, but a pruned checkpoint whose weights do not fit its shape is an error, not a warning.
+
+        Raises:
+            ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over.
+        """
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if model.config.pruned_shape is not None:
+            wrong = {
+                kind: sorted(key for key in keys if SHAPED_PARAMETER.search(key) and not key.endswith("log_alpha"))
+                for kind, keys in (("missing", info["missing_keys"]), ("left over", info["unexpected_keys"]))
+            }
+            if any(wrong.values()):
+                found = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
+                raise ValueError(
+                    f"The weights do not fit the shape in config.json. Weights {found}. Take both from one checkpoint."
+                )
+        return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """Writes the model so that `AutoModel` loads it.

@@ -21,7 +21,8 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 )
 
 from .attention import PrunableAttention
-from .pretrained import PrunableConfigMixin, PrunableHeadMixin, PrunableModelMixin
+from .configuration import PrunableConfigMixin
+from .pretrained import PrunableHeadMixin, PrunableModelMixin
 
 
 @strict

@@ -26,7 +26,8 @@ from transformers.models.wavlm.modeling_wavlm import (
 from ..shape import PrunedShape
 from ..size import BIAS_GATE_SIZE
 from .attention import KeptHeads, PrunableAttention
-from .pretrained import PrunableConfigMixin, PrunableHeadMixin, PrunableModelMixin
+from .configuration import PrunableConfigMixin
+from .pretrained import PrunableHeadMixin, PrunableModelMixin
 
 
 @strict
