@@ -1,7 +1,10 @@
 """What every test stands on: no network, one thread, the same examples each time."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -34,3 +37,14 @@ def shared_data() -> Path:
 def shared_models() -> Path:
     """Checkpoints too large for the repository."""
     return _shared("models")
+
+
+@pytest.fixture(scope="session")
+def run_prune() -> ModuleType:
+    """The pruning script as a module."""
+    specification = importlib.util.spec_from_file_location("run_prune", Path(__file__).parents[1] / "run_prune.py")
+    module = importlib.util.module_from_spec(specification)
+    # dataclasses look their module up by its name.
+    sys.modules["run_prune"] = module
+    specification.loader.exec_module(module)
+    return module

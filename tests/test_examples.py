@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-import pytest
 from transformers import HfArgumentParser
 
 from hf_prunable.training import GATE_DISTANCE, PruningTrainingArguments
 
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def run_prune():
-    spec = importlib.util.spec_from_file_location("run_prune", ROOT / "run_prune.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_demo_options_are_all_known_and_let_the_gates_settle(run_prune):

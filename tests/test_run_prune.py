@@ -1,6 +1,5 @@
 """run_prune.py from checkpoint and audio to a folder that AutoModel loads, and what it says to bad input."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -54,16 +53,6 @@ TRAINING = {
 }
 
 
-@pytest.fixture(scope="module")
-def script():
-    specification = importlib.util.spec_from_file_location("run_prune", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    # dataclasses look their module up by its name.
-    sys.modules["run_prune"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
 def save_checkpoint(folder, model):
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
@@ -100,19 +89,19 @@ def audio(tmp_path_factory):
 
 
 @pytest.fixture
-def run(script, checkpoint, audio, tmp_path):
+def run(run_prune, checkpoint, audio, tmp_path):
     """Calls `prune` with small settings; anything can be replaced."""
 
     def prune(model=checkpoint, dataset=audio, output_dir=tmp_path / "out", **changes):
         training = {name: changes.pop(name) for name in list(changes) if name in FIELDS}
-        options = script.PruningArguments(str(model), str(dataset), **{**OPTIONS, **changes})
-        return script.prune(options, PruningTrainingArguments(str(output_dir), **{**TRAINING, **training}))
+        options = run_prune.PruningArguments(str(model), str(dataset), **{**OPTIONS, **changes})
+        return run_prune.prune(options, PruningTrainingArguments(str(output_dir), **{**TRAINING, **training}))
 
     return prune
 
 
 @pytest.fixture(scope="module")
-def result(script, checkpoint, audio, tmp_path_factory):
+def result(run_prune, checkpoint, audio, tmp_path_factory):
     """One whole run as a user starts it: a process of its own, options in a YAML file."""
     folder = tmp_path_factory.mktemp("result")
     options = {"model_name_or_path": str(checkpoint), "dataset_name": str(audio), "output_dir": "pruned"}
@@ -181,7 +170,7 @@ def test_a_run_is_repeatable_and_leaves_no_partial_folder(run, result, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["json", "yaml", "yml", "flags"])
-def test_options_come_from_a_file_or_from_the_command_line(script, monkeypatch, tmp_path, kind):
+def test_options_come_from_a_file_or_from_the_command_line(run_prune, monkeypatch, tmp_path, kind):
     options = {"model_name_or_path": "m", "dataset_name": "d", "target_sparsity": 0.5, "prune_units": ["mha", "ffn"]}
     options |= {"ste": False, "distillation_layers": [0, 3], "output_dir": "o", "max_steps": 7, "learning_rate": 1e-3}
     if kind == "flags":
@@ -194,17 +183,17 @@ def test_options_come_from_a_file_or_from_the_command_line(script, monkeypatch, 
         file.write_text(json.dumps(options) if kind == "json" else yaml.safe_dump(options))
         arguments = [str(file)]
     seen = []
-    monkeypatch.setattr(script, "prune", lambda *both: seen.append({**vars(both[0]), **vars(both[1])}))
+    monkeypatch.setattr(run_prune, "prune", lambda *both: seen.append({**vars(both[0]), **vars(both[1])}))
     monkeypatch.setattr(sys, "argv", ["run_prune.py", *arguments])
-    script.main()
+    run_prune.main()
     assert {name: seen[0][name] for name in options} == options
 
 
-def test_an_option_that_does_not_exist(script, monkeypatch, tmp_path):
+def test_an_option_that_does_not_exist(run_prune, monkeypatch, tmp_path):
     (tmp_path / "o.yaml").write_text("{model_name_or_path: m, dataset_name: d, output_dir: o, target_sparsty: 0.5}")
     monkeypatch.setattr(sys, "argv", ["run_prune.py", str(tmp_path / "o.yaml")])
     with pytest.raises(ValueError, match="target_sparsty"):
-        script.main()
+        run_prune.main()
 
 
 class TestBadInput:
