@@ -177,7 +177,7 @@ class PruningTrainer(Trainer):
         weights, gates, multipliers = [], [], []
         for name, parameter in (model or self.model).named_parameters():
             if parameter.requires_grad:
-                is_gate, is_multiplier = name.endswith("log_alpha"), ".lambda_" in f".{name}"
+                is_gate, is_multiplier = name.endswith("log_alpha"), "lagrangian." in name
                 (gates if is_gate else multipliers if is_multiplier else weights).append(parameter)
         rate = self.args.gate_learning_rate
         groups = [{"params": weights, "weight_decay": self.args.weight_decay}]
