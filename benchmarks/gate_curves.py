@@ -1,6 +1,6 @@
 """Draws how gates get decided, run beside run: from the results of `benchmarks.evidence`.
 
-    python -m benchmarks.gate_curves evidence/learned_seed42.json evidence/learned_without_ste_seed42.json \
+    python -m benchmarks.gate_curves --results evidence/learned_seed42.json evidence/learned_without_ste_seed42.json \
         --picture evidence/ste.png
 """
 

@@ -1,6 +1,6 @@
 """How much a frozen encoder knows: logistic regression on its mean-pooled hidden states.
 
-python -m benchmarks.probe examples/wavlm-mini pruned --speech_commands speech_commands_v0.02
+python -m benchmarks.probe --models examples/wavlm-mini pruned --speech_commands speech_commands_v0.02
 """
 
 from __future__ import annotations
