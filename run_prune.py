@@ -19,7 +19,7 @@ from pathlib import Path
 
 from transformers import AutoFeatureExtractor, HfArgumentParser
 
-from hf_prunable.compaction import check_target
+from hf_prunable.decisions import check_target
 from hf_prunable.files import check_output_directory, move_into_place
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
 from hf_prunable.pruning import PruningRun, load_complete, load_student, restore_noise_

@@ -1,6 +1,6 @@
 """Synthesises demonstration speech, so that the other examples have something to run on.
 
-    pip install espeakng-loader soundfile scipy
+    pip install espeakng-loader
     python examples/make_speech.py --output_dir demo_speech
     python examples/make_speech.py --output_dir demo_speech_small --num_clips 60 --seed 1
 
@@ -24,6 +24,8 @@ import soundfile
 from scipy.signal import resample_poly
 from transformers import HfArgumentParser
 from transformers.utils import logging
+
+from hf_prunable.files import staged_directory
 
 
 # One sentence: a pattern whose names are filled from the lists, and {number} with digits, which eSpeak NG reads out in
@@ -218,10 +220,7 @@ def make_speech(output_dir: str | Path, num_clips: int = 600, seed: int = 0, sam
         return output_dir
     synthesiser = Synthesiser(seed)
     generator = np.random.default_rng(seed)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as aside:
-        folder = Path(aside, output_dir.name)
-        folder.mkdir()
+    with staged_directory(output_dir) as folder:
         rows = []
         for index in logging.tqdm(range(num_clips), desc="Synthesising speech", unit="clip"):
             samples, voice, text = make_clip(synthesiser, generator, sampling_rate)
@@ -232,12 +231,6 @@ def make_speech(output_dir: str | Path, num_clips: int = 600, seed: int = 0, sam
         with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("file_name", "voice", "text"), *rows])
         (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n")
-        try:
-            folder.rename(output_dir)
-        except OSError:
-            # Another process may have made the same folder meanwhile.
-            if not _is_complete(output_dir, settings):
-                raise
     return output_dir
 
 

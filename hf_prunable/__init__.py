@@ -1,6 +1,7 @@
 """Smaller, faster WavLM, HuBERT and wav2vec 2.0, native to Hugging Face. Importing it registers the Auto classes."""
 
-from .compaction import compact, deterministic_sparsity, sparsity_ceiling
+from .compaction import compact
+from .decisions import deterministic_sparsity, sparsity_ceiling
 from .modeling.auto import load_prunable, prunable_class, register_auto_classes
 from .modeling.hubert import (
     PrunableHubertConfig,

@@ -20,8 +20,6 @@ FLOATING_SUBTYPES = ("FLOAT", "DOUBLE")
 # What libsndfile reports for a stream that does not know its length, such as FLAC written to a pipe; soundfile fails on
 # reading it.
 UNKNOWN_FRAMES = 2**63 - 1
-# As many names as a reader looks at in one line.
-NAMES_SHOWN = 5
 
 UNREADABLE = "unreadable"
 EMPTY = "empty"
@@ -47,12 +45,6 @@ def audio_name(audio: dict | None) -> str:
     if audio.get("path"):
         return str(audio["path"])
     return f"{len(audio['bytes'])} bytes without a name" if audio.get("bytes") else "an item without path and bytes"
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first few of many names and how many more there are."""
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def decode_audio(audio: dict | None, sampling_rate: int) -> np.ndarray:

@@ -12,10 +12,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .audio import first_names
 from .compaction import compact
 from .distillation import Distillation
 from .modeling.auto import load_prunable
+from .modeling.pretrained import check_weights
 from .sparsity import Lagrangian
 from .speech_data import CropCollator, RandomCrops
 from .training import PruningObjective, PruningTrainer, PruningTrainingArguments
@@ -59,12 +59,7 @@ def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> P
         "of another size": {name for name, *_ in info["mismatched_keys"]},
         "without a place": {name for name in info["unexpected_keys"] if name.startswith(ENCODER_PARTS)},
     }
-    if any(wrong.values()):
-        found = "; ".join(f"{kind}: {first_names(sorted(names))}" for kind, names in wrong.items() if names)
-        raise ValueError(
-            f"Configuration and weights of {str(pretrained_model_name_or_path)!r} disagree. Weights {found}. Give a "
-            "checkpoint whose config.json and weights were saved together."
-        )
+    check_weights(pretrained_model_name_or_path, wrong)
     return model
 
 

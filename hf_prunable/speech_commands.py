@@ -8,7 +8,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from .audio import audio_dataset, first_names
+from .audio import audio_dataset
+from .messages import first_names
 
 
 LIST_FILES = {"validation": "validation_list.txt", "test": "testing_list.txt"}

@@ -25,10 +25,10 @@ from .audio import (
     audio_name,
     count_samples,
     decode_audio,
-    first_names,
     undecoded_audio,
     with_audio_column,
 )
+from .messages import first_names
 
 
 logger = logging.get_logger(__name__)

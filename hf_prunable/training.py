@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from .compaction import deterministic_sparsity
+from .decisions import deterministic_sparsity
 from .distillation import Distillation
 from .gates import HardConcreteGate
 from .sparsity import Lagrangian, expected_sparsity, gate_statistics, target_at

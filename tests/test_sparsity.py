@@ -5,7 +5,7 @@ import torch
 from tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
 
 from hf_prunable import compact, deterministic_sparsity, expected_sparsity
-from hf_prunable.compaction import GateDecisions
+from hf_prunable.decisions import GateDecisions
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS, UNITS
 from hf_prunable.size import UnitCounts, count_macs, count_parameters

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
 from transformers import TrainerCallback
 
-from hf_prunable.compaction import compact, deterministic_sparsity
+from hf_prunable.compaction import compact
+from hf_prunable.decisions import deterministic_sparsity
 from hf_prunable.distillation import Distillation
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS

@@ -80,6 +80,7 @@ class PrunableAttention(nn.Module):
         self.dropout = config.attention_dropout
         self.shape = shape
         self.heads = shape.heads if shape is not None else ()
+        self._indices: dict[str, list[int] | None] = {}
         self.q_proj = self.k_proj = self.v_proj = self.out_proj = None
         if shape is None:
             return
@@ -92,24 +93,26 @@ class PrunableAttention(nn.Module):
             self.k_proj = GatedLinear(config.hidden_size, sum(shape.query_key))
         self.v_proj = GatedLinear(config.hidden_size, sum(shape.value_output))
         self.out_proj = GatedLinear(sum(shape.value_output), config.hidden_size)
-        self._register_places("query_key_places", shape.query_key)
-        self._register_places("value_output_places", shape.value_output)
+        self._register_index("query_key_places", self._places(shape.query_key))
+        self._register_index("value_output_places", self._places(shape.value_output))
 
-    def _register_places(self, name: str, widths: tuple[int, ...]) -> None:
+    def _places(self, widths: tuple[int, ...]) -> list[int] | None:
         """Where each dimension goes among heads padded to one width; `None` where nothing is to be padded."""
-        ragged = any(width != self.width for width in widths)
-        self.register_buffer(name, self._places(widths) if ragged else None, persistent=False)
+        if all(width == self.width for width in widths):
+            return None
+        return [number * self.width + offset for number, width in enumerate(widths) for offset in range(width)]
 
-    def _places(self, widths: tuple[int, ...]) -> torch.Tensor:
-        places = [number * self.width + offset for number, width in enumerate(widths) for offset in range(width)]
-        return torch.tensor(places, dtype=torch.long)
+    def _register_index(self, name: str, index: list[int] | None) -> None:
+        """Registers an index that follows from the shape and is not saved; `None` where everything stays in place."""
+        self._indices[name] = index
+        buffer = None if index is None else torch.tensor(index, dtype=torch.long)
+        self.register_buffer(name, buffer, persistent=False)
 
     def init_weights(self) -> None:
-        """Fills what no checkpoint holds: models are built without data, and the index buffers are not saved."""
-        if self.reads_input and self.query_key_places is not None:
-            init.copy_(self.query_key_places, self._places(self.shape.query_key))
-        if self.reads_input and self.value_output_places is not None:
-            init.copy_(self.value_output_places, self._places(self.shape.value_output))
+        """Fills what no checkpoint holds: models are built without data, and the indices are not saved."""
+        for name, index in self._indices.items():
+            if index is not None:
+                init.copy_(getattr(self, name), torch.tensor(index, dtype=torch.long))
 
     @property
     def reads_input(self) -> bool:

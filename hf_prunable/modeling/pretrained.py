@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from transformers import initialization as init
 from transformers.utils.output_capturing import OutputRecorder
 
 from ..gates import HardConcreteGate
+from ..messages import first_names
 from ..shape import PrunedShape
 from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
@@ -30,6 +31,24 @@ DEFAULT_UNITS = ("mha", "qk", "vo", "ffn", "int")
 SHIM_MODULE = "modeling_hf_prunable"
 # Parameters that are there because of the shape; an adapter in a layer is not, and a head has names of its own.
 SHAPED_PARAMETER = re.compile(r"(encoder\.layers\.\d+\.(?!adapter_layer)|feature_extractor\.conv_layers\.)")
+
+
+def check_weights(source: Any, wrong: dict[str, Collection[str]]) -> None:
+    """Stops for weights that configuration and checkpoint disagree about.
+
+    Args:
+        source: Of the checkpoint.
+        wrong: Names of weights by what is wrong with them.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {first_names(sorted(names))}" for kind, names in wrong.items() if names)
+        raise ValueError(
+            f"Configuration and weights of {str(source)!r} disagree. Weights {found}. Give a checkpoint whose "
+            "config.json and weights were saved together."
+        )
 
 
 class PrunableModelMixin:
@@ -160,23 +179,24 @@ class PrunableModelMixin:
         return stock.train(self.training)
 
     @classmethod
-    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args, output_loading_info: bool = False, **kwargs
+    ) -> Any:
         """As in transformers, but a pruned checkpoint whose weights do not fit its shape is an error, not a warning.
 
         Raises:
             ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over.
         """
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if model.config.pruned_shape is not None:
-            wrong = {
-                kind: sorted(key for key in keys if SHAPED_PARAMETER.search(key) and not key.endswith("log_alpha"))
-                for kind, keys in (("missing", info["missing_keys"]), ("left over", info["unexpected_keys"]))
-            }
-            if any(wrong.values()):
-                found = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
-                raise ValueError(
-                    f"The weights do not fit the shape in config.json. Weights {found}. Take both from one checkpoint."
-                )
+            wrong = {"missing": info["missing_keys"], "without a place": info["unexpected_keys"]}
+            check_weights(
+                pretrained_model_name_or_path,
+                {
+                    kind: [key for key in keys if SHAPED_PARAMETER.search(key) and not key.endswith("log_alpha")]
+                    for kind, keys in wrong.items()
+                },
+            )
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:

@@ -78,24 +78,14 @@ class PrunableWavLMAttention(PrunableAttention):
         if self.reads_input:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
             self.gru_rel_pos_linear = nn.Linear(self.head_dim, BIAS_GATE_SIZE)
-            self.register_buffer("head_numbers", self._head_numbers(), persistent=False)
-            self.bias_columns_of_heads = [bias_heads.index(head) for head in self.heads]
-            self.register_buffer("bias_columns", self._bias_columns(), persistent=False)
-
-    def _head_numbers(self) -> torch.Tensor | None:
-        return None if len(self.heads) == self.num_heads else torch.tensor(self.heads)
-
-    def _bias_columns(self) -> torch.Tensor | None:
-        return None if len(self.heads) == self.num_heads else torch.tensor(self.bias_columns_of_heads)
+            is_whole = len(self.heads) == self.num_heads
+            self._register_index("head_numbers", None if is_whole else list(self.heads))
+            self._register_index("bias_columns", None if is_whole else [bias_heads.index(head) for head in self.heads])
 
     def init_weights(self) -> None:
         super().init_weights()
-        if not self.reads_input:
-            return
-        init.ones_(self.gru_rel_pos_const)
-        if self.head_numbers is not None:
-            init.copy_(self.head_numbers, self._head_numbers())
-            init.copy_(self.bias_columns, self._bias_columns())
+        if self.reads_input:
+            init.ones_(self.gru_rel_pos_const)
 
     def cut(self, kept: KeptHeads | None, bias_columns: torch.Tensor) -> dict[str, torch.Tensor]:
         parameters = super().cut(kept, bias_columns)
