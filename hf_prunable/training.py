@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 # Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
 # the distillation's gradient: below this sum of rates it does not get there.
 GATE_DISTANCE = 15.0
-# While gates are on their way, the multipliers grow; with Adam's usual memory of a thousand steps they shrink again so
+# With Adam's usual memory of a thousand steps, multipliers that grew while the gates were on their way shrink again so
 # slowly that the sparsity overshoots its target and the gates run into their bounds.
 MULTIPLIER_BETAS = (0.9, 0.95)
 
@@ -48,8 +48,9 @@ class PruningTrainingArguments(TrainingArguments):
         default=0.2,
         metadata={"help": "Steps in which the rate of the weights rises after compaction; below 1, part of all."},
     )
-    gate_learning_rate: float = field(
-        default=0.02, metadata={"help": "Constant rate of the gates and of the two multipliers of the constraint."}
+    gate_learning_rate: float = field(default=0.02, metadata={"help": "Constant rate of the gates."})
+    multiplier_learning_rate: float = field(
+        default=0.002, metadata={"help": "Constant rate of the two multipliers of the sparsity constraint."}
     )
     sparsity_warmup_steps: float = field(
         default=0.1,
@@ -179,12 +180,19 @@ class PruningTrainer(Trainer):
             if parameter.requires_grad:
                 is_gate, is_multiplier = name.endswith("log_alpha"), "lagrangian." in name
                 (gates if is_gate else multipliers if is_multiplier else weights).append(parameter)
-        rate = self.args.gate_learning_rate
         groups = [{"params": weights, "weight_decay": self.args.weight_decay}]
         if gates:
-            groups.append({"params": gates, "lr": rate, "weight_decay": 0.0})
+            groups.append({"params": gates, "lr": self.args.gate_learning_rate, "weight_decay": 0.0})
+            # Slower than the gates: a gate has to feel what it costs before the constraint outweighs every difference
+            # between gates, or all of a size shut at once.
             groups.append(
-                {"params": multipliers, "lr": rate, "weight_decay": 0.0, "maximize": True, "betas": MULTIPLIER_BETAS}
+                {
+                    "params": multipliers,
+                    "lr": self.args.multiplier_learning_rate,
+                    "weight_decay": 0.0,
+                    "maximize": True,
+                    "betas": MULTIPLIER_BETAS,
+                }
             )
         optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = optimizer_class(groups, **kwargs)

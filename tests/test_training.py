@@ -94,6 +94,7 @@ def test_parameter_groups(tmp_path, family, norm_order):
         student_and_teacher(family, norm_order),
         learning_rate=3e-4,
         gate_learning_rate=0.07,
+        multiplier_learning_rate=0.005,
         weight_decay=0.1,
     )
     groups = trainer.create_optimizer().param_groups
@@ -103,7 +104,7 @@ def test_parameter_groups(tmp_path, family, norm_order):
     assert gates == {f"student.{name}.log_alpha" for name, _ in trainer.model.student.named_gates()}
     assert weights == set(names.values()) - gates - multipliers - {"student.masked_spec_embed"}
     assert {"distillation.projections.layer_0.weight", "distillation.projections.shared.bias"} < weights
-    assert [group["lr"] for group in groups] == [3e-4, 0.07, 0.07]
+    assert [group["lr"] for group in groups] == [3e-4, 0.07, 0.005]
     assert [group["maximize"] for group in groups] == [False, False, True]
     assert [group["weight_decay"] for group in groups] == [0.1, 0, 0]
     # The multipliers forget faster, or the sparsity overshoots.
@@ -143,7 +144,7 @@ def test_weights_warm_up_and_decay_while_gates_keep_their_rate(tmp_path, schedul
     trainer.add_callback(Watch(lambda step: rates.append([group["lr"] for group in trainer.optimizer.param_groups])))
     trainer.train()
     weights, gates, multipliers = zip(*rates, strict=True)
-    assert gates == multipliers == (0.02,) * 10
+    assert gates == (0.02,) * 10 and multipliers == (0.002,) * 10
     # A warm-up of 0.3 is 3 of 10 steps.
     assert weights[:4] == pytest.approx([0, 1e-3 / 3, 2e-3 / 3, 1e-3])
     assert list(weights[3:]) == sorted(weights[3:], reverse=True) and weights[-1] < 2e-4
@@ -322,6 +323,7 @@ def test_the_constraint_reaches_its_target(tmp_path, target):
         Clips(300, samples=120),
         max_steps=150,
         gate_learning_rate=0.5,
+        multiplier_learning_rate=0.2,
         sparsity_warmup_steps=45,
         logging_steps=50,
     )
