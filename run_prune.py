@@ -14,22 +14,27 @@ import logging
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import AutoFeatureExtractor, HfArgumentParser
 
+from hf_prunable.checkpoints import remember_settings
 from hf_prunable.decisions import check_target
 from hf_prunable.files import check_output_directory, move_into_place
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-from hf_prunable.pruning import PruningRun, load_complete, load_student, restore_noise_
+from hf_prunable.pruning import PruningRun, clips_digest
 from hf_prunable.publication import measure_run, publish_report
 from hf_prunable.report import DistillationLoss, format_table
 from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
+from hf_prunable.student import load_complete, load_student, restore_noise_
 from hf_prunable.training import PruningTrainingArguments
 
 
 logger = logging.getLogger("hf_prunable")
+
+# Options that a result does not depend on.
+UNRECORDED = ("override", "latency_seconds")
 
 
 @dataclass
@@ -61,17 +66,19 @@ class PruningArguments:
     min_seconds: float = field(default=1.0, metadata={"help": "Shorter clips are left out."})
     held_out_fraction: float = field(default=0.05, metadata={"help": "Part of the clips kept for evaluation."})
     latency_seconds: float = field(default=10.0, metadata={"help": "Length of the clip that latency is measured on."})
+    override: bool = field(
+        default=False, metadata={"help": "Go on with an interrupted run although the settings have changed."}
+    )
 
 
 def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path:
-    """Runs the stages and writes the result to `training.output_dir`, which appears only when complete."""
+    """Runs the stages and writes the result to `training.output_dir`, which appears only when complete.
+
+    A run that was interrupted left its working folder beside it, and goes on from there.
+    """
     output_dir = Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
     check_output_directory(output_dir)
-    if working_dir.exists():
-        raise ValueError(
-            f"{str(working_dir)!r} is there from a run that did not finish. Delete it, or give another `output_dir`."
-        )
     for name in ("push_to_hub", "resume_from_checkpoint"):
         if getattr(training, name):
             raise ValueError(f"`{name}` is not supported by this script. Leave it out.")
@@ -91,7 +98,12 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
     )
     train_clips, held_out_clips = split_held_out(clips, fraction=options.held_out_fraction, seed=training.seed)
 
-    training.output_dir = str(working_dir / "stage_1")
+    if training.process_index == 0:
+        settings = asdict(options) | training.settings() | {"clips": clips_digest(train_clips)}
+        remember_settings(
+            working_dir, {name: settings[name] for name in settings if name not in UNRECORDED}, options.override
+        )
+    training.output_dir = str(working_dir)
     run = PruningRun(
         student,
         teacher,

@@ -21,8 +21,9 @@ from benchmarks.probe import word_accuracy
 from hf_prunable import compact, load_prunable
 from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine
-from hf_prunable.pruning import NOISE_OFF, PruningRun
+from hf_prunable.pruning import PruningRun
 from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
+from hf_prunable.student import NOISE_OFF
 from hf_prunable.training import PruningTrainingArguments
 
 
@@ -114,7 +115,7 @@ def run_row(row: str, options: EvidenceArguments, training: PruningTrainingArgum
         min_seconds=options.crop_seconds,
     )
     train_clips, held_out_clips = split_held_out(clips, fraction=options.held_out_fraction, seed=training.seed)
-    training.output_dir = str(folder / f"{row}_training" / "stage_1")
+    training.output_dir = str(folder / f"{row}_training")
     run = PruningRun(
         student,
         load_prunable(options.teacher, dtype=torch.float32),

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
 
 def check_output_directory(path: str | os.PathLike) -> None:
     """Checks that `staged_directory` can put a folder at a path: to be called before hours of work.
@@ -85,10 +88,25 @@ def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes a text file in UTF-8 so that a reader sees the old content or the new one, and nothing in between."""
+    with _replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def save_tensors_atomically(
+    path: str | os.PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file so that a reader sees the old content or the new one, and nothing in between."""
+    with _replacing(path) as partial:
+        # Tensors that share memory or are not contiguous cannot be saved.
+        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike) -> Iterator[Path]:
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        yield partial
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 
 # The stretched concrete distribution of Louizos et al. 2018 (arXiv 1712.01312), section 4.
@@ -47,24 +48,31 @@ class HardConcreteGate(nn.Module):
         """
         self.noise = uniform
 
+    @property
+    def whole_log_alpha(self) -> torch.Tensor:
+        """log_alpha in float32, gathered from the processes where FSDP has split it."""
+        log_alpha = self.log_alpha.full_tensor() if isinstance(self.log_alpha, DTensor) else self.log_alpha
+        return log_alpha.float()
+
     def forward(self) -> torch.Tensor:
         """The gates' values, of shape (num_gates,), in float32."""
         if not self.training:
             return self.deterministic_mask()
-        uniform = torch.rand_like(self.log_alpha) if self.noise is None else self.noise.to(self.log_alpha.device)
+        log_alpha = self.whole_log_alpha
+        uniform = torch.rand_like(log_alpha) if self.noise is None else self.noise.to(log_alpha.device)
         # Louizos et al. keep u away from 0 and 1, where its logit is infinite.
         uniform = uniform.clamp(1e-6, 1 - 1e-6)
-        stretched = torch.sigmoid((torch.logit(uniform) + self.log_alpha) / BETA) * (ZETA - GAMMA) + GAMMA
+        stretched = torch.sigmoid((torch.logit(uniform) + log_alpha) / BETA) * (ZETA - GAMMA) + GAMMA
         mask = stretched.clamp(0, 1)
         return stretched + (mask - stretched).detach() if self.ste else mask
 
     def deterministic_mask(self) -> torch.Tensor:
         """The value that evaluation mode and compaction use; 0 from log_alpha = -2.398 down."""
-        return (torch.sigmoid(self.log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+        return (torch.sigmoid(self.whole_log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
     def open_probability(self) -> torch.Tensor:
         """P(z > 0) of every gate, of shape (num_gates,)."""
-        return torch.sigmoid(self.log_alpha + OPEN_SHIFT)
+        return torch.sigmoid(self.whole_log_alpha + OPEN_SHIFT)
 
     @torch.no_grad()
     def clamp_(self) -> None:

@@ -97,10 +97,11 @@ class Lagrangian(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.lambda_1 = nn.Parameter(torch.zeros(()))
-        self.lambda_2 = nn.Parameter(torch.zeros(()))
+        # FSDP splits no parameter without a dimension.
+        self.lambda_1 = nn.Parameter(torch.zeros(1))
+        self.lambda_2 = nn.Parameter(torch.zeros(1))
 
     def forward(self, sparsity: torch.Tensor, target: float) -> torch.Tensor:
         """Returns the penalty as a scalar."""
         distance = sparsity - target
-        return self.lambda_1 * distance + self.lambda_2 * distance**2
+        return (self.lambda_1 * distance + self.lambda_2 * distance**2).squeeze(0)

@@ -19,6 +19,12 @@ from .sparsity import Lagrangian, expected_sparsity, gate_statistics, target_at
 
 logger = logging.get_logger(__name__)
 
+# The Trainer's arguments that a result depends on; the others are about devices, logs and files.
+RESULT_ARGUMENTS = (
+    "max_steps final_steps learning_rate final_learning_rate warmup_steps final_warmup_steps gate_learning_rate "
+    "multiplier_learning_rate sparsity_warmup_steps max_grad_norm weight_decay optim optim_args adam_beta1 adam_beta2 "
+    "adam_epsilon lr_scheduler_type lr_scheduler_kwargs seed bf16 fp16 per_device_train_batch_size"
+).split()
 # Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
 # the distillation's gradient: below this sum of rates it does not get there.
 GATE_DISTANCE = 15.0
@@ -62,11 +68,24 @@ class PruningTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Log losses and sparsities every so many steps."})
     save_steps: float = field(default=1000, metadata={"help": "Keep a training checkpoint every so many steps."})
     save_total_limit: int | None = field(default=2, metadata={"help": "How many training checkpoints to keep."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Search every step for parameters without a gradient; there are none here."}
+    )
 
-    def of_final_stage(self, output_dir: str) -> PruningTrainingArguments:
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Batches that an optimizer step is made of, over all processes; only their number matters, not where they ran."""
+        return self.gradient_accumulation_steps * self.world_size
+
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on, as plain values."""
+        values = self.to_dict()
+        settings = {name: values[name] for name in RESULT_ARGUMENTS}
+        return settings | {"micro_batches_per_step": self.micro_batches_per_step}
+
+    def of_final_stage(self) -> PruningTrainingArguments:
         """These arguments for the stage after compaction."""
         args = copy.copy(self)
-        args.output_dir = output_dir
         args.max_steps, args.learning_rate = self.final_steps, self.final_learning_rate
         args.warmup_steps = self.final_warmup_steps
         return args
@@ -90,6 +109,11 @@ class PruningObjective(nn.Module):
             # What takes no part in the loss would be waited for by DDP.
             if name == "masked_spec_embed" or name.startswith("adapter."):
                 parameter.requires_grad = False
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        # What FSDP wraps, by Accelerate's name for it.
+        return self.student._no_split_modules
 
     def train(self, mode: bool = True) -> PruningObjective:
         super().train(mode)
@@ -155,8 +179,9 @@ class PruningTrainer(Trainer):
         self.micro_batch = 0
         self._distillation_losses: list[torch.Tensor] = []
         self.add_callback(_AfterStep(self))
-        # The teacher is no submodule, and so is not moved with the model.
-        model.distillation.teacher.to(args.device)
+        # The teacher is no submodule, and so is not moved with the model. It is only read, so bfloat16 will do where the
+        # products are bfloat16 anyway.
+        model.distillation.teacher.to(args.device, torch.bfloat16 if args.bf16 else torch.float32)
         if model.lagrangian is not None:
             distance = args.gate_learning_rate * (args.max_steps - self.sparsity_warmup_steps)
             if distance < GATE_DISTANCE:

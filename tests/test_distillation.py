@@ -5,7 +5,7 @@ import torch
 from tiny_models import FAMILIES, NORM_ORDERS, tiny_config, tiny_inputs, tiny_prunable, tiny_stock
 
 from hf_prunable.distillation import Distillation, default_layers, distillation_loss, hidden_states_of
-from hf_prunable.pruning import NOISE_OFF
+from hf_prunable.student import NOISE_OFF
 from hf_prunable.training import PruningObjective
 
 

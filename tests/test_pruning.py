@@ -11,8 +11,9 @@ from hf_prunable import load_prunable
 from hf_prunable.audio import audio_dataset
 from hf_prunable.gates import HardConcreteGate
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-from hf_prunable.pruning import NOISE_OFF, PruningRun, load_complete, load_student, restore_noise_
+from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_parameters
+from hf_prunable.student import NOISE_OFF, load_complete, load_student, restore_noise_
 from hf_prunable.training import PruningTrainingArguments
 
 
@@ -45,7 +46,7 @@ def checkpoint(folder, family, norm_order="post", **config):
 def make_run(folder, student, teacher, clips, **options):
     options = {"max_steps": STEPS, "final_steps": 2, "gate_learning_rate": 2.0, "seed": 4} | options
     args = PruningTrainingArguments(
-        output_dir=str(folder / "stage_1"),
+        output_dir=str(folder / "run"),
         per_device_train_batch_size=2,
         logging_steps=2,
         use_cpu=True,
@@ -152,7 +153,7 @@ def test_a_pruned_model_is_pruned_again(tmp_path, clips):
             student.save_pretrained(tmp_path / "small")
             student, original = load_student(tmp_path / "small")
         student.attach_gates()
-        run = make_run(tmp_path, student, teacher, clips, max_steps=3)
+        run = make_run(tmp_path / f"run_{number}", student, teacher, clips, max_steps=3)
         run.learn_gates(target)
         run.compact(target)
         student = run.student
@@ -166,7 +167,9 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, clips):
     for number, seed in enumerate((1, 1, 2)):
         student, _ = load_student(source)
         student.attach_gates()
-        run = make_run(tmp_path, student, load_complete(source), clips, seed=seed, max_steps=3, final_steps=1)
+        run = make_run(
+            tmp_path / f"run_{number}", student, load_complete(source), clips, seed=seed, max_steps=3, final_steps=1
+        )
         torch.manual_seed(number)
         run.learn_gates(0.4)
         run.compact(0.4)

@@ -13,8 +13,8 @@ from hf_prunable.decisions import deterministic_sparsity
 from hf_prunable.distillation import Distillation
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-from hf_prunable.pruning import NOISE_OFF
 from hf_prunable.sparsity import Lagrangian, expected_sparsity
+from hf_prunable.student import NOISE_OFF
 from hf_prunable.training import PruningObjective, PruningTrainer, PruningTrainingArguments
 
 
