@@ -98,11 +98,6 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
     )
     train_clips, held_out_clips = split_held_out(clips, fraction=options.held_out_fraction, seed=training.seed)
 
-    if training.process_index == 0:
-        settings = asdict(options) | training.settings() | {"clips": clips_digest(train_clips)}
-        remember_settings(
-            working_dir, {name: settings[name] for name in settings if name not in UNRECORDED}, options.override
-        )
     training.output_dir = str(working_dir)
     run = PruningRun(
         student,
@@ -114,6 +109,11 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
         crop_seconds=options.crop_seconds,
         layers=options.distillation_layers,
     )
+    if training.process_index == 0:
+        settings = asdict(options) | training.settings() | {"clips": clips_digest(train_clips)}
+        remember_settings(
+            working_dir, {name: settings[name] for name in settings if name not in UNRECORDED}, options.override
+        )
     losses = DistillationLoss(teacher_copy=run.held_out_loss(), after_compaction=float("nan"))
     run.learn_gates(options.target_sparsity)
     run.compact(options.target_sparsity)

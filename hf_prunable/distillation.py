@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 
 def default_layers(num_hidden_layers: int) -> tuple[int, ...]:
@@ -14,51 +17,76 @@ def default_layers(num_hidden_layers: int) -> tuple[int, ...]:
     return tuple(sorted({round(num_hidden_layers * third / 3) for third in range(4)}))
 
 
-def hidden_states_of(
-    model: PreTrainedModel, input_values: torch.Tensor, layers: Sequence[int]
-) -> dict[int, torch.Tensor]:
-    """Runs a base model and keeps the hidden states of some layers.
+@contextmanager
+def captured_hidden_states(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """Collects hidden states while a model runs, and holds no others.
 
     Args:
-        model: A stock or prunable base model.
-        input_values: Of shape (batch, samples), all clips of one length.
+        model: A stock or prunable model, with a head or without.
         layers: 0 is the feature projection's output, before the position convolution (`hidden_states[0]` is after
             it); n is the output of layer n, for the last layer as the encoder returns it, with the final norm of
             pre-norm models.
 
-    Returns:
-        Hidden states by layer, each of shape (batch, frames, hidden size).
+    Yields:
+        Hidden states by layer, each of shape (batch, frames, hidden size), filled by the forward pass.
     """
-    captured = {}
+    base, captured = model.base_model, {}
+    modules = {0: base.feature_projection, base.config.num_hidden_layers: base.encoder}
 
-    def keep_projection(module, args, output):
-        captured[0] = output[0] if isinstance(output, tuple) else output
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(module, args, output):
+            if isinstance(output, BaseModelOutput):
+                output = output.last_hidden_state
+            captured[layer] = output[0] if isinstance(output, tuple) else output
 
-    def keep_encoder(module, args, output):
-        captured[model.config.num_hidden_layers] = output.last_hidden_state
+        return hook
 
-    hooks = [
-        model.feature_projection.register_forward_hook(keep_projection),
-        model.encoder.register_forward_hook(keep_encoder),
-    ]
+    hooks = [modules.get(layer, base.encoder.layers[layer - 1]).register_forward_hook(keep(layer)) for layer in layers]
     try:
-        inner = [layer for layer in layers if 0 < layer < model.config.num_hidden_layers]
-        outputs = model(input_values, output_hidden_states=inner or None)
+        yield captured
     finally:
         for hook in hooks:
             hook.remove()
-    return {layer: captured[layer] if layer in captured else outputs.hidden_states[layer] for layer in layers}
 
 
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def hidden_states_of(
+    model: PreTrainedModel, input_values: torch.Tensor, layers: Sequence[int], **inputs: Any
+) -> dict[int, torch.Tensor]:
+    """Runs a model on audio of shape (batch, samples) and returns its hidden states by layer."""
+    with captured_hidden_states(model, layers) as captured:
+        model(input_values, **inputs)
+    return {layer: captured[layer] for layer in layers}
+
+
+@contextmanager
+def _first_layers_only(model: PreTrainedModel, num_layers: int) -> Iterator[None]:
+    """Leaves out the layers after the last one that is asked for."""
+    layers = model.encoder.layers
+    model.encoder.layers = layers[:num_layers]
+    try:
+        yield
+    finally:
+        model.encoder.layers = layers
+
+
+def layer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """L1 distance plus one minus the cosine similarity, over frames: 0 for equal hidden states.
 
     DPHuBERT's loss (arXiv 2305.17651) is the same less the constant 1.
     """
     student, teacher = student.float(), teacher.float()
-    return (
-        nn.functional.l1_loss(student, teacher) + 1 - nn.functional.cosine_similarity(student, teacher, dim=-1).mean()
-    )
+    cosine = nn.functional.cosine_similarity(student, teacher, dim=-1)
+    return nn.functional.l1_loss(student, teacher) + 1 - cosine.mean()
+
+
+def prediction_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """L1 distance minus the log-sigmoid of the cosine similarity, over frames: DistilHuBERT's (arXiv 2110.01900)."""
+    student, teacher = student.float(), teacher.float()
+    cosine = nn.functional.cosine_similarity(student, teacher, dim=-1)
+    return nn.functional.l1_loss(student, teacher) - nn.functional.logsigmoid(cosine).mean()
+
+
+LOSSES = {"layers": layer_loss, "predictions": prediction_loss}
 
 
 class Distillation(nn.Module):
@@ -69,39 +97,48 @@ class Distillation(nn.Module):
         student_config: Of the student, whose depth and width may differ from the teacher's.
         layers: Student layers to distill; `default_layers` where `None`. A student of another depth learns from the
             teacher's layers at the same relative depth.
-        share_projections: One projection for all layers but 0, as in DPHuBERT, or one for each layer.
+        form: "layers" compares each of these layers with the teacher's by `layer_loss`. "predictions" lets the
+            student's last layer predict them all, each through a projection of its own, by `prediction_loss`.
+        share_projections: For "layers", one projection for all layers but 0, as in DPHuBERT, or one for each layer.
 
     Raises:
-        ValueError: If a layer does not exist, or the frames of teacher and student do not match.
+        ValueError: If a layer or the form does not exist, or the frames of teacher and student do not match.
     """
 
     def __init__(
         self,
         teacher: PreTrainedModel,
-        student_config,
+        student_config: Any,
         layers: Sequence[int] | None = None,
+        form: str = "layers",
         share_projections: bool = True,
     ):
         super().__init__()
         depth, teacher_depth = student_config.num_hidden_layers, teacher.config.num_hidden_layers
-        self.layers = default_layers(depth) if layers is None else tuple(layers)
-        if not self.layers or any(not 0 <= layer <= depth for layer in self.layers):
-            raise ValueError(f"Layers to distill must be in 0..{depth}, but are {list(self.layers)}.")
+        layers = default_layers(depth) if layers is None else tuple(layers)
+        if not layers or any(not 0 <= layer <= depth for layer in layers):
+            raise ValueError(f"Layers to distill must be in 0..{depth}, but are {list(layers)}.")
+        if form not in LOSSES:
+            raise ValueError(f"The form of distillation is {form!r}; choose from {', '.join(map(repr, LOSSES))}.")
         for field in ("conv_kernel", "conv_stride"):
             if list(getattr(student_config, field)) != list(getattr(teacher.config, field)):
                 raise ValueError(
                     f"Teacher and student must cut audio into the same frames, but `{field}` is "
                     f"{list(getattr(teacher.config, field))} and {list(getattr(student_config, field))}."
                 )
-        self.teacher_layers = {layer: round(layer * teacher_depth / depth) for layer in self.layers}
+        self.loss = LOSSES[form]
+        # For each layer of the student's depth that is learned, where the teacher has it.
+        self.teacher_layers = {layer: round(layer * teacher_depth / depth) for layer in layers}
         # A plain list hides the teacher from parameters(), state_dict() and train().
         self._teacher = [teacher.eval().requires_grad_(False)]
-        groups = {layer: "shared" if share_projections and layer > 0 else f"layer_{layer}" for layer in self.layers}
-        self.groups = groups
+        shares = share_projections and form == "layers"
+        self.groups = {layer: "shared" if shares and layer > 0 else f"layer_{layer}" for layer in layers}
+        # Where the student's side comes from.
+        self.sources = {layer: depth if form == "predictions" else layer for layer in layers}
         self.projections = nn.ModuleDict(
             {
                 group: nn.Linear(student_config.hidden_size, teacher.config.hidden_size)
-                for group in dict.fromkeys(groups.values())
+                for group in dict.fromkeys(self.groups.values())
             }
         )
         for projection in self.projections.values():
@@ -113,22 +150,45 @@ class Distillation(nn.Module):
         """The frozen teacher."""
         return self._teacher[0]
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The student's layers that `compare` reads."""
+        return tuple(dict.fromkeys(self.sources.values()))
+
     def _apply(self, fn, recurse=True):
         self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def forward(self, student: PreTrainedModel, input_values: torch.Tensor) -> torch.Tensor:
+        """Runs the student on audio of shape (batch, samples), all clips of one length, and compares."""
+        return self.compare(hidden_states_of(student, input_values, self.layers), input_values)
+
+    def compare(
+        self,
+        hidden_states: dict[int, torch.Tensor],
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The distillation loss of a batch, the mean over layers.
 
         Args:
-            student: A base model.
-            input_values: Of shape (batch, samples), all clips of one length.
+            hidden_states: The student's, by layer.
+            input_values: Of shape (batch, samples).
+            attention_mask: Of the same shape, 0 where `input_values` are padding; the frames of padding do not count.
         """
-        with torch.no_grad():
-            targets = hidden_states_of(self.teacher, input_values, sorted(set(self.teacher_layers.values())))
-        states = hidden_states_of(student, input_values, self.layers)
+        needed = sorted(set(self.teacher_layers.values()))
+        inputs = {} if attention_mask is None else {"attention_mask": attention_mask}
+        with torch.no_grad(), _first_layers_only(self.teacher, needed[-1]):
+            targets = hidden_states_of(self.teacher, input_values, needed, **inputs)
+        is_real = ...
+        if attention_mask is not None:
+            frames = targets[needed[0]].shape[1]
+            is_real = self.teacher._get_feature_vector_attention_mask(frames, attention_mask).bool()
         losses = [
-            distillation_loss(self.projections[self.groups[layer]](states[layer]), targets[self.teacher_layers[layer]])
-            for layer in self.layers
+            self.loss(
+                self.projections[self.groups[layer]](hidden_states[source])[is_real],
+                targets[self.teacher_layers[layer]][is_real],
+            )
+            for layer, source in self.sources.items()
         ]
         return torch.stack(losses).mean()

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from .audio import audio_name
+from .batches import CropCollator, RandomCrops
 from .checkpoints import last_whole_checkpoint
 from .compaction import compact
 from .distillation import Distillation
 from .files import save_tensors_atomically
 from .sparsity import Lagrangian
-from .speech_data import CropCollator, RandomCrops
 from .training import PruningObjective, PruningTrainer, PruningTrainingArguments
 
 
@@ -66,7 +65,7 @@ class PruningRun:
         self.sampling_rate = feature_extractor.sampling_rate
         self.collator = CropCollator(feature_extractor, crop_seconds)
         self.layers = layers
-        self.projections: dict[str, torch.Tensor] = {}
+        self.projections = Distillation(teacher, student.config, layers).state_dict()
         self.history: list[dict[str, Any]] = []
         if args.world_size > 1:
             _check_ranks_agree({"training": train_clips, "evaluation": held_out_clips})
@@ -122,8 +121,7 @@ class PruningRun:
     def _objective(self, lagrangian: Lagrangian | None = None) -> PruningObjective:
         """The objective on copies, because a strategy that shards a model does so in place."""
         distillation = Distillation(self.teacher, self.student.config, self.layers)
-        if self.projections:
-            distillation.load_state_dict(self.projections)
+        distillation.load_state_dict(self.projections)
         return PruningObjective(copy.deepcopy(self.student), distillation, lagrangian)
 
     def _trainer(

@@ -1,4 +1,4 @@
-"""Speech for training and for evaluation: loading, sorting out what cannot be used, random crops, batches.
+"""Speech for training and for evaluation: loading, and sorting out what cannot be used.
 
 Audio stays undecoded in the data set (`Audio(decode=False)`) and goes through soundfile, so torchcodec is not needed.
 """
@@ -6,14 +6,12 @@ Audio stays undecoded in the data set (`Audio(decode=False)`) and goes through s
 from __future__ import annotations
 
 import dataclasses
-import operator
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers.utils import logging
@@ -24,7 +22,6 @@ from .audio import (
     audio_dataset,
     audio_name,
     count_samples,
-    decode_audio,
     undecoded_audio,
     with_audio_column,
 )
@@ -217,105 +214,3 @@ def split_held_out(
         )
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.select(np.sort(order[count:])), dataset.select(np.sort(order[:count]))
-
-
-class RandomCrops(torch.utils.data.Dataset):
-    """Clips in shuffled order with a random place to crop, each a function of (seed, index) alone.
-
-    No process's random state takes part, which is what makes several ranks, workers and a resumed run agree. Read it in
-    order (a sequential sampler): it is shuffled already, anew for each pass over the clips.
-
-    Args:
-        dataset: With an `audio` column.
-        num_samples: The length; more than there are clips means several passes.
-        sampling_rate: The rate of the waveforms, in Hz.
-        seed: 0 or more.
-    """
-
-    def __init__(self, dataset: Dataset, *, num_samples: int, sampling_rate: int, seed: int = 0):
-        if len(dataset) == 0:
-            raise ValueError("There are no clips to crop: the data set is empty.")
-        if seed < 0:
-            raise ValueError(f"seed is {seed}; it must be 0 or more.")
-        self.clips = undecoded_audio(dataset)
-        self.num_samples = num_samples
-        self.sampling_rate = sampling_rate
-        self.seed = seed
-        self._epoch: int | None = None
-        self._order: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def __getitem__(self, index: int) -> dict:
-        """One clip.
-
-        Returns:
-            `waveform`, the whole clip, of shape (samples,), float32; `crop_position` in [0, 1), from the earliest to the
-            latest crop.
-
-        Raises:
-            AudioError: If not one of the clips can be decoded.
-        """
-        index = operator.index(index)
-        if not 0 <= index < self.num_samples:
-            raise IndexError(f"index is {index}; it must be 0 to {self.num_samples - 1}.")
-        epoch, place = divmod(index, len(self.clips))
-        if epoch != self._epoch:
-            # The 1 keeps this stream apart from the crops' own.
-            order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.clips))
-            self._epoch, self._order = epoch, order
-        for offset in range(len(self.clips)):
-            clip = int(self._order[(place + offset) % len(self.clips)])
-            try:
-                waveform = decode_audio(self.clips[clip]["audio"], self.sampling_rate)
-            except AudioError as error:
-                logger.warning(f"Taking the next clip instead: {error}")
-                continue
-            return {"waveform": waveform, "crop_position": float(np.random.default_rng((self.seed, index)).random())}
-        raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
-
-
-@dataclasses.dataclass
-class CropCollator:
-    """Cuts the clips of one micro-batch to one common length and passes them through the feature extractor.
-
-    Nothing is padded: the base models' group norm runs over time, padding included.
-
-    Args:
-        feature_extractor: One that turns waveforms into `input_values`; its own settings, such as `do_normalize`, are
-            applied to each crop.
-        crop_seconds: The length of the crops; the shortest clip of a batch may make it shorter.
-    """
-
-    feature_extractor: object
-    crop_seconds: float
-
-    def __post_init__(self):
-        if self.crop_seconds <= 0:
-            raise ValueError(f"crop_seconds is {self.crop_seconds}; it must be above 0.")
-        if "input_values" not in self.feature_extractor.model_input_names:
-            raise ValueError(
-                f"{type(self.feature_extractor).__name__} gives {self.feature_extractor.model_input_names}, not "
-                "input_values: use the feature extractor of a WavLM, HuBERT or wav2vec 2.0 model."
-            )
-
-    def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
-        """One batch.
-
-        Args:
-            items: What `RandomCrops` gives.
-
-        Returns:
-            `input_values` of shape (batch, samples), float32.
-        """
-        sampling_rate = self.feature_extractor.sampling_rate
-        length = min(round(self.crop_seconds * sampling_rate), *(len(item["waveform"]) for item in items))
-        crops = []
-        for item in items:
-            start = round(item["crop_position"] * (len(item["waveform"]) - length))
-            crops.append(item["waveform"][start : start + length])
-        features = self.feature_extractor(
-            crops, sampling_rate=sampling_rate, padding=False, return_attention_mask=False, return_tensors="pt"
-        )
-        return {"input_values": features["input_values"]}

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.utils import logging
 
 from .decisions import deterministic_sparsity
-from .distillation import Distillation
+from .distillation import Distillation, captured_hidden_states
 from .gates import HardConcreteGate
 from .sparsity import Lagrangian, expected_sparsity, gate_statistics, target_at
+from .throughput import Throughput
 
 
 logger = logging.get_logger(__name__)
@@ -25,6 +26,7 @@ RESULT_ARGUMENTS = (
     "multiplier_learning_rate sparsity_warmup_steps max_grad_norm weight_decay optim optim_args adam_beta1 adam_beta2 "
     "adam_epsilon lr_scheduler_type lr_scheduler_kwargs seed bf16 fp16 per_device_train_batch_size"
 ).split()
+LOGGED_LOSSES = {"distillation_loss", "task_loss"}
 # Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
 # the distillation's gradient: below this sum of rates it does not get there.
 GATE_DISTANCE = 15.0
@@ -92,22 +94,30 @@ class PruningTrainingArguments(TrainingArguments):
 
 
 class PruningObjective(nn.Module):
-    """Student, distillation and the sparsity constraint as one module, so that every strategy sees all parameters.
+    """Student, losses and the sparsity constraint as one module, so that every strategy sees all parameters.
 
     Args:
-        student: A prunable base model.
-        distillation: With the teacher.
+        student: A prunable model; with a head for a task's loss.
+        distillation: With the teacher; `None` for a task's loss alone.
         lagrangian: The constraint; `None` for a student without gates.
+        task_weight: Of the loss that the student's head computes from labels, beside the distillation's of 1.
     """
 
-    def __init__(self, student: PreTrainedModel, distillation: Distillation, lagrangian: Lagrangian | None = None):
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        distillation: Distillation | None,
+        lagrangian: Lagrangian | None = None,
+        task_weight: float = 0.0,
+    ):
         super().__init__()
         self.student = student
         self.distillation = distillation
         self.lagrangian = lagrangian
+        self.task_weight = task_weight
         for name, parameter in student.named_parameters():
             # What takes no part in the loss would be waited for by DDP.
-            if name == "masked_spec_embed" or name.startswith("adapter."):
+            if name.endswith("masked_spec_embed") or (not task_weight and name.startswith("adapter.")):
                 parameter.requires_grad = False
 
     @property
@@ -127,15 +137,38 @@ class PruningObjective(nn.Module):
         """Recomputes the student's activations in the backward pass; the Trainer calls it."""
         self.student.activation_checkpointing_enable(*args, **kwargs)
 
-    def forward(self, input_values: torch.Tensor, target_sparsity: float = 0.0) -> dict[str, torch.Tensor]:
-        """Losses of a batch: "loss", "distillation_loss" and, with gates, "expected_sparsity"."""
-        loss = self.distillation(self.student, input_values)
-        outputs = {"loss": loss, "distillation_loss": loss.detach()}
+    def forward(
+        self, input_values: torch.Tensor, target_sparsity: float = 0.0, **inputs: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Losses of a batch.
+
+        Args:
+            input_values: Of shape (batch, samples).
+            target_sparsity: What the constraint asks for.
+            **inputs: Of the student: `labels`, and `attention_mask` where clips are padded.
+
+        Returns:
+            "loss", with the constraint; "objective_loss", without it; its parts "distillation_loss" and "task_loss"
+            where there are both; and with gates "expected_sparsity".
+        """
+        layers = () if self.distillation is None else self.distillation.layers
+        with captured_hidden_states(self.student, layers) as hidden_states:
+            outputs = self.student(input_values, **inputs)
+        parts = {}
+        if self.distillation is not None:
+            parts["distillation_loss"] = self.distillation.compare(
+                hidden_states, input_values, inputs.get("attention_mask")
+            )
+        if self.task_weight:
+            parts["task_loss"] = self.task_weight * outputs.loss
+        loss = sum(parts.values())
+        result = {"loss": loss, "objective_loss": loss.detach()}
+        result |= {name: part.detach() for name, part in parts.items()}
         if self.lagrangian is not None:
             sparsity = expected_sparsity(self.student)
-            outputs["loss"] = loss + self.lagrangian(sparsity, target_sparsity)
-            outputs["expected_sparsity"] = sparsity.detach()
-        return outputs
+            result["loss"] = loss + self.lagrangian(sparsity, target_sparsity)
+            result["expected_sparsity"] = sparsity.detach()
+        return result
 
 
 def _constant(step: int) -> float:
@@ -177,11 +210,14 @@ class PruningTrainer(Trainer):
         warmup = args.sparsity_warmup_steps
         self.sparsity_warmup_steps = round(warmup * args.max_steps if warmup < 1 else warmup)
         self.micro_batch = 0
-        self._distillation_losses: list[torch.Tensor] = []
+        self._losses: dict[str, list[torch.Tensor]] = {}
+        self._throughput = Throughput(args)
         self.add_callback(_AfterStep(self))
-        # The teacher is no submodule, and so is not moved with the model. It is only read, so bfloat16 will do where the
-        # products are bfloat16 anyway.
-        model.distillation.teacher.to(args.device, torch.bfloat16 if args.bf16 else torch.float32)
+        if model.distillation is not None:
+            # The teacher is no submodule, and so is not moved with the model. It is only read: bfloat16 will do where
+            # the products are bfloat16 anyway.
+            in_half = self.accelerator.mixed_precision == "bf16"
+            model.distillation.teacher.to(args.device, torch.bfloat16 if in_half else torch.float32)
         if model.lagrangian is not None:
             distance = args.gate_learning_rate * (args.max_steps - self.sparsity_warmup_steps)
             if distance < GATE_DISTANCE:
@@ -253,6 +289,7 @@ class PruningTrainer(Trainer):
         number = self.state.global_step * self.args.gradient_accumulation_steps + self.micro_batch
         number = number * self.args.world_size + self.args.process_index
         self.micro_batch += 1
+        self._throughput.add(inputs["input_values"])
         self.accelerator.unwrap_model(model).student.set_gate_noise(self.args.seed, number)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
@@ -265,24 +302,26 @@ class PruningTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Distillation loss and constraint."""
+        """The losses and the constraint."""
         outputs = model(**inputs, target_sparsity=self.current_target)
         if model.training:
-            self._distillation_losses.append(outputs["distillation_loss"])
+            for name in LOGGED_LOSSES & outputs.keys():
+                self._losses.setdefault(name, []).append(outputs[name])
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, None, None]:
-        """The distillation loss of held-out audio, with the gates' deterministic values."""
+        """The loss on held-out audio without the constraint, with the gates' deterministic values."""
         with torch.no_grad(), self.compute_loss_context_manager():
-            return model(**self._prepare_inputs(inputs))["distillation_loss"], None, None
+            return model(**self._prepare_inputs(inputs))["objective_loss"], None, None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the distillation loss and, with gates, the sparsity asked for, expected and reached."""
-        if "loss" in logs and self._distillation_losses:
-            logs["distillation_loss"] = torch.stack(self._distillation_losses).mean().item()
-            self._distillation_losses.clear()
+        """Adds the losses without the constraint, the speed and, with gates, the sparsity asked for, expected and reached."""
+        if "loss" in logs and self._losses:
+            logs |= {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
+            self._losses.clear()
+            logs |= self._throughput.read(self.state.global_step)
             objective = self.accelerator.unwrap_model(self.model)
             if objective.lagrangian is not None:
                 logs["target_sparsity"] = self.current_target

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, NORM_ORDERS, tiny_config, tiny_inputs, tiny_prunable, tiny_stock
 
-from hf_prunable.distillation import Distillation, default_layers, distillation_loss, hidden_states_of
+from hf_prunable.distillation import Distillation, default_layers, hidden_states_of, layer_loss
 from hf_prunable.student import NOISE_OFF
 from hf_prunable.training import PruningObjective
 
@@ -82,12 +82,12 @@ def test_no_hook_stays(family):
 def test_loss_by_hand():
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
-    assert distillation_loss(student, teacher).item() == pytest.approx(by_hand(student, teacher), abs=1e-6)
-    assert distillation_loss(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+    assert layer_loss(student, teacher).item() == pytest.approx(by_hand(student, teacher), abs=1e-6)
+    assert layer_loss(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
     # L1 is 1 and the cosine is -1 between +0.5 and -0.5.
-    assert distillation_loss(torch.full((1, 3, 4), 0.5), torch.full((1, 3, 4), -0.5)).item() == pytest.approx(3)
+    assert layer_loss(torch.full((1, 3, 4), 0.5), torch.full((1, 3, 4), -0.5)).item() == pytest.approx(3)
     # In half precision the mean over many values would be lost.
-    assert distillation_loss(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32
+    assert layer_loss(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32
 
 
 @every_family
@@ -98,7 +98,7 @@ def test_a_copy_of_the_teacher_has_no_loss_and_another_model_the_mean_over_layer
     copy.load_state_dict(teacher.state_dict())
     distillation = Distillation(teacher, copy.config)
     assert distillation(copy, AUDIO).item() == pytest.approx(0, abs=2e-6)
-    assert distillation_loss(*[hidden_states_of(m, AUDIO, [3])[3] for m in (teacher, copy)]).item() < 2e-6
+    assert layer_loss(*[hidden_states_of(m, AUDIO, [3])[3] for m in (teacher, copy)]).item() < 2e-6
 
     other = tiny_prunable(family, norm_order, seed=1)
     targets = hidden_states_of(teacher, AUDIO, range(4))
@@ -208,3 +208,24 @@ def test_teacher_and_student_must_have_the_same_frames(field, values):
     config = tiny_config("wavlm", prunable=True, **{field: values})
     with pytest.raises(ValueError, match=rf"same frames, but `{field}` is .* and \[{values[0]}, "):
         Distillation(tiny_stock("wavlm"), config)
+
+
+@every_family
+@both_orders
+@pytest.mark.parametrize("make", [tiny_stock, tiny_prunable])
+def test_the_teacher_runs_up_to_the_last_layer_that_is_needed(family, norm_order, make):
+    teacher, student = make(family, norm_order), tiny_prunable(family, norm_order)
+    student.encoder.layers[0].feed_forward.output_dense.weight.data *= 1.5
+    ran = []
+    for number, layer in enumerate(teacher.encoder.layers, start=1):
+        layer.register_forward_hook(lambda module, args, output, number=number: ran.append(number))
+    distillation = Distillation(teacher, student.config, layers=(0, 2))
+    loss = distillation(student, AUDIO)
+    assert ran == [1, 2] and len(teacher.encoder.layers) == 3
+    with torch.no_grad():
+        targets, states = hidden_states_of(teacher, AUDIO, [0, 2]), hidden_states_of(student, AUDIO, [0, 2])
+        expected = sum(layer_loss(states[layer], targets[layer]) for layer in (0, 2)) / 2
+    assert expected > 0.01
+    torch.testing.assert_close(loss, expected)
+    Distillation(teacher, student.config)(student, AUDIO)
+    assert ran[-3:] == [1, 2, 3]

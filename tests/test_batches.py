@@ -12,7 +12,8 @@ from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from hf_prunable import speech_data
 from hf_prunable.audio import AudioError
-from hf_prunable.speech_data import CropCollator, RandomCrops, load_speech_dataset
+from hf_prunable.batches import CropCollator, RandomCrops
+from hf_prunable.speech_data import load_speech_dataset
 
 
 @pytest.fixture
