@@ -1,165 +1,213 @@
 """Does learning the shape pay? Students of one size, trained for the same number of steps, side by side.
 
-    python -m benchmarks.evidence --teacher examples/wavlm-mini --dataset_name recordings \
-        --speech_commands speech_commands_v0.02 --output_dir evidence
+    python -m benchmarks.evidence --teacher examples/wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
+        --speech_commands speech_commands_v0.02 --output_dir evidence --seeds 42 43 44
 
-Each row's result is a JSON file of its own, and rows that have one are not run again.
+Accuracy against size: add `--rows learned uniform_width first_layers teacher --target_sparsities 0.3 0.5 0.72 0.85`.
+Every result is a JSON file of its own, and those that are there are not made again: the same command goes on where it
+stopped. `--report_only` draws up table and pictures from what is there; `--output_dir` is all it needs beside.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel, set_seed
 from transformers.utils import logging
 
-from benchmarks.probe import word_accuracy
-from hf_prunable import compact, load_prunable
+from benchmarks.evidence_report import write_report
+from benchmarks.evidence_results import Run, is_finished, load_results, plan_runs, settings_of
+from benchmarks.measures import Measures
+from benchmarks.students import ROWS, STUDENTS, TEACHER, check_rows
+from hf_prunable import load_prunable
 from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine
 from hf_prunable.pruning import PruningRun
-from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
-from hf_prunable.student import NOISE_OFF
+from hf_prunable.size import UnitCounts, count_macs
 from hf_prunable.training import PruningTrainingArguments
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")
-
-ROWS = ("teacher", "learned", "learned_without_ste", "random_shape", "first_layers")
 
 
 @dataclass
 class EvidenceArguments:
     """What to compare."""
 
-    teacher: str = field(metadata={"help": "Checkpoint that all students come from and learn from."})
-    dataset_name: str = field(metadata={"help": "Folder of audio to distil on."})
-    speech_commands: str = field(metadata={"help": "Folder with the extracted Speech Commands archive."})
+    teacher: str | None = field(
+        default=None, metadata={"help": "Dense checkpoint that all students come from and learn from."}
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "Folder of audio to distil on."})
+    speech_commands: str | None = field(
+        default=None, metadata={"help": "Folder with the extracted Speech Commands archive, for words."}
+    )
+    librispeech: str | None = field(
+        default=None, metadata={"help": "Folder of LibriSpeech, for speakers; by default `dataset_name`."}
+    )
     rows: list[str] = field(default_factory=lambda: list(ROWS), metadata={"help": "Which rows to run."})
-    target_sparsity: float = field(
-        default=0.72, metadata={"help": "Part of the dense encoder's parameters to remove."}
+    target_sparsities: list[float] = field(
+        default_factory=lambda: [0.72], metadata={"help": "Parts of the dense encoder's parameters to remove."}
+    )
+    seeds: list[int] = field(default_factory=lambda: [42], metadata={"help": "One training of every row for each."})
+    ungated_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of rows without gates; by default `learning_rate`."}
     )
     crop_seconds: float = field(default=2.0, metadata={"help": "Length of the crops that are trained on."})
     held_out_fraction: float = field(default=0.1, metadata={"help": "Part of the clips kept for evaluation."})
+    held_out_seed: int = field(default=42, metadata={"help": "Chooses these clips, the same for all seeds."})
+    report_only: bool = field(default=False, metadata={"help": "Train nothing; write table and pictures."})
 
 
-def random_shape(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """A student whose units are drawn at random to the target's size; all blocks stay."""
-    student = load_prunable(teacher, dtype=torch.float32, **NOISE_OFF)
-    student.attach_gates(("qk", "vo", "int"))
-    for _, gate in student.named_gates():
-        gate.log_alpha.data = torch.rand(gate.num_gates) + 1.0
-    return _sliced(student, target_sparsity)
+class Comparison:
+    """Trains and measures students of one teacher on one set of audio.
 
-
-def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """A student of the teacher's first layers: as many whole ones as fit, and the next at random units to the size."""
-    depth = load_prunable(teacher).config.num_hidden_layers
-    for num_layers in range(1, depth + 1):
-        student = load_prunable(
-            teacher,
-            dtype=torch.float32,
-            num_hidden_layers=num_layers,
-            dense_num_hidden_layers=depth,
-            **NOISE_OFF,
-        )
-        if student.num_parameters() > (1 - target_sparsity) * student.config.dense_num_parameters:
-            break
-    student.attach_gates(("qk", "vo", "int"))
-    for name, gate in student.named_gates():
-        is_last = f"layers.{num_layers - 1}." in name
-        gate.log_alpha.data = torch.rand(gate.num_gates) + (1.0 if is_last else 3.0)
-    return _sliced(student, target_sparsity)
-
-
-def _sliced(student: PreTrainedModel, target_sparsity: float) -> PreTrainedModel:
-    """Compacts by rank, with every kept unit at its full weight: these gates have learned nothing to fold in."""
-    for _, gate in student.named_gates():
-        # From 2.4 up the deterministic value is 1.
-        gate.log_alpha.data += 3.0
-    return compact(student, target_sparsity)
-
-
-def run_row(row: str, options: EvidenceArguments, training: PruningTrainingArguments, folder: Path) -> dict:
-    """Trains one student and measures it.
+    Args:
+        options: With the names of model and data.
 
     Raises:
-        ValueError: If there is no such row.
+        ValueError: If one is not given, or the teacher is pruned already.
     """
-    set_seed(training.seed)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
 
-    def accuracy(model: PreTrainedModel) -> dict:
-        return word_accuracy(model, feature_extractor, options.speech_commands)
+    def __init__(self, options: EvidenceArguments):
+        missing = [name for name in ("teacher", "dataset_name", "speech_commands") if not getattr(options, name)]
+        if missing:
+            raise ValueError(
+                f"{', '.join(f'`--{name}`' for name in missing)} must be given, unless there is `--report_only`."
+            )
+        self.options = options
+        self.teacher = load_prunable(options.teacher, dtype=torch.float32)
+        if not self.teacher.is_stock:
+            raise ValueError(f"The teacher {options.teacher!r} is pruned already. Give a dense checkpoint.")
+        self.measures = Measures(
+            self.teacher,
+            AutoFeatureExtractor.from_pretrained(options.teacher),
+            dataset_name=options.dataset_name,
+            speech_commands=options.speech_commands,
+            librispeech=options.librispeech or options.dataset_name,
+            held_out_fraction=options.held_out_fraction,
+            held_out_seed=options.held_out_seed,
+            min_seconds=options.crop_seconds,
+        )
 
-    if row == "teacher":
-        teacher = load_prunable(options.teacher, dtype=torch.float32)
-        return {"num_parameters": teacher.num_parameters(), "words": accuracy(teacher)}
-    students = {"random_shape": random_shape, "first_layers": first_layers}
-    if row in students:
-        student = students[row](options.teacher, options.target_sparsity)
-        training.final_steps += training.max_steps
-    elif row in ("learned", "learned_without_ste"):
-        student = load_prunable(options.teacher, dtype=torch.float32, **NOISE_OFF)
-        student.attach_gates(ste=row == "learned")
-    else:
-        raise ValueError(f"There is no row {row!r}; choose from {', '.join(ROWS)}.")
+    def run(self, run: Run, training: PruningTrainingArguments, model_folder: Path) -> dict[str, Any]:
+        """Trains one student, saves it and measures it.
 
-    clips, _ = scan_speech_dataset(
-        load_speech_dataset(options.dataset_name),
-        sampling_rate=feature_extractor.sampling_rate,
-        min_seconds=options.crop_seconds,
-    )
-    train_clips, held_out_clips = split_held_out(clips, fraction=options.held_out_fraction, seed=training.seed)
-    training.output_dir = str(folder / f"{row}_training")
-    run = PruningRun(
-        student,
-        load_prunable(options.teacher, dtype=torch.float32),
-        training,
-        train_clips=train_clips,
-        held_out_clips=held_out_clips,
-        feature_extractor=feature_extractor,
-        crop_seconds=options.crop_seconds,
-    )
-    result, start = {}, time.perf_counter()
-    if row not in students:
-        run.learn_gates(options.target_sparsity)
-        result["masked"] = {"held_out_loss": run.held_out_loss()}
-        run.compact(options.target_sparsity)
-    result["before_final_steps"] = {"held_out_loss": run.held_out_loss(), "words": accuracy(run.student)}
-    run.train_student()
-    seconds = time.perf_counter() - start
-    run.student.save_pretrained(folder / row)
-    return {
-        **result,
-        "num_parameters": run.student.num_parameters(),
-        "held_out_loss": run.held_out_loss(),
-        "words": accuracy(run.student),
-        "seconds": seconds,
-        "history": run.history,
-        "shape": run.student.config.shape.to_dict(),
-    }
+        Args:
+            run: Which one.
+            training: Of its row.
+            model_folder: To save it to.
+        """
+        if run.row == TEACHER:
+            self.teacher.to(training.device)
+            return self._size(self.teacher) | self.measures(self.teacher)
+        row, training = STUDENTS[run.row], copy.copy(training)
+        training.seed = run.seed
+        # A row is made as a whole, so nothing could go on from a checkpoint within it.
+        training.save_strategy = "no"
+        set_seed(run.seed)
+        student = row.make(self.options.teacher, run.target_sparsity)
+        with tempfile.TemporaryDirectory() as training_folder:
+            training.output_dir = training_folder
+            student, result = self._train(student, row.learns_gates, run.target_sparsity, training)
+        student.save_pretrained(model_folder)
+        return self._size(student) | result
+
+    def _train(
+        self, student: PreTrainedModel, learns_gates: bool, target_sparsity: float, training: PruningTrainingArguments
+    ) -> tuple[PreTrainedModel, dict[str, Any]]:
+        pruning = PruningRun(
+            student,
+            self.teacher,
+            training,
+            train_clips=self.measures.train_clips,
+            held_out_clips=self.measures.held_out_clips,
+            feature_extractor=self.measures.feature_extractor,
+            crop_seconds=self.options.crop_seconds,
+        )
+        result: dict[str, Any] = {}
+        training_seconds, start = 0.0, time.perf_counter()
+        if learns_gates:
+            pruning.learn_gates(target_sparsity)
+            training_seconds += time.perf_counter() - start
+            result["masked"] = {"held_out_loss": pruning.held_out_loss()}
+            pruning.compact(target_sparsity)
+        if training.final_steps:
+            result["before_final_steps"] = {"held_out_loss": pruning.held_out_loss()}
+            if learns_gates:
+                result["before_final_steps"] |= self.measures(pruning.student)
+            start = time.perf_counter()
+            pruning.train_student()
+            training_seconds += time.perf_counter() - start
+        start = time.perf_counter()
+        result |= {"held_out_loss": pruning.held_out_loss(), **self.measures(pruning.student)}
+        return pruning.student, result | {
+            "training_seconds": training_seconds,
+            "measuring_seconds": time.perf_counter() - start,
+            "history": pruning.history,
+            "shape": pruning.student.config.shape.to_dict(),
+        }
+
+    def _size(self, model: PreTrainedModel) -> dict[str, Any]:
+        num_parameters = model.num_parameters()
+        return {
+            "num_parameters": num_parameters,
+            "sparsity": 1 - num_parameters / self.teacher.num_parameters(),
+            "macs": count_macs(model.config, UnitCounts.of(model.config.shape)),
+        }
 
 
 def main() -> None:
-    parser = HfArgumentParser((EvidenceArguments, PruningTrainingArguments))
-    options, training = parser.parse_args_into_dataclasses()
+    options, training = HfArgumentParser((EvidenceArguments, PruningTrainingArguments)).parse_args_into_dataclasses()
     folder = Path(training.output_dir)
+    if not options.report_only:
+        make_results(options, training, folder)
+    write_report(load_results(folder), folder)
+
+
+def make_results(options: EvidenceArguments, training: PruningTrainingArguments, folder: Path) -> None:
+    """Makes the results that are not there yet.
+
+    Args:
+        options: What to compare.
+        training: The arguments of a row that learns gates and trains on.
+        folder: Of the results.
+
+    Raises:
+        ValueError: If an argument is wrong, or a result is there that holds for other settings.
+    """
+    check_rows(options.rows)
+    # Folders by their last part: results are compared across machines.
+    names = {name: getattr(options, name) for name in ("teacher", "dataset_name", "speech_commands", "librispeech")}
+    names["librispeech"] = names["librispeech"] or names["dataset_name"]
+    measured = {name: path and Path(path).name for name, path in names.items()}
+    measured |= {name: getattr(options, name) for name in ("crop_seconds", "held_out_fraction", "held_out_seed")}
+    waiting = []
+    for run in plan_runs(options.rows, options.target_sparsities, options.seeds):
+        path, row_training = folder / f"{run.name}.json", training
+        if run.row != TEACHER:
+            row_training = STUDENTS[run.row].training(training, options.ungated_learning_rate)
+        settings = settings_of(run, measured, row_training)
+        if is_finished(path, settings):
+            logger.warning(f"{path} is there; not made again.")
+        else:
+            waiting.append((run, row_training, path, settings))
+    if not waiting:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    for row in options.rows:
-        path = folder / f"{row}_seed{training.seed}.json"
-        if path.exists():
-            logger.warning(f"{path} is there; not run again.")
-            continue
-        _, row_training = parser.parse_args_into_dataclasses()
-        result = {"row": row, "seed": training.seed, "machine": describe_machine()}
-        result |= run_row(row, options, row_training, folder)
-        write_text_atomically(path, json.dumps(result, indent=1))
-        print(json.dumps({key: value for key, value in result.items() if key not in ("history", "shape")}))
+    comparison = Comparison(options)
+    for run, row_training, path, settings in waiting:
+        result = {"row": run.row, "target_sparsity": run.target_sparsity, "seed": run.seed, "settings": settings}
+        result["machine"] = describe_machine(training.device)
+        result |= comparison.run(run, row_training, folder / "models" / run.name)
+        write_text_atomically(path, json.dumps(result, indent=1) + "\n")
+        print(json.dumps({key: value for key, value in result.items() if key not in ("history", "shape", "settings")}))
 
 
 if __name__ == "__main__":

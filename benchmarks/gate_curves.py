@@ -1,7 +1,7 @@
 """Draws how gates get decided, run beside run: from the results of `benchmarks.evidence`.
 
-    python -m benchmarks.gate_curves --results evidence/learned_seed42.json evidence/learned_without_ste_seed42.json \
-        --picture evidence/ste.png
+    python -m benchmarks.gate_curves --picture evidence/ste.png \
+        --results evidence/learned_0.72_seed42.json evidence/learned_without_ste_0.72_seed42.json
 """
 
 from __future__ import annotations
