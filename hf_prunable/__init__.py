@@ -27,6 +27,7 @@ from .modeling.wavlm import (
 )
 from .shape import AttentionShape, LayerShape, PrunedShape
 from .sparsity import expected_sparsity
+from .target import Measure
 
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttentionShape",
     "LayerShape",
+    "Measure",
     "PrunableHubertConfig",
     "PrunableHubertForCTC",
     "PrunableHubertForSequenceClassification",

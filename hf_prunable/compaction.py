@@ -6,28 +6,52 @@ import copy
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .decisions import Cut, GateDecisions, decide_at_target
+from .rounding import round_widths
+from .size import MAC_SECONDS
+from .target import Measure, choose_target
+
+
+logger = logging.get_logger(__name__)
 
 
 @torch.no_grad()
-def compact(model: PreTrainedModel, target_sparsity: float | None = None) -> PreTrainedModel:
+def compact(
+    model: PreTrainedModel,
+    target_sparsity: float | None = None,
+    *,
+    target_macs: float | None = None,
+    mac_seconds: float = MAC_SECONDS,
+    round_to: int | None = None,
+) -> PreTrainedModel:
     """Cuts a model with gates to the small model that computes the same.
+
+    Without a target, a unit stays where its gate's deterministic value is above 0, and the outputs are those of
+    `model` in evaluation mode. With a target they still are, as long as no such unit has to go.
 
     Args:
         model: Base or head model with gates.
-        target_sparsity: The part of the original dense encoder's parameters to remove. `None` takes the gates as they
-            stand: a unit stays where its deterministic value is above 0.
+        target_sparsity: The part of the original dense encoder's parameters to remove.
+        target_macs: The part of its multiply-accumulates to remove, for one clip; instead of `target_sparsity`.
+        mac_seconds: The clip's length in seconds.
+        round_to: Rounds each gated width to the nearest multiple of this number. That comes after the target, so the
+            size ends up beside it, above or below. A width that is rounded up changes no output, one that is rounded
+            down may: see `round_widths`.
 
     Returns:
-        A model of the same class without gates. Without a target its outputs are those of `model` in evaluation mode.
+        A model of the same class without gates.
 
     Raises:
-        ValueError: If the model has no gates, or the target cannot be reached.
+        ValueError: If the model has no gates, both targets are given, or the target cannot be reached.
     """
     if model.config.gates is None:
         raise ValueError("The model has no gates to decide what stays. Call `attach_gates()` and train them first.")
-    decisions = GateDecisions(model) if target_sparsity is None else decide_at_target(model, target_sparsity)
+    target, measure = choose_target(target_sparsity, target_macs, mac_seconds)
+    decisions = GateDecisions(model) if target is None else decide_at_target(model, target, measure)
+    if round_to is not None:
+        decisions = _round_and_tell(decisions, round_to, target, measure)
     cut = decisions.cut()
     config = copy.deepcopy(model.config)
     config.gates = None
@@ -46,6 +70,17 @@ def compact(model: PreTrainedModel, target_sparsity: float | None = None) -> Pre
     if wrong:
         raise RuntimeError(f"Shape and weights disagree after compaction, which is a bug in hf_prunable: {wrong}.")
     return small.to(model.device).train(model.training)
+
+
+def _round_and_tell(decisions: GateDecisions, round_to: int, target: float | None, measure: Measure) -> GateDecisions:
+    """Rounds the widths, and names the sparsity that was asked for and that is reached."""
+    rounded = round_widths(decisions, round_to)
+    asked = "" if target is None else f" {target:.4f} was asked for."
+    logger.warning(
+        f"Widths are rounded to multiples of {round_to}, which takes the sparsity in {measure} from "
+        f"{decisions.sparsity(measure):.4f} to {rounded.sparsity(measure):.4f}.{asked}"
+    )
+    return rounded
 
 
 def _cut_state(model: PreTrainedModel, cut: Cut) -> dict[str, torch.Tensor]:

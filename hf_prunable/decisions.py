@@ -12,7 +12,8 @@ from transformers.utils import logging
 from .gates import HardConcreteGate
 from .modeling.attention import KeptHeads
 from .shape import AttentionShape, LayerShape, PrunedShape
-from .size import UnitCounts, count_parameters
+from .size import UnitCounts
+from .target import PARAMETERS, Measure
 from .units import LayerUnits, unit_values
 
 
@@ -67,7 +68,7 @@ class GateDecisions:
     def cut(self) -> Cut:
         """What these decisions leave."""
         units = unit_values(self.model, lambda gate: self.open[gate].to(gate.log_alpha.device))
-        conv = [channels.bool().cpu() for channels in units.conv]
+        conv = [channels.bool().cpu().clone() for channels in units.conv]
         layers = self.model.base_model.encoder.layers
         attention = [
             _kept_heads(values, layer.attention.heads) for values, layer in zip(units.layers, layers, strict=True)
@@ -86,9 +87,36 @@ class GateDecisions:
         )
         return Cut(shape, [_indices(channels) for channels in conv], attention, intermediate)
 
-    def num_parameters(self) -> int:
-        """Parameters of the encoder that these decisions leave."""
-        return count_parameters(self.model.config, UnitCounts.of(self.cut().shape))
+    def size(self, measure: Measure = PARAMETERS) -> int:
+        """The size of the encoder that these decisions leave."""
+        return measure.count(self.model.config, UnitCounts.of(self.cut().shape))
+
+    def sparsity(self, measure: Measure = PARAMETERS) -> float:
+        """The part of the original dense encoder that these decisions remove."""
+        return 1 - self.size(measure) / measure.dense(self.model.config)
+
+    def rank_fine_units(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """For all fine units, best first: the place of their gate in `fine`, and their number in it.
+
+        The rank is by log_alpha, ties by the norm of the weights.
+        """
+        modules = {gate: module for module in self.model.modules() for gate in _gates_of(module)}
+        log_alpha, norms, owners, numbers = [], [], [], []
+        for place, gate in enumerate(self.fine):
+            log_alpha.append(gate.log_alpha.detach().cpu())
+            norms.append(modules[gate].unit_norms(gate).cpu())
+            owners.append(torch.full((gate.num_gates,), place))
+            numbers.append(torch.arange(gate.num_gates))
+        if not owners:
+            return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+        by_norm = torch.cat(norms).argsort(descending=True, stable=True)
+        order = by_norm[torch.cat(log_alpha)[by_norm].argsort(descending=True, stable=True)]
+        return torch.cat(owners)[order], torch.cat(numbers)[order]
+
+
+def _gates_of(module: torch.nn.Module) -> list[HardConcreteGate]:
+    gates = getattr(module, "gates", None)
+    return list(gates.values()) if gates is not None else []
 
 
 def _indices(is_kept: torch.Tensor) -> torch.Tensor:
@@ -119,83 +147,96 @@ def _kept_heads(values: LayerUnits, heads: tuple[int, ...]) -> KeptHeads | None:
     )
 
 
-def deterministic_sparsity(model: PreTrainedModel) -> float:
+def deterministic_sparsity(model: PreTrainedModel, measure: Measure = PARAMETERS) -> float:
     """The part of the original dense encoder that `compact(model)` would leave out."""
-    return 1 - GateDecisions(model).num_parameters() / model.config.dense_num_parameters
+    return GateDecisions(model).sparsity(measure)
 
 
-def sparsity_ceiling(model: PreTrainedModel) -> float:
+def sparsity_ceiling(model: PreTrainedModel, measure: Measure = PARAMETERS) -> float:
     """The sparsity with every gate of the model closed."""
     decisions = GateDecisions(model)
     for _, gate in decisions.gates:
         decisions.set(gate, torch.zeros(gate.num_gates, dtype=torch.bool))
-    return 1 - decisions.num_parameters() / model.config.dense_num_parameters
+    return decisions.sparsity(measure)
 
 
-def check_target(model: PreTrainedModel, target_sparsity: float) -> None:
+def check_target(model: PreTrainedModel, target_sparsity: float, measure: Measure = PARAMETERS) -> None:
     """Checks that the gates of a model can reach a target.
+
+    Args:
+        model: With gates.
+        target_sparsity: The part of the original dense encoder to remove.
+        measure: What it is counted in.
 
     Raises:
         ValueError: If the target is not between 0 and 1, was passed before, or is above what the gates can remove.
     """
     if not 0 < target_sparsity < 1:
         raise ValueError(
-            f"`target_sparsity` must lie between 0 and 1, but is {target_sparsity}. It is the part of the dense "
-            "encoder's parameters to remove: 0.72 leaves 28 %."
+            f"`{measure.option}` must lie between 0 and 1, but is {target_sparsity}. It is the part of the dense "
+            f"encoder's {measure} to remove: 0.72 leaves 28 %."
         )
-    gone = 1 - count_parameters(model.config, UnitCounts.of(model.config.shape)) / model.config.dense_num_parameters
+    gone = measure.sparsity(model.config, UnitCounts.of(model.config.shape))
     if target_sparsity <= gone and gone > 0:
         raise ValueError(
-            f"`target_sparsity` is {target_sparsity}, and {gone:.4f} of the original dense encoder is gone already. "
-            "Sparsity counts from that size: ask for more."
+            f"`{measure.option}` is {target_sparsity}, and {gone:.4f} of the original dense encoder is gone already, "
+            f"counted in {measure}. Targets count from that size: ask for more."
         )
-    ceiling = sparsity_ceiling(model)
+    ceiling = sparsity_ceiling(model, measure)
     if target_sparsity > ceiling:
         raise ValueError(
-            f"`target_sparsity` is {target_sparsity}, and gates on {', '.join(model.config.gates['units'])} can remove "
-            f"at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model. Ask for less, or gate more kinds of units."
+            f"`{measure.option}` is {target_sparsity}, and gates on {', '.join(model.config.gates['units'])} can "
+            f"remove at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model, counted in {measure}. Ask for less, "
+            "or gate more kinds of units."
         )
 
 
-def decide_at_target(model: PreTrainedModel, target_sparsity: float) -> GateDecisions:
+def decide_at_target(model: PreTrainedModel, target_sparsity: float, measure: Measure = PARAMETERS) -> GateDecisions:
     """Opens the best gates that fit into the size asked for.
 
     Blocks are decided first, by their own gates. All other units are ranked by log_alpha, ties by the norm of their
     weights, and kept from the top to the largest size that is not above the target's.
 
+    Args:
+        model: With gates.
+        target_sparsity: The part of the original dense encoder to remove.
+        measure: What it is counted in.
+
     Raises:
         ValueError: If the target cannot be reached.
     """
-    check_target(model, target_sparsity)
+    check_target(model, target_sparsity, measure)
     decisions = GateDecisions(model)
-    size = (1 - target_sparsity) * model.config.dense_num_parameters
-    _fit_blocks(decisions, size)
-    owners, numbers = _rank_fine_units(decisions)
+    size = (1 - target_sparsity) * measure.dense(model.config)
+    _fit_blocks(decisions, size, measure)
+    owners, numbers = decisions.rank_fine_units()
 
-    def num_parameters(num_open: int) -> int:
+    def open_best(num_open: int) -> int:
+        """Opens so many fine units and no other, and returns the size."""
         for place, gate in enumerate(decisions.fine):
             is_open = torch.zeros(gate.num_gates, dtype=torch.bool)
             is_open[numbers[:num_open][owners[:num_open] == place]] = True
             decisions.set(gate, is_open)
-        return decisions.num_parameters()
+        return decisions.size(measure)
 
     low, high = 0, len(owners)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if num_parameters(middle) <= size else (low, middle - 1)
-    _fill(decisions, owners[low:], numbers[low:], size - num_parameters(low))
+        low, high = (middle, high) if open_best(middle) <= size else (low, middle - 1)
+    open_best(low)
+    _fill(decisions, owners[low:], numbers[low:], size, measure)
     return decisions
 
 
-def _fit_blocks(decisions: GateDecisions, size: float) -> None:
+def _fit_blocks(decisions: GateDecisions, size: float, measure: Measure) -> None:
     """Opens closed blocks while the model is too small with everything in them, and closes open ones while too large."""
     blocks = sorted(decisions.of_kind(BLOCK_UNITS), key=lambda gate: gate.log_alpha.item())
     for fine_is_open, block_is_open, order in ((True, True, blocks[::-1]), (False, False, blocks)):
         for gate in decisions.fine:
             decisions.set(gate, torch.full((gate.num_gates,), fine_is_open))
         for block in order:
-            num_parameters = decisions.num_parameters()
-            if num_parameters >= size if block_is_open else num_parameters <= size:
+            present = decisions.size(measure)
+            if present >= size if block_is_open else present <= size:
                 break
             if bool(decisions.open[block]) != block_is_open:
                 decisions.set(block, torch.tensor([block_is_open]))
@@ -205,38 +246,19 @@ def _fit_blocks(decisions: GateDecisions, size: float) -> None:
                 )
 
 
-def _rank_fine_units(decisions: GateDecisions) -> tuple[torch.Tensor, torch.Tensor]:
-    """For all fine units, best first: the place of their gate in `decisions.fine`, and their number in it."""
-    modules = {gate: module for module in decisions.model.modules() for gate in _gates_of(module)}
-    log_alpha, norms, owners, numbers = [], [], [], []
-    for place, gate in enumerate(decisions.fine):
-        log_alpha.append(gate.log_alpha.detach().cpu())
-        norms.append(modules[gate].unit_norms(gate).cpu())
-        owners.append(torch.full((gate.num_gates,), place))
-        numbers.append(torch.arange(gate.num_gates))
-    if not owners:
-        return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    by_norm = torch.cat(norms).argsort(descending=True, stable=True)
-    order = by_norm[torch.cat(log_alpha)[by_norm].argsort(descending=True, stable=True)]
-    return torch.cat(owners)[order], torch.cat(numbers)[order]
-
-
-def _gates_of(module: torch.nn.Module) -> list[HardConcreteGate]:
-    gates = getattr(module, "gates", None)
-    return list(gates.values()) if gates is not None else []
-
-
-def _fill(decisions: GateDecisions, owners: torch.Tensor, numbers: torch.Tensor, gap: float) -> None:
+def _fill(
+    decisions: GateDecisions, owners: torch.Tensor, numbers: torch.Tensor, size: float, measure: Measure
+) -> None:
     """Opens further units, best first, that still fit: where the next one in rank brings more than its own weights."""
-    tolerance = TARGET_TOLERANCE * decisions.model.config.dense_num_parameters
+    tolerance = TARGET_TOLERANCE * measure.dense(decisions.model.config)
+    present = decisions.size(measure)
     for owner, number in zip(owners.tolist(), numbers.tolist(), strict=True):
-        if gap < tolerance:
+        if size - present < tolerance:
             return
-        gate = decisions.fine[owner]
-        before = decisions.num_parameters()
-        decisions.open[gate][number] = True
-        growth = decisions.num_parameters() - before
-        if growth > gap:
-            decisions.open[gate][number] = False
+        is_open = decisions.open[decisions.fine[owner]]
+        is_open[number] = True
+        grown = decisions.size(measure)
+        if grown > size:
+            is_open[number] = False
         else:
-            gap -= growth
+            present = grown

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from .gates import HardConcreteGate
-from .size import LayerCounts, UnitCounts, count_parameters
+from .size import LayerCounts, UnitCounts
+from .target import PARAMETERS, Measure
 from .units import LayerUnits, unit_values
 
 
@@ -54,17 +52,14 @@ def _expected_layer(layer: LayerUnits, alive: torch.Tensor) -> LayerCounts:
     )
 
 
-def expected_sparsity(
-    model: PreTrainedModel, count: Callable[[Any, UnitCounts], Any] = count_parameters
-) -> torch.Tensor:
+def expected_sparsity(model: PreTrainedModel, measure: Measure = PARAMETERS) -> torch.Tensor:
     """The part of the original dense encoder that the gates remove in expectation: a differentiable scalar.
 
     Args:
         model: With gates.
-        count: What size is measured in; all parameters of the dense encoder by default, not only the prunable ones.
+        measure: What size is counted in; all parameters of the dense encoder by default, not only the prunable ones.
     """
-    config = model.config
-    return 1 - count(config, expected_counts(model)) / count(config, config.dense_counts)
+    return measure.sparsity(model.config, expected_counts(model))
 
 
 @torch.no_grad()

@@ -33,12 +33,12 @@ from hf_prunable import PrunedShape, compact, deterministic_sparsity, expected_s
 from hf_prunable.decisions import GateDecisions
 from hf_prunable.modeling.pretrained import UNITS
 from hf_prunable.shape import AttentionShape, LayerShape
-from hf_prunable.size import UnitCounts, count_parameters
+from hf_prunable.size import UnitCounts, count_macs, count_parameters
 
 
 def assert_counted(masked, small):
     counted = count_parameters(small.config, UnitCounts.of(small.config.shape))
-    assert counted == small.base_model.num_parameters() == GateDecisions(masked).num_parameters()
+    assert counted == small.base_model.num_parameters() == GateDecisions(masked).size()
     assert deterministic_sparsity(masked) == 1 - counted / masked.config.dense_num_parameters
 
 
@@ -278,6 +278,69 @@ def test_head_models_keep_their_logits(family, head):
     inputs = tiny_inputs()
     with torch.no_grad():
         assert deviation(model(**inputs).logits, small(**inputs).logits) <= TOLERANCE
+
+
+# Targets in multiply-accumulates, and rounded widths
+
+
+@both_norm_orders
+def test_target_in_multiply_accumulates_is_met(family, norm_order):
+    model = dense(family, norm_order)
+    model.attach_gates(UNITS)
+    randomize_(model, seed=1)
+    for seconds in (1.0, 10.0):
+        small = compact(model, target_macs=0.5, mac_seconds=seconds)
+        config = small.config
+        macs = count_macs(config, UnitCounts.of(config.shape), seconds)
+        assert 0.5 <= 1 - macs / count_macs(config, config.dense_counts, seconds) < 0.51
+
+
+def test_two_targets_are_refused():
+    with pytest.raises(
+        ValueError, match=r"`target_sparsity` is 0\.7 and `target_macs` is 0\.5.*Leave one of them out"
+    ):
+        compact(gated(dense("wavlm")), 0.7, target_macs=0.5)
+
+
+def test_target_in_multiply_accumulates_counts_from_the_original_model():
+    model = dense("hubert")
+    model.attach_gates(UNITS)
+    small = compact(randomize_(model, seed=1), target_macs=0.4)
+    small.attach_gates(UNITS)
+    with pytest.raises(ValueError, match=r"`target_macs` is 0\.3, and 0\.4\d* of the original dense encoder is gone"):
+        compact(small, target_macs=0.3)
+    again = compact(randomize_(small, seed=2), target_macs=0.6).config
+    assert (
+        0.6 <= 1 - count_macs(again, UnitCounts.of(again.shape)) / count_macs(again, model.config.dense_counts) < 0.61
+    )
+
+
+@both_norm_orders
+def test_widths_rounded_up_change_no_output(family, norm_order):
+    model = gated(dense(family, norm_order))
+    for layer in range(NUM_LAYERS):
+        close(model, layer, "int", *range(0, INTERMEDIATE, 10))
+        close(model, layer, "vo", *range(layer, NUM_HEADS * HEAD_DIM, 5))
+        close(model, layer, "qk", *range(layer, NUM_HEADS * HEAD_DIM, 6))
+    assert compact(model).config.pruned_shape is not None
+    rounded = compact(model, round_to=20)
+    assert rounded.config.pruned_shape is None
+    assert_same(model, rounded)
+
+
+def test_rounding_tells_the_sparsity_asked_for_and_reached(caplog):
+    model = dense("wavlm")
+    model.attach_gates(UNITS)
+    randomize_(model, seed=1)
+    compact(model, 0.5)
+    assert not caplog.records
+    small = compact(model, 0.5, round_to=5)
+    reached = 1 - small.num_parameters() / model.config.dense_num_parameters
+    assert "multiples of 5, which takes the sparsity in parameters from 0.50" in caplog.text
+    assert f"to {reached:.4f}. 0.5000 was asked for." in caplog.text
+    caplog.clear()
+    compact(model, round_to=5)
+    assert f"from {deterministic_sparsity(model):.4f} to" in caplog.text and "asked" not in caplog.text
 
 
 # Once more on a pruned model

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from gated_models import (
+    CLOSED,
     HEAD_DIM,
     INTERMEDIATE,
     NUM_HEADS,
@@ -17,39 +18,44 @@ from gated_models import (
     gated,
     set_pattern,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import FAMILIES, randomize_
 
 import hf_prunable
-from hf_prunable import compact, deterministic_sparsity, load_prunable, sparsity_ceiling
-from hf_prunable.decisions import TARGET_TOLERANCE, decide_at_target
+from hf_prunable import Measure, compact, deterministic_sparsity, load_prunable, sparsity_ceiling
+from hf_prunable.decisions import TARGET_TOLERANCE, GateDecisions, check_target, decide_at_target
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS, UNITS
 from hf_prunable.shape import LayerShape, PrunedShape
 from hf_prunable.size import UnitCounts, count_parameters
+from hf_prunable.target import PARAMETERS
 
 
-def assert_meets(model, target):
+MACS = Measure("macs")
+
+
+def assert_meets(model, target, measure=PARAMETERS):
     """The target is met, with no unit left out that would still fit."""
-    size = model.config.dense_num_parameters
-    decisions = decide_at_target(model, target)
-    gap = (1 - target) * size - decisions.num_parameters()
-    assert gap >= 0
-    smallest = min(_growths(decisions), default=0)
+    size = measure.dense(model.config)
+    decisions = decide_at_target(model, target, measure)
+    gap = (1 - target) * size - decisions.size(measure)
+    # Sizes are whole numbers: what is smaller is rounding of the target.
+    assert gap > -1e-6
+    smallest = min(_growths(decisions, measure), default=0)
     assert gap < max(TARGET_TOLERANCE * size, smallest)
-    small = compact(model, target)
-    sparsity = 1 - small.base_model.num_parameters() / size
-    assert target <= sparsity <= target + max(1e-3, smallest / size)
-    return small
+    assert target - 1e-12 <= decisions.sparsity(measure) <= target + max(1e-3, smallest / size)
+    return decisions
 
 
-def _growths(decisions):
+def _growths(decisions, measure):
     """What opening one more unit would add, for all closed fine units that would add anything, largest models aside."""
     if len(decisions.fine) > 20 or sum(gate.num_gates for gate in decisions.fine) > 1000:
         return
-    size = decisions.num_parameters()
+    size = decisions.size(measure)
     for gate in decisions.fine:
         for number in (~decisions.open[gate]).nonzero().flatten().tolist():
             decisions.open[gate][number] = True
-            growth = decisions.num_parameters() - size
+            growth = decisions.size(measure) - size
             decisions.open[gate][number] = False
             if growth:
                 yield growth
@@ -60,10 +66,12 @@ def assert_meets_to_a_thousandth(model):
     generator = torch.Generator().manual_seed(0)
     for _, gate in model.named_gates():
         gate.log_alpha.data = 3 * torch.randn(gate.num_gates, generator=generator)
-    for target in (0.3, 0.5, 0.72):
-        small = assert_meets(model, target)
-        sparsity = 1 - small.num_parameters() / model.config.dense_num_parameters
-        assert target <= sparsity <= target + 1e-3
+    for measure in (PARAMETERS, MACS):
+        for target in (0.3, 0.5, 0.72):
+            if target < sparsity_ceiling(model, measure):
+                assert target <= assert_meets(model, target, measure).sparsity(measure) <= target + 1e-3
+    small = compact(model, 0.5)
+    assert 0.5 <= 1 - small.num_parameters() / model.config.dense_num_parameters <= 0.501
 
 
 @both_norm_orders
@@ -74,7 +82,20 @@ def test_target_is_met_on_tiny_models(family, norm_order, units):
     randomize_(model, seed=1)
     for target in (0.3, 0.5, 0.72):
         if target < sparsity_ceiling(model):
-            assert_meets(model, target)
+            small = compact(model, target)
+            assert small.num_parameters() == assert_meets(model, target).size()
+
+
+@both_norm_orders
+@settings(max_examples=5)
+@given(data=st.data())
+def test_target_in_multiply_accumulates_is_met(family, norm_order, data):
+    model = dense(family, norm_order)
+    model.attach_gates(data.draw(st.sampled_from((UNITS, DEFAULT_UNITS, ("head", "int"), ("vo", "conv")))))
+    randomize_(model, seed=data.draw(st.integers(0, 2**32)))
+    measure = Measure("macs", data.draw(st.sampled_from((0.05, 1.0, 10.0))))
+    part = data.draw(st.floats(0.05, 1.0))
+    assert_meets(model, part * sparsity_ceiling(model, measure), measure)
 
 
 @pytest.mark.parametrize("units", (DEFAULT_UNITS, UNITS), ids=("paper", "all"))
@@ -127,6 +148,18 @@ def test_target_above_the_ceiling_is_refused_and_named():
     assert at_ceiling == pytest.approx(ceiling, abs=1e-12)
 
 
+def test_errors_name_the_measure():
+    model = gated(dense("wavlm"), ("int", "qk"))
+    ceiling = sparsity_ceiling(model, MACS)
+    with pytest.raises(ValueError, match=r"`target_macs` is .* counted in multiply-accumulates of a 10 s clip"):
+        check_target(model, ceiling + 0.001, MACS)
+    check_target(model, ceiling, MACS)
+    with pytest.raises(ValueError, match=r"`target_macs` must lie.* multiply-accumulates of a 10 s clip to remove"):
+        check_target(model, 1.5, MACS)
+    with pytest.raises(ValueError, match=r"`target_sparsity` must lie.* encoder's parameters to remove"):
+        check_target(model, 1.5)
+
+
 @pytest.mark.parametrize("target", (0, 1, -0.2, 1.5, 72))
 def test_target_outside_0_to_1_is_refused(target):
     with pytest.raises(ValueError, match=rf"`target_sparsity` must lie between 0 and 1, but is {target}"):
@@ -138,6 +171,13 @@ def test_target_that_was_passed_before_is_refused():
     small.attach_gates()
     with pytest.raises(ValueError, match=r"0\.3, and 0\.5\d* of the original dense encoder is gone already"):
         compact(small, target_sparsity=0.3)
+
+
+def test_what_is_cut_leaves_the_decisions_alone():
+    model = gated(dense("wavlm"), ("conv",), log_alpha=CLOSED)
+    decisions = GateDecisions(model)
+    assert decisions.cut().shape.conv_channels == (1, 1, 20)
+    assert not any(is_open.any() for is_open in decisions.open.values())
 
 
 def test_units_are_ranked_by_log_alpha_and_ties_by_weight_norm():
@@ -210,8 +250,7 @@ def test_blocks_that_overshoot_are_opened_from_the_best():
     by_rank = sorted(ranks, key=ranks.get, reverse=True)
     previous = 0
     for target in (0.6, 0.5, 0.4, 0.3, 0.2):
-        small = assert_meets(model, target)
-        layers = small.config.shape.layers
+        layers = assert_meets(model, target).cut().shape.layers
         is_there = [
             layers[layer].attention is not None if unit == "mha" else layers[layer].intermediate is not None
             for layer, unit in by_rank

@@ -14,13 +14,15 @@ from tiny_models import (
     PRUNABLE_CONFIGS,
     STOCK_CLASSES,
     pruned_shapes,
+    randomize_,
     tiny_config,
     tiny_inputs,
     tiny_prunable,
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_prunable import AttentionShape, LayerShape, PrunedShape
+from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact
+from hf_prunable.modeling.pretrained import UNITS
 from hf_prunable.size import SAMPLING_RATE, UnitCounts, count_macs, count_parameters
 
 
@@ -171,6 +173,19 @@ def test_macs_of_a_pruned_model_equal_the_meter(family, norm_order):
     model = tiny_prunable(family, norm_order, attn_implementation="eager", num_hidden_layers=4, pruned_shape=shape)
     config = model.config
     assert count_macs(config, UnitCounts.of(config.shape), 0.05) == metered_macs(model, 0.05)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_macs_of_a_model_with_rounded_widths_equal_the_meter(family):
+    model = tiny_prunable(family, feature_norm="group", attn_implementation="eager")
+    model.attach_gates(UNITS)
+    head_dim = model.config.hidden_size // model.config.num_attention_heads
+    # Heads that are left have full width, so none is padded.
+    small = compact(randomize_(model, seed=1), target_macs=0.3, mac_seconds=0.05, round_to=head_dim)
+    shape = small.config.shape
+    assert {width for layer in shape.layers if layer.heads for width in layer.attention.query_key} == {head_dim}
+    assert not shape.is_dense(small.config) and any(layer.heads for layer in shape.layers)
+    assert count_macs(small.config, UnitCounts.of(shape), 0.05) == metered_macs(small, 0.05)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,12 +4,16 @@ import pytest
 import torch
 from tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
 
-from hf_prunable import compact, deterministic_sparsity, expected_sparsity
+from hf_prunable import Measure, compact, deterministic_sparsity, expected_sparsity
 from hf_prunable.decisions import GateDecisions
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS, UNITS
 from hf_prunable.size import UnitCounts, count_macs, count_parameters
 from hf_prunable.sparsity import Lagrangian, expected_counts, target_at
+from hf_prunable.target import PARAMETERS
+
+
+MACS = Measure("macs")
 
 
 NUM_SAMPLES = 200
@@ -92,7 +96,7 @@ def test_sampled_masks_count_as_the_models_they_make(family):
         is_open = gate.train()() > 0
         gate.log_alpha.data = torch.where(is_open, 4.0, -4.0)
         decisions.set(gate, is_open)
-    assert compact(model).num_parameters() == decisions.num_parameters()
+    assert compact(model).num_parameters() == decisions.size()
 
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
@@ -161,16 +165,13 @@ def test_a_model_without_gates_has_the_sparsity_of_its_shape():
 def test_sparsity_in_multiply_accumulates():
     model = gated("wavlm")
     config = model.config
-    macs = expected_sparsity(model, count=count_macs)
+    macs = expected_sparsity(model, MACS)
     expected = 1 - count_macs(config, expected_counts(model)) / count_macs(config, config.dense_counts)
     assert macs.item() == expected.item()
     assert macs.item() != expected_sparsity(model).item()
 
-    def macs_of_a_second(config, counts):
-        return count_macs(config, counts, seconds=1.0)
-
     # Attention grows faster than the clip, so another length is another sparsity.
-    assert macs.item() != expected_sparsity(model, count=macs_of_a_second).item()
+    assert macs.item() != expected_sparsity(model, Measure("macs", mac_seconds=1.0)).item()
     macs.backward()
     assert all((gate.log_alpha.grad < 0).all() for _, gate in model.named_gates())
 
@@ -195,10 +196,10 @@ def test_lagrangian_is_the_penalty_of_its_formula():
 
 
 @pytest.mark.parametrize("target", (0.3, 0.6))
-@pytest.mark.parametrize("count", (count_parameters, count_macs))
-def test_gradient_ascent_brings_the_sparsity_to_the_target(target, count):
+@pytest.mark.parametrize("measure", (PARAMETERS, MACS), ids=str)
+def test_gradient_ascent_brings_the_sparsity_to_the_target(target, measure):
     model = tiny_prunable("wavlm")
-    model.attach_gates(UNITS if count is count_macs else DEFAULT_UNITS)
+    model.attach_gates(UNITS if measure == MACS else DEFAULT_UNITS)
     lagrangian = Lagrangian()
     gates = [gate for _, gate in model.named_gates()]
     # A task that wants all gates open, some more than others.
@@ -210,13 +211,13 @@ def test_gradient_ascent_brings_the_sparsity_to_the_target(target, count):
             {"params": list(lagrangian.parameters()), "lr": 0.1, "maximize": True},
         ]
     )
-    assert expected_sparsity(model, count).item() < target / 3
+    assert expected_sparsity(model, measure).item() < target / 3
     for step in range(400):
         optimizer.zero_grad()
         task = -sum((value * gate.open_probability()).sum() for value, gate in zip(worth, gates, strict=True))
-        (task + lagrangian(expected_sparsity(model, count), target_at(step, target, 100))).backward()
+        (task + lagrangian(expected_sparsity(model, measure), target_at(step, target, 100))).backward()
         optimizer.step()
         for gate in gates:
             gate.clamp_()
-    assert expected_sparsity(model, count).item() == pytest.approx(target, abs=0.02)
+    assert expected_sparsity(model, measure).item() == pytest.approx(target, abs=0.02)
     assert lagrangian.lambda_1.item() != 0 and lagrangian.lambda_2.item() > 0
