@@ -23,11 +23,15 @@ from hf_prunable.checkpoints import remember_settings
 from hf_prunable.decisions import check_target
 from hf_prunable.files import check_output_directory, move_into_place
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun, clips_digest
 from hf_prunable.publication import measure_run, publish_report
-from hf_prunable.report import DistillationLoss, format_table
+from hf_prunable.report import HeldOutLoss, format_table
+from hf_prunable.size import MAC_SECONDS
 from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
 from hf_prunable.student import load_complete, load_student, restore_noise_
+from hf_prunable.target import choose_target
+from hf_prunable.task import load_task
 from hf_prunable.training import PruningTrainingArguments
 
 
@@ -35,6 +39,7 @@ logger = logging.getLogger("hf_prunable")
 
 # Options that a result does not depend on.
 UNRECORDED = ("override", "latency_seconds")
+DEFAULT_TARGET = 0.72
 
 
 @dataclass
@@ -48,8 +53,23 @@ class PruningArguments:
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split of the data set."})
-    target_sparsity: float = field(
-        default=0.72, metadata={"help": "Part of all parameters of the dense encoder to remove."}
+    target_sparsity: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": f"Part of all parameters of the dense encoder to remove, {DEFAULT_TARGET} by default; several in "
+            "ascending order for a model each."
+        },
+    )
+    target_macs: list[float] | None = field(
+        default=None,
+        metadata={"help": "Part of its multiply-accumulates to remove, instead of `target_sparsity`; or several."},
+    )
+    mac_seconds: float = field(
+        default=MAC_SECONDS, metadata={"help": "Length of the clip that multiply-accumulates are counted for."}
+    )
+    round_to: int | None = field(
+        default=None,
+        metadata={"help": "Round widths to multiples of this number, which moves the size off the target."},
     )
     prune_units: list[str] = field(
         default_factory=lambda: list(DEFAULT_UNITS),
@@ -59,10 +79,6 @@ class PruningArguments:
     initial_drop_rate: float = field(
         default=0.05, metadata={"help": "Where all gates start: nearer to 0, they take longer to reach a decision."}
     )
-    distillation_layers: list[int] | None = field(
-        default=None, metadata={"help": "Layers to distill; by default 0 and each third of the depth."}
-    )
-    crop_seconds: float = field(default=5.0, metadata={"help": "Length of the crops that are trained on."})
     min_seconds: float = field(default=1.0, metadata={"help": "Shorter clips are left out."})
     held_out_fraction: float = field(default=0.05, metadata={"help": "Part of the clips kept for evaluation."})
     latency_seconds: float = field(default=10.0, metadata={"help": "Length of the clip that latency is measured on."})
@@ -71,10 +87,11 @@ class PruningArguments:
     )
 
 
-def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path:
+def prune(options: PruningArguments, objective: ObjectiveArguments, training: PruningTrainingArguments) -> Path:
     """Runs the stages and writes the result to `training.output_dir`, which appears only when complete.
 
-    A run that was interrupted left its working folder beside it, and goes on from there.
+    With several targets, each has a folder in it. A run that was interrupted left its working folder beside it, and
+    goes on from there.
     """
     output_dir = Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
@@ -82,12 +99,9 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
     for name in ("push_to_hub", "resume_from_checkpoint"):
         if getattr(training, name):
             raise ValueError(f"`{name}` is not supported by this script. Leave it out.")
+    targets, measure = choose_target(options.target_sparsity, options.target_macs, options.mac_seconds)
+    targets = [DEFAULT_TARGET] if targets is None else targets
 
-    student, original_config = load_student(options.model_name_or_path)
-    student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
-    check_target(student, options.target_sparsity)
-    teacher_name = options.teacher_name_or_path or options.model_name_or_path
-    teacher = load_complete(teacher_name)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
     clips, skipped = scan_speech_dataset(
         load_speech_dataset(
@@ -97,69 +111,92 @@ def prune(options: PruningArguments, training: PruningTrainingArguments) -> Path
         min_seconds=options.min_seconds,
     )
     train_clips, held_out_clips = split_held_out(clips, fraction=options.held_out_fraction, seed=training.seed)
+    task = None
+    if objective.has_task:
+        task = load_task(objective.task, options.model_name_or_path, clips, objective.label_column)
+    head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
+    student, original_config = load_student(options.model_name_or_path, **head)
+    student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
+    for target in targets:
+        check_target(student, target, measure)
+    teacher_name = options.teacher_name_or_path or options.model_name_or_path
 
     training.output_dir = str(working_dir)
     run = PruningRun(
         student,
-        teacher,
+        load_complete(teacher_name) if objective.has_distillation else None,
         training,
+        objective,
         train_clips=train_clips,
         held_out_clips=held_out_clips,
         feature_extractor=feature_extractor,
-        crop_seconds=options.crop_seconds,
-        layers=options.distillation_layers,
+        task=task,
+        measure=measure,
+        round_to=options.round_to,
     )
     if training.process_index == 0:
-        settings = asdict(options) | training.settings() | {"clips": clips_digest(train_clips)}
-        remember_settings(
-            working_dir, {name: settings[name] for name in settings if name not in UNRECORDED}, options.override
-        )
-    losses = DistillationLoss(teacher_copy=run.held_out_loss(), after_compaction=float("nan"))
-    run.learn_gates(options.target_sparsity)
-    run.compact(options.target_sparsity)
-    losses.after_compaction = run.held_out_loss()
-    if training.final_steps > 0:
-        run.train_student()
-        losses.after_final_steps = run.held_out_loss()
-    restore_noise_(run.student, original_config)
-    if training.process_index > 0:
-        # All processes hold the same model; one writes it.
-        return output_dir
+        settings = asdict(options) | asdict(objective) | training.settings() | {"clips": clips_digest(train_clips)}
+        settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
+        remember_settings(working_dir, settings, options.override)
 
-    folder = working_dir / "model"
-    run.student.save_pretrained(folder)
-    feature_extractor.save_pretrained(folder)
-    report = measure_run(
-        dense=load_complete(options.model_name_or_path),
-        pruned=run.student,
-        latency_seconds=options.latency_seconds,
-        command=shlex.join(["python", *sys.argv]),
-        seed=training.seed,
-        model_name=teacher_name,
-        units=options.prune_units,
-        steps={"with gates": training.max_steps, "after compaction": training.final_steps},
-        skipped_audio={cause: len(names) for cause, names in skipped.names.items()},
-        target_sparsity=options.target_sparsity,
-        distillation_loss=losses,
-        history=run.history,
-    )
-    publish_report(report, run.student, folder, title=output_dir.name)
-    move_into_place(folder, output_dir)
-    shutil.rmtree(working_dir, ignore_errors=True)
-    logger.info(f"The pruned model is in {output_dir}.\n{format_table(report)}")
+    dense_loss = run.held_out_loss()
+    run.learn_gates(targets)
+    dense = load_complete(options.model_name_or_path)
+    for target in targets:
+        run.compact(target)
+        losses = HeldOutLoss(dense_loss, run.held_out_loss())
+        if training.final_steps > 0:
+            run.train_student()
+            losses.after_final_steps = run.held_out_loss()
+        if training.process_index > 0:
+            # All processes hold the same model; one writes it.
+            continue
+        restore_noise_(run.student, original_config)
+        folder = working_dir / "result"
+        if len(targets) > 1:
+            folder /= f"{measure.option.removeprefix('target_')}-{target:g}"
+        run.student.save_pretrained(folder)
+        feature_extractor.save_pretrained(folder)
+        if task is not None and task.tokenizer is not None:
+            task.tokenizer.save_pretrained(folder)
+        report = measure_run(
+            dense=dense,
+            pruned=run.student.base_model,
+            latency_seconds=options.latency_seconds,
+            measure=measure,
+            command=shlex.join(["python", *sys.argv]),
+            seed=training.seed,
+            model_name=teacher_name if objective.has_distillation else options.model_name_or_path,
+            units=options.prune_units,
+            steps={"with gates": training.max_steps, "after compaction": training.final_steps},
+            skipped_audio={cause: len(names) for cause, names in skipped.names.items()},
+            target_sparsity=target,
+            round_to=options.round_to,
+            objective=objective.objective,
+            held_out_loss=losses,
+            history=run.history,
+        )
+        publish_report(
+            report, run.student, folder, title=output_dir.name, auto_class=head.get("auto_class", "AutoModel")
+        )
+        logger.info(f"At a target of {target:g}:\n{format_table(report)}")
+    if training.process_index == 0:
+        move_into_place(working_dir / "result", output_dir)
+        shutil.rmtree(working_dir, ignore_errors=True)
+        logger.info(f"The result is in {output_dir}.")
     return output_dir
 
 
 def main() -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
-    parser = HfArgumentParser((PruningArguments, PruningTrainingArguments))
+    parser = HfArgumentParser((PruningArguments, ObjectiveArguments, PruningTrainingArguments))
     if len(sys.argv) == 2 and sys.argv[1].endswith((".yaml", ".yml", ".json")):
         read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file
-        options, training = read(sys.argv[1])
+        arguments = read(sys.argv[1])
     else:
-        options, training = parser.parse_args_into_dataclasses()
-    prune(options, training)
+        arguments = parser.parse_args_into_dataclasses()
+    prune(*arguments)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from benchmarks.students import ROWS, STUDENTS, TEACHER, check_rows
 from hf_prunable import load_prunable
 from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine
+from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_macs
 from hf_prunable.training import PruningTrainingArguments
@@ -126,15 +127,15 @@ class Comparison:
             student,
             self.teacher,
             training,
+            ObjectiveArguments(crop_seconds=self.options.crop_seconds),
             train_clips=self.measures.train_clips,
             held_out_clips=self.measures.held_out_clips,
             feature_extractor=self.measures.feature_extractor,
-            crop_seconds=self.options.crop_seconds,
         )
         result: dict[str, Any] = {}
         training_seconds, start = 0.0, time.perf_counter()
         if learns_gates:
-            pruning.learn_gates(target_sparsity)
+            pruning.learn_gates([target_sparsity])
             training_seconds += time.perf_counter() - start
             result["masked"] = {"held_out_loss": pruning.held_out_loss()}
             pruning.compact(target_sparsity)

@@ -6,41 +6,51 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from safetensors import safe_open
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .audio import audio_name
-from .batches import CropCollator, RandomCrops
+from .batches import CropCollator, LabelledCollator, RandomCrops
 from .checkpoints import last_whole_checkpoint
 from .compaction import compact
 from .distillation import Distillation
 from .files import save_tensors_atomically
+from .objective import ObjectiveArguments, PruningObjective
 from .sparsity import Lagrangian
-from .training import PruningObjective, PruningTrainer, PruningTrainingArguments
+from .target import PARAMETERS, Measure
+from .task import Task
+from .training import PruningTrainer, PruningTrainingArguments
+
+
+logger = logging.get_logger(__name__)
 
 
 class PruningRun:
-    """Distils a student, learns its gates, compacts it and trains on.
+    """Learns a student's gates, compacts it at one or several targets and trains on.
 
     What a stage ends with is kept in the run's folder, and so are the Trainer's checkpoints: a run that was killed goes
     on where it was when the same is done again. All processes need to see the same folder.
 
     Args:
-        student: A prunable base model, with gates for `learn_gates`.
-        teacher: A base model.
+        student: A prunable model, with gates for `learn_gates`; with a head for an objective with labels.
+        teacher: A base model; `None` for an objective without distillation.
         args: Of training; `output_dir` is the run's folder.
+        objective: What to learn from.
         train_clips: With an `audio` column.
         held_out_clips: Likewise, for `held_out_loss`.
         feature_extractor: Of the checkpoint.
-        crop_seconds: Length of the crops that are trained on.
-        layers: Student layers to distill; see `Distillation`.
+        task: The labels, for an objective with them.
+        measure: What targets are counted in.
+        round_to: What widths are to be multiples of.
 
     Raises:
         ValueError: If the processes were given different clips.
@@ -49,102 +59,151 @@ class PruningRun:
     def __init__(
         self,
         student: PreTrainedModel,
-        teacher: PreTrainedModel,
+        teacher: PreTrainedModel | None,
         args: PruningTrainingArguments,
+        objective: ObjectiveArguments,
         *,
         train_clips: Dataset,
         held_out_clips: Dataset,
         feature_extractor: Any,
-        crop_seconds: float,
-        layers: Sequence[int] | None = None,
+        task: Task | None = None,
+        measure: Measure = PARAMETERS,
+        round_to: int | None = None,
     ):
         self.student, self.teacher = student, teacher
-        self.args = args
+        self.args, self.objective = args, objective
         self.folder = Path(args.output_dir)
         self.train_clips, self.held_out_clips = train_clips, held_out_clips
         self.sampling_rate = feature_extractor.sampling_rate
-        self.collator = CropCollator(feature_extractor, crop_seconds)
-        self.layers = layers
-        self.projections = Distillation(teacher, student.config, layers).state_dict()
+        self.task = task
+        if task is not None:
+            self.collator: Any = LabelledCollator(feature_extractor, task.encode)
+        else:
+            self.collator = CropCollator(feature_extractor, objective.crop_seconds)
+        self.measure, self.round_to = measure, round_to
+        self.with_gates = student
+        self._final_stage = "stage_2"
         self.history: list[dict[str, Any]] = []
+        self.projections: dict[str, torch.Tensor] = {}
+        if objective.has_distillation:
+            self.projections = self._distillation().state_dict()
         if args.world_size > 1:
             _check_ranks_agree({"training": train_clips, "evaluation": held_out_clips})
 
-    def learn_gates(self, target_sparsity: float) -> None:
-        """The first stage: gates and weights, while the sparsity asked for rises to the target."""
-        self._train(1, self.args, Lagrangian(), target_sparsity)
+    def learn_gates(self, targets: Sequence[float]) -> None:
+        """The first stage: gates and weights, while the sparsity asked for rises from target to target.
 
-    def compact(self, target_sparsity: float) -> None:
-        """Replaces the student by the small model at the target."""
-        self.student = compact(self.student, target_sparsity)
+        Args:
+            targets: In ascending order. What the student is when it reaches one is kept for `compact`; at the last one
+                it trains on to the end of the steps.
+        """
+
+        def keep(trainer: PruningTrainer, number: int) -> None:
+            self._save(trainer, self._gates_file(targets[number]), stage=1)
+
+        end = self._gates_file(targets[-1])
+        if not end.exists():
+            trainer = self._train("stage_1", self.args, Lagrangian(), targets, keep)
+            for number, target in enumerate(targets[:-1]):
+                if not self._gates_file(target).exists():
+                    logger.warning(
+                        f"The sparsity had not come to {target} when the {self.args.max_steps} steps were over. Its model "
+                        "is made from the gates as they ended. Raise `max_steps` or `gate_learning_rate`."
+                    )
+                    keep(trainer, number)
+            keep(trainer, len(targets) - 1)
+        self._load(end)
+
+    def compact(self, target: float) -> None:
+        """Replaces the student by the small model at a target, made from what `learn_gates` kept for it."""
+        self.student, self.history = copy.deepcopy(self.with_gates), []
+        self._load(self._gates_file(target))
+        asked = {self.measure.option: target}
+        self.student = compact(self.student, **asked, mac_seconds=self.measure.mac_seconds, round_to=self.round_to)
+        self._final_stage = f"stage_2_{target:g}"
 
     def train_student(self) -> None:
         """The second stage: the weights of the small model."""
-        self._train(2, self.args.of_final_stage())
+        end = self.folder / f"{self._final_stage}.safetensors"
+        if not end.exists():
+            self._save(self._train(self._final_stage, self.args.of_final_stage()), end, stage=2)
+        self._load(end)
 
     def held_out_loss(self) -> float:
-        """The distillation loss of the student on the held-out clips.
+        """The student's loss on the held-out clips, without the constraint.
 
         Raises:
             FloatingPointError: If it is not finite.
         """
-        loss = self._trainer(self.args, self._objective()).evaluate()["eval_loss"]
+        loss = self._trainer(self.args, self._make_objective()).evaluate()["eval_loss"]
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"The distillation loss on held-out audio is {loss}: the teacher's or the student's weights hold values "
-                "that are not finite, or overflow on this audio. Check the checkpoints with a clip of your own."
+                f"The loss on held-out audio is {loss}: the teacher's or the student's weights hold values that are not "
+                "finite, or overflow on this audio. Check the checkpoints with a clip of your own."
             )
         return loss
 
+    def _gates_file(self, target: float) -> Path:
+        return self.folder / f"gates_{target:g}.safetensors"
+
     def _train(
         self,
-        stage: int,
+        stage: str,
         args: PruningTrainingArguments,
         lagrangian: Lagrangian | None = None,
-        target_sparsity: float = 0.0,
-    ) -> None:
-        result = self.folder / f"stage_{stage}.safetensors"
-        if not result.exists():
-            args = copy.copy(args)
-            args.output_dir = str(self.folder / f"stage_{stage}")
-            crops = RandomCrops(
-                self.train_clips,
-                num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
-                sampling_rate=self.sampling_rate,
-                seed=args.seed + stage,
-            )
-            trainer = self._trainer(args, self._objective(lagrangian), target_sparsity, crops)
-            trainer.train(resume_from_checkpoint=_common_checkpoint(args))
-            self._save(trainer, result, stage)
-        self._load(result)
-
-    def _objective(self, lagrangian: Lagrangian | None = None) -> PruningObjective:
-        """The objective on copies, because a strategy that shards a model does so in place."""
-        distillation = Distillation(self.teacher, self.student.config, self.layers)
-        distillation.load_state_dict(self.projections)
-        return PruningObjective(copy.deepcopy(self.student), distillation, lagrangian)
-
-    def _trainer(
-        self,
-        args: PruningTrainingArguments,
-        objective: PruningObjective,
-        target_sparsity: float = 0.0,
-        crops: RandomCrops | None = None,
+        targets: Sequence[float] = (),
+        on_target: Callable[[PruningTrainer, int], None] | None = None,
     ) -> PruningTrainer:
+        args = copy.copy(args)
+        args.output_dir = str(self.folder / stage)
+        number_of_stage = 2 if lagrangian is None else 1
+        clips = self._clips(
+            self.train_clips,
+            num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
+            seed=args.seed + number_of_stage,
+            batch_size=args.train_batch_size,
+            longest_seconds=float("inf") if self.task else self.objective.crop_seconds,
+        )
+        objective = self._make_objective(lagrangian)
+        trainer = self._trainer(args, objective, targets=targets, on_target=on_target, train_dataset=clips)
+        trainer.train(resume_from_checkpoint=_common_checkpoint(args))
+        return trainer
+
+    def _clips(self, clips: Dataset, **options: Any) -> RandomCrops:
+        return RandomCrops(
+            clips,
+            sampling_rate=self.sampling_rate,
+            label_column=None if self.task is None else self.task.label_column,
+            **options,
+        )
+
+    def _distillation(self) -> Distillation:
+        return Distillation(
+            self.teacher,
+            self.student.config,
+            self.objective.distillation_layers,
+            self.objective.distillation_form,
+        )
+
+    def _make_objective(self, lagrangian: Lagrangian | None = None) -> PruningObjective:
+        """The objective on copies, because a strategy that shards a model does so in place."""
+        distillation = None
+        if self.objective.has_distillation:
+            distillation = self._distillation()
+            distillation.load_state_dict(self.projections)
+        task_weight = self.objective.task_weight if self.objective.has_task else 0.0
+        student = copy.deepcopy(self.student)
+        return PruningObjective(student, distillation, lagrangian, task_weight, self.measure)
+
+    def _trainer(self, args: PruningTrainingArguments, objective: PruningObjective, **options: Any) -> PruningTrainer:
+        held_out = self._clips(self.held_out_clips, num_samples=len(self.held_out_clips))
         return PruningTrainer(
-            objective,
-            copy.copy(args),
-            target_sparsity,
-            train_dataset=crops,
-            eval_dataset=RandomCrops(
-                self.held_out_clips, num_samples=len(self.held_out_clips), sampling_rate=self.sampling_rate
-            ),
-            data_collator=self.collator,
+            objective, copy.copy(args), eval_dataset=held_out, data_collator=self.collator, **options
         )
 
     def _save(self, trainer: PruningTrainer, path: Path, stage: int) -> None:
-        """Writes the end of a stage: student, projections and multipliers, with the log as metadata."""
-        # All ranks take part where the weights are sharded; the first one has the result.
+        """Writes student, projections and multipliers, with the log as metadata."""
+        # All processes take part where the weights are sharded; the first one has the result.
         tensors = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         history = [{"stage": stage, **entry} for entry in trainer.state.log_history if "loss" in entry]
         if trainer.is_world_process_zero():
@@ -155,12 +214,11 @@ class PruningRun:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             self.history += json.loads(file.metadata()["history"])
-        parts = {
-            part: {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        student, self.projections = (
+            {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
             for part in ("student.", "distillation.")
-        }
-        self.student.load_state_dict(parts["student."])
-        self.projections = parts["distillation."]
+        )
+        self.student.load_state_dict(student)
 
 
 def _common_checkpoint(args: PruningTrainingArguments) -> str | None:

@@ -13,7 +13,8 @@ from .files import write_text_atomically
 from .measurement import describe_machine, measure_latency, measure_size
 from .pictures import draw_shape, draw_sparsity_curve
 from .report import PruningReport, format_table, verify_reload
-from .size import SAMPLING_RATE
+from .size import SAMPLING_RATE, UnitCounts
+from .target import PARAMETERS, Measure
 
 
 SHAPE_PICTURE = "shape.png"
@@ -23,7 +24,12 @@ REPORTED_LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
 
 
 def measure_run(
-    dense: PreTrainedModel, pruned: PreTrainedModel, *, latency_seconds: float, **values: Any
+    dense: PreTrainedModel,
+    pruned: PreTrainedModel,
+    *,
+    latency_seconds: float,
+    measure: Measure = PARAMETERS,
+    **values: Any,
 ) -> PruningReport:
     """Measures a finished run.
 
@@ -32,6 +38,7 @@ def measure_run(
             is what the user had.
         pruned: The model after; latency is measured on its device.
         latency_seconds: Length of the clip that latency is measured on.
+        measure: What sparsity is counted in.
         **values: The fields of the report that are not measured here.
     """
     latencies = measure_latency(
@@ -43,7 +50,8 @@ def measure_run(
         versions={library: version(library) for library in REPORTED_LIBRARIES},
         machine=describe_machine(pruned.device),
         family=pruned.config.stock_config_class.model_type,
-        met_sparsity=1 - pruned_size.num_parameters / pruned.config.dense_num_parameters,
+        measure=str(measure),
+        met_sparsity=measure.sparsity(pruned.config, UnitCounts.of(pruned.config.shape)),
         dense_size=measure_size(dense),
         pruned_size=pruned_size,
         latency_seconds=latency_seconds,
@@ -55,7 +63,9 @@ def measure_run(
     )
 
 
-def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path, title: str) -> None:
+def publish_report(
+    report: PruningReport, model: PreTrainedModel, folder: Path, title: str, auto_class: str = "AutoModel"
+) -> None:
     """Writes the report, its table and the pictures into the folder of a saved model, and checks that it reloads.
 
     Args:
@@ -63,6 +73,7 @@ def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path, 
         model: What was saved, in memory.
         folder: Where it was saved.
         title: Of the report's text.
+        auto_class: Of the kind of head that was saved.
 
     Raises:
         RuntimeError: If a fresh process does not load the model, or computes something else with it.
@@ -80,4 +91,4 @@ def publish_report(report: PruningReport, model: PreTrainedModel, folder: Path, 
     model = model.cpu().eval()
     with torch.inference_mode():
         hidden_states = model(input_values.to(model.dtype), output_hidden_states=True).hidden_states
-    verify_reload(folder, input_values, hidden_states)
+    verify_reload(folder, input_values, hidden_states, auto_class)

@@ -24,21 +24,26 @@ from .measurement import Latency, ModelSize
 logger = logging.get_logger(__name__)
 
 REPORT_FILE = "pruning_report.json"
+LOSS_NAMES = {
+    "distillation": "Distillation loss",
+    "task": "Loss of the task",
+    "both": "Distillation loss and loss of the task",
+}
 # Lines of a failed process that an error repeats: a traceback's end, with the message.
 ERROR_LINES = 20
 
 
 @dataclass
-class DistillationLoss:
-    """The distillation loss on held-out audio, the same for all three models.
+class HeldOutLoss:
+    """The loss on held-out audio, without the constraint on sparsity, the same for all three models.
 
     Attributes:
-        teacher_copy: Of the student before pruning, which computes what the teacher computes.
+        dense: Of the student before pruning. In distillation from itself it is 0.
         after_compaction: Of the small model as the gates leave it.
         after_final_steps: Of the model that is saved; `None` without further steps.
     """
 
-    teacher_copy: float
+    dense: float
     after_compaction: float
     after_final_steps: float | None = None
 
@@ -57,15 +62,18 @@ class PruningReport:
         units: The kinds of units that had gates.
         steps: Optimizer steps, by stage.
         skipped_audio: How many audio files were left out, by cause.
-        target_sparsity: The part of all parameters of the dense encoder that was to go.
+        measure: What sparsity is counted in: "parameters", or the multiply-accumulates of a clip.
+        target_sparsity: The part of the dense encoder's size that was to go.
         met_sparsity: The part that is gone.
+        round_to: What widths were rounded to multiples of, which moves the size off the target; `None` without.
+        objective: What the student learned from: "distillation", "task" or "both".
         dense_size: Of the encoder before.
         pruned_size: Of the encoder after.
         latency_seconds: Length of the clips that latency was measured with.
         latency_batch_size: How many such clips ran at once.
         dense_latency: Before.
         pruned_latency: After.
-        distillation_loss: Before and after.
+        held_out_loss: Before and after.
         shape: `PrunedShape.to_dict()` of the result.
         history: One entry a log step, with `step`, `stage` (1 with gates, 2 without), `loss`, `distillation_loss`,
             and in stage 1 `target_sparsity`, `expected_sparsity` and `deterministic_sparsity`.
@@ -80,15 +88,18 @@ class PruningReport:
     units: list[str]
     steps: dict[str, int]
     skipped_audio: dict[str, int]
+    measure: str
     target_sparsity: float
     met_sparsity: float
+    round_to: int | None
+    objective: str
     dense_size: ModelSize
     pruned_size: ModelSize
     latency_seconds: float
     latency_batch_size: int
     dense_latency: Latency
     pruned_latency: Latency
-    distillation_loss: DistillationLoss
+    held_out_loss: HeldOutLoss
     shape: dict[str, Any]
     history: list[dict[str, Any]]
 
@@ -120,7 +131,7 @@ class PruningReport:
             for names, nested in (
                 (("dense_size", "pruned_size"), ModelSize),
                 (("dense_latency", "pruned_latency"), Latency),
-                (("distillation_loss",), DistillationLoss),
+                (("held_out_loss",), HeldOutLoss),
             ):
                 for name in names:
                     values[name] = nested(**values[name])
@@ -140,17 +151,18 @@ def _finite(value: Any) -> Any:
 def format_table(report: PruningReport) -> str:
     """Dense and pruned model side by side, as a Markdown table and a note on how the figures came about."""
     sizes, latencies = (report.dense_size, report.pruned_size), (report.dense_latency, report.pruned_latency)
-    loss = report.distillation_loss
+    loss = report.held_out_loss
     mac_clip, latency_clip = f"{report.dense_size.mac_seconds:g} s clip", f"{report.latency_seconds:g} s clip"
     if report.latency_batch_size > 1:
         latency_clip = f"batch of {report.latency_batch_size} {latency_clip}s"
-    name, before = "Distillation loss, held-out audio", _loss(loss.teacher_copy)
+    name, before = f"{LOSS_NAMES[report.objective]}, held-out audio", _loss(loss.dense)
     losses = [(name, before, _loss(loss.after_compaction), "")]
     if loss.after_final_steps is not None:
         losses = [
             (f"{name}, after compaction", before, _loss(loss.after_compaction), ""),
             (f"{name}, after the final steps", before, _loss(loss.after_final_steps), ""),
         ]
+    rounded = "" if report.round_to is None else f", with widths rounded to multiples of {report.round_to}"
     rows = [
         ("", "dense", "pruned", "pruned / dense"),
         ("---", "---:", "---:", "---:"),
@@ -176,12 +188,12 @@ def format_table(report: PruningReport) -> str:
         ),
         *losses,
         ("Sparsity asked for", "", _percent(report.target_sparsity, 2), ""),
-        ("Sparsity met", "", _percent(report.met_sparsity, 2), ""),
+        (f"Sparsity met{rounded}", "", _percent(report.met_sparsity, 2), ""),
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return (
         f"{table}\n\n"
-        "Sparsity is the part of all parameters of the dense encoder that is gone. Latency is the median of runs of "
+        f"Sparsity is the part of all {report.measure} of the dense encoder that is gone. Latency is the median of runs of "
         "both models in turn, from the fastest to the slowest in brackets; the real-time factor is latency over the "
         f"length of the audio. Measured on: {report.machine}.\n"
     )

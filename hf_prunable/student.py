@@ -23,12 +23,13 @@ NOISE_OFF = {
 }
 
 
-# What of a checkpoint belongs to the base model; heads are left out.
-ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.")
+# What distillation and a task need of a base model. It is without SpecAugment, and many checkpoints are without its
+# vector; a head may be new.
+ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.", "adapter.")
 
 
 def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
-    """Loads a base model in float32, all of it from the checkpoint.
+    """Loads a model in float32, its encoder all from the checkpoint.
 
     Args:
         pretrained_model_name_or_path: A folder or a Hub id.
@@ -44,18 +45,26 @@ def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> P
         ignore_mismatched_sizes=True,
         **kwargs,
     )
-    wrong = {
-        # Distillation is without SpecAugment, and many checkpoints are without its vector.
-        "missing": set(info["missing_keys"]) - {"masked_spec_embed"},
+    prefix = f"{model.base_model_prefix}."
+    found = {
+        "missing": info["missing_keys"],
         "of another size": {name for name, *_ in info["mismatched_keys"]},
-        "without a place": {name for name in info["unexpected_keys"] if name.startswith(ENCODER_PARTS)},
+        "without a place": info["unexpected_keys"],
+    }
+    wrong = {
+        kind: [name for name in names if name.removeprefix(prefix).startswith(ENCODER_PARTS)]
+        for kind, names in found.items()
     }
     check_weights(pretrained_model_name_or_path, wrong)
     return model
 
 
-def load_student(pretrained_model_name_or_path: str | Path) -> tuple[PreTrainedModel, PreTrainedConfig]:
-    """Loads a base model for distillation, in float32 and without dropouts, layer drop and SpecAugment.
+def load_student(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> tuple[PreTrainedModel, PreTrainedConfig]:
+    """Loads a model to be pruned, in float32 and without dropouts, layer drop and SpecAugment.
+
+    Args:
+        pretrained_model_name_or_path: A folder or a Hub id.
+        **kwargs: Passed to `load_prunable`, such as the kind of head.
 
     Returns:
         The model, and its configuration as it was stored: see `restore_noise_`.
@@ -63,7 +72,7 @@ def load_student(pretrained_model_name_or_path: str | Path) -> tuple[PreTrainedM
     Raises:
         ValueError: If the family is not supported, or configuration and weights disagree.
     """
-    model = load_complete(pretrained_model_name_or_path, **NOISE_OFF)
+    model = load_complete(pretrained_model_name_or_path, **NOISE_OFF, **kwargs)
     return model, type(model.config).from_pretrained(pretrained_model_name_or_path)
 
 

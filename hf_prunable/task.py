@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from .messages import first_names
 
@@ -29,12 +30,14 @@ class Task:
         label_column: Of the data set.
         encode: Makes the model's `labels` from the labels of a batch.
         model_options: Of the configuration, for loading the student.
+        tokenizer: Of a task with transcripts, to be saved with the model.
     """
 
     auto_class: str
     label_column: str
     encode: Callable[[Sequence[Any]], torch.Tensor]
     model_options: dict[str, Any] = field(default_factory=dict)
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 def load_task(
@@ -67,26 +70,25 @@ def load_task(
             f"{first_names(missing)}. Leave them out, or take the objective 'distillation'."
         )
     if kind == "ctc":
-        encode, options = _transcripts(pretrained_model_name_or_path), {}
-    else:
-        encode, options = _classes(pretrained_model_name_or_path, clips.features[label_column], labels)
+        tokenizer = _load_tokenizer(pretrained_model_name_or_path)
+        return Task(AUTO_CLASSES[kind], label_column, partial(_encode_transcripts, tokenizer), tokenizer=tokenizer)
+    encode, options = _classes(pretrained_model_name_or_path, clips.features[label_column], labels)
     return Task(AUTO_CLASSES[kind], label_column, encode, options)
 
 
-def _transcripts(pretrained_model_name_or_path: str | Path) -> Callable[[Sequence[str]], torch.Tensor]:
+def _load_tokenizer(pretrained_model_name_or_path: str | Path) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+        return AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"CTC needs a tokenizer, and {str(pretrained_model_name_or_path)!r} has none that loads: {error}. Take a "
             "checkpoint that was fine-tuned with CTC, or save a tokenizer into its folder."
         ) from error
 
-    def encode(labels: Sequence[str]) -> torch.Tensor:
-        rows = [torch.tensor(tokenizer(text).input_ids) for text in labels]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)
 
-    return encode
+def _encode_transcripts(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> torch.Tensor:
+    rows = [torch.tensor(tokenizer(text).input_ids) for text in labels]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)
 
 
 def _classes(

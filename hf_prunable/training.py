@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from .decisions import deterministic_sparsity
-from .distillation import Distillation, captured_hidden_states
 from .gates import HardConcreteGate
-from .sparsity import Lagrangian, expected_sparsity, gate_statistics, target_at
+from .objective import PruningObjective
+from .schedule import SparsitySchedule
+from .sparsity import expected_sparsity, gate_statistics
 from .throughput import Throughput
 
 
@@ -26,6 +28,8 @@ RESULT_ARGUMENTS = (
     "multiplier_learning_rate sparsity_warmup_steps max_grad_norm weight_decay optim optim_args adam_beta1 adam_beta2 "
     "adam_epsilon lr_scheduler_type lr_scheduler_kwargs seed bf16 fp16 per_device_train_batch_size"
 ).split()
+# The schedule's place in the Trainer's own state.
+SCHEDULE_STATE = "SparsitySchedule"
 LOGGED_LOSSES = {"distillation_loss", "task_loss"}
 # Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
 # the distillation's gradient: below this sum of rates it does not get there.
@@ -93,93 +97,19 @@ class PruningTrainingArguments(TrainingArguments):
         return args
 
 
-class PruningObjective(nn.Module):
-    """Student, losses and the sparsity constraint as one module, so that every strategy sees all parameters.
-
-    Args:
-        student: A prunable model; with a head for a task's loss.
-        distillation: With the teacher; `None` for a task's loss alone.
-        lagrangian: The constraint; `None` for a student without gates.
-        task_weight: Of the loss that the student's head computes from labels, beside the distillation's of 1.
-    """
-
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        distillation: Distillation | None,
-        lagrangian: Lagrangian | None = None,
-        task_weight: float = 0.0,
-    ):
-        super().__init__()
-        self.student = student
-        self.distillation = distillation
-        self.lagrangian = lagrangian
-        self.task_weight = task_weight
-        for name, parameter in student.named_parameters():
-            # What takes no part in the loss would be waited for by DDP.
-            if name.endswith("masked_spec_embed") or (not task_weight and name.startswith("adapter.")):
-                parameter.requires_grad = False
-
-    @property
-    def _no_split_modules(self) -> list[str]:
-        # What FSDP wraps, by Accelerate's name for it.
-        return self.student._no_split_modules
-
-    def train(self, mode: bool = True) -> PruningObjective:
-        super().train(mode)
-        for module in self.student.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                # Its statistics are the teacher's, gathered over far more audio than a batch.
-                module.eval()
-        return self
-
-    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Recomputes the student's activations in the backward pass; the Trainer calls it."""
-        self.student.activation_checkpointing_enable(*args, **kwargs)
-
-    def forward(
-        self, input_values: torch.Tensor, target_sparsity: float = 0.0, **inputs: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Losses of a batch.
-
-        Args:
-            input_values: Of shape (batch, samples).
-            target_sparsity: What the constraint asks for.
-            **inputs: Of the student: `labels`, and `attention_mask` where clips are padded.
-
-        Returns:
-            "loss", with the constraint; "objective_loss", without it; its parts "distillation_loss" and "task_loss"
-            where there are both; and with gates "expected_sparsity".
-        """
-        layers = () if self.distillation is None else self.distillation.layers
-        with captured_hidden_states(self.student, layers) as hidden_states:
-            outputs = self.student(input_values, **inputs)
-        parts = {}
-        if self.distillation is not None:
-            parts["distillation_loss"] = self.distillation.compare(
-                hidden_states, input_values, inputs.get("attention_mask")
-            )
-        if self.task_weight:
-            parts["task_loss"] = self.task_weight * outputs.loss
-        loss = sum(parts.values())
-        result = {"loss": loss, "objective_loss": loss.detach()}
-        result |= {name: part.detach() for name, part in parts.items()}
-        if self.lagrangian is not None:
-            sparsity = expected_sparsity(self.student)
-            result["loss"] = loss + self.lagrangian(sparsity, target_sparsity)
-            result["expected_sparsity"] = sparsity.detach()
-        return result
-
-
 def _constant(step: int) -> float:
     return 1.0
 
 
-class _AfterStep(TrainerCallback):
-    """Clamps the gates after each optimizer step, and counts the micro-batches of a step."""
+class _AroundSteps(TrainerCallback):
+    """Clamps the gates after each optimizer step, counts the micro-batches of a step and follows the schedule."""
 
     def __init__(self, trainer: PruningTrainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if SCHEDULE_STATE in state.stateful_callbacks:
+            self.trainer.schedule.load_state_dict(state.stateful_callbacks[SCHEDULE_STATE])
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.trainer.micro_batch = 0
@@ -189,6 +119,17 @@ class _AfterStep(TrainerCallback):
             if isinstance(module, HardConcreteGate):
                 module.clamp_()
 
+    def on_step_end(self, args, state, control, **kwargs):
+        schedule = self.trainer.schedule
+        if schedule is None or len(schedule.targets) == 1:
+            # Nothing waits for a single target, and looking at it would wait for the GPU.
+            return
+        reached = schedule.observe(state.global_step, self.trainer.last_sparsity.item())
+        if reached is not None and reached < len(schedule.targets) - 1:
+            self.trainer.on_target(self.trainer, reached)
+        # The Trainer writes it into its checkpoints.
+        state.stateful_callbacks[SCHEDULE_STATE] = schedule.state_dict()
+
 
 class PruningTrainer(Trainer):
     """Trains a `PruningObjective`: weights by descent, gates at their own rate, multipliers by ascent.
@@ -196,41 +137,51 @@ class PruningTrainer(Trainer):
     Args:
         model: The objective.
         args: Of this stage.
-        target_sparsity: What the constraint rises to; ignored without gates.
+        targets: Sparsities that the constraint rises to, one after the other; none without gates.
+        on_target: Called in all processes with this trainer and the number of each target but the last, when it is
+            reached.
         **kwargs: Passed to `Trainer`.
     """
 
     def __init__(
-        self, model: PruningObjective, args: PruningTrainingArguments, target_sparsity: float = 0.0, **kwargs: Any
+        self,
+        model: PruningObjective,
+        args: PruningTrainingArguments,
+        targets: Sequence[float] = (),
+        on_target: Callable[[PruningTrainer, int], None] | None = None,
+        **kwargs: Any,
     ):
         args.remove_unused_columns = False
         args.label_names = []
         super().__init__(model=model, args=args, **kwargs)
-        self.target_sparsity = target_sparsity
-        warmup = args.sparsity_warmup_steps
-        self.sparsity_warmup_steps = round(warmup * args.max_steps if warmup < 1 else warmup)
+        self.on_target = on_target
         self.micro_batch = 0
+        self.schedule: SparsitySchedule | None = None
+        self.last_sparsity: torch.Tensor | None = None
         self._losses: dict[str, list[torch.Tensor]] = {}
         self._throughput = Throughput(args)
-        self.add_callback(_AfterStep(self))
+        self.add_callback(_AroundSteps(self))
         if model.distillation is not None:
             # The teacher is no submodule, and so is not moved with the model. It is only read: bfloat16 will do where
             # the products are bfloat16 anyway.
             in_half = self.accelerator.mixed_precision == "bf16"
             model.distillation.teacher.to(args.device, torch.bfloat16 if in_half else torch.float32)
         if model.lagrangian is not None:
-            distance = args.gate_learning_rate * (args.max_steps - self.sparsity_warmup_steps)
+            warmup = args.sparsity_warmup_steps
+            self.schedule = SparsitySchedule(targets, round(warmup * args.max_steps if warmup < 1 else warmup))
+            steps_left = args.max_steps - self.schedule.warmup_steps
+            distance = args.gate_learning_rate * steps_left
             if distance < GATE_DISTANCE:
                 logger.warning(
                     f"Gates at a rate of {args.gate_learning_rate} can move by about {distance:.1f} in the "
-                    f"{args.max_steps - self.sparsity_warmup_steps} steps after the sparsity's rise, and need "
-                    f"{GATE_DISTANCE:.0f} to settle. Raise `gate_learning_rate` or `max_steps`."
+                    f"{steps_left} steps after the sparsity's rise, and need {GATE_DISTANCE:.0f} to settle. Raise "
+                    "`gate_learning_rate` or `max_steps`."
                 )
 
     @property
     def current_target(self) -> float:
         """The sparsity asked for at this step."""
-        return target_at(self.state.global_step, self.target_sparsity, self.sparsity_warmup_steps)
+        return self.schedule.target(self.state.global_step) if self.schedule is not None else 0.0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Groups the parameters: weights with projections, gates, multipliers."""
@@ -304,6 +255,7 @@ class PruningTrainer(Trainer):
     ) -> Any:
         """The losses and the constraint."""
         outputs = model(**inputs, target_sparsity=self.current_target)
+        self.last_sparsity = outputs.get("expected_sparsity")
         if model.training:
             for name in LOGGED_LOSSES & outputs.keys():
                 self._losses.setdefault(name, []).append(outputs[name])
@@ -325,7 +277,7 @@ class PruningTrainer(Trainer):
             objective = self.accelerator.unwrap_model(self.model)
             if objective.lagrangian is not None:
                 logs["target_sparsity"] = self.current_target
-                logs["expected_sparsity"] = expected_sparsity(objective.student).item()
-                logs["deterministic_sparsity"] = deterministic_sparsity(objective.student)
+                logs["expected_sparsity"] = expected_sparsity(objective.student, objective.measure).item()
+                logs["deterministic_sparsity"] = deterministic_sparsity(objective.student, objective.measure)
                 logs |= gate_statistics(objective.student)
         super().log(logs, *args, **kwargs)

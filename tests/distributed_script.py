@@ -16,9 +16,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from hf_prunable.distillation import Distillation
+from hf_prunable.objective import PruningObjective
 from hf_prunable.sparsity import Lagrangian
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningObjective, PruningTrainer, PruningTrainingArguments
+from hf_prunable.training import PruningTrainer, PruningTrainingArguments
 
 
 class Clips(torch.utils.data.Dataset):
@@ -41,7 +42,7 @@ def make_objective(options):
 def train(options, result):
     """Trains under whatever the launcher and Accelerate's environment variables ask for."""
     args = PruningTrainingArguments(**options["training"])
-    trainer = PruningTrainer(make_objective(options), args, 0.5, train_dataset=Clips())
+    trainer = PruningTrainer(make_objective(options), args, [0.5], train_dataset=Clips())
     trainer.train()
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():

@@ -5,8 +5,8 @@ import torch
 from tiny_models import FAMILIES, NORM_ORDERS, tiny_config, tiny_inputs, tiny_prunable, tiny_stock
 
 from hf_prunable.distillation import Distillation, default_layers, hidden_states_of, layer_loss
+from hf_prunable.objective import PruningObjective
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningObjective
 
 
 both_orders = pytest.mark.parametrize("norm_order", NORM_ORDERS)

@@ -11,6 +11,7 @@ from hf_prunable import load_prunable
 from hf_prunable.audio import audio_dataset
 from hf_prunable.gates import HardConcreteGate
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF, load_complete, load_student, restore_noise_
@@ -58,10 +59,10 @@ def make_run(folder, student, teacher, clips, **options):
         student,
         teacher,
         args,
+        ObjectiveArguments(crop_seconds=0.05),
         train_clips=clips.select(range(3)),
         held_out_clips=clips.select(range(3, 5)),
         feature_extractor=Wav2Vec2FeatureExtractor(),
-        crop_seconds=0.05,
     )
 
 
@@ -85,7 +86,7 @@ def test_a_run_from_a_checkpoint_to_a_small_one(tmp_path, clips, family, norm_or
     run = make_run(tmp_path, student, load_complete(source), clips)
     assert run.held_out_loss() == pytest.approx(0, abs=1e-5)
 
-    run.learn_gates(0.4)
+    run.learn_gates([0.4])
     dense = load_prunable(source)
     with_gates, trained = run.student, run.student.encoder.layers[0].feed_forward.output_dense.weight
     assert not torch.equal(trained, dense.encoder.layers[0].feed_forward.output_dense.weight)
@@ -154,7 +155,7 @@ def test_a_pruned_model_is_pruned_again(tmp_path, clips):
             student, original = load_student(tmp_path / "small")
         student.attach_gates()
         run = make_run(tmp_path / f"run_{number}", student, teacher, clips, max_steps=3)
-        run.learn_gates(target)
+        run.learn_gates([target])
         run.compact(target)
         student = run.student
         assert target <= 1 - student.num_parameters() / dense_size < target + 0.01
@@ -171,7 +172,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, clips):
             tmp_path / f"run_{number}", student, load_complete(source), clips, seed=seed, max_steps=3, final_steps=1
         )
         torch.manual_seed(number)
-        run.learn_gates(0.4)
+        run.learn_gates([0.4])
         run.compact(0.4)
         run.train_student()
         ends.append(run.student.state_dict())

@@ -14,7 +14,7 @@ from tiny_models import tiny_inputs, tiny_prunable
 from hf_prunable import AttentionShape, LayerShape, PrunableWavLMConfig, PrunedShape, pictures, reload_check
 from hf_prunable.measurement import Latency, ModelSize
 from hf_prunable.pictures import draw_shape, draw_sparsity_curve
-from hf_prunable.report import DistillationLoss, PruningReport, format_table, verify_reload
+from hf_prunable.report import HeldOutLoss, PruningReport, format_table, verify_reload
 
 
 SHAPE = PrunedShape(
@@ -52,13 +52,16 @@ def make_report(**changes):
         "skipped_audio": {"empty": 2},
         "target_sparsity": 0.72,
         "met_sparsity": 0.72003,
+        "measure": "parameters",
+        "round_to": None,
+        "objective": "distillation",
         "dense_size": ModelSize(94381936, 73_812_345_678, 10.0),
         "pruned_size": ModelSize(26424235, 24_112_345_678, 10.0),
         "latency_seconds": 10.0,
         "latency_batch_size": 1,
         "dense_latency": Latency(0.8124, 0.79, 0.861, 0.08124, 1.0),
         "pruned_latency": Latency(0.0954, 0.0949, 0.1024, 0.00954, 8.517),
-        "distillation_loss": DistillationLoss(-0.9871, 0.41236, 0.2),
+        "held_out_loss": HeldOutLoss(-0.9871, 0.41236, 0.2),
         "shape": SHAPE.to_dict(),
         "history": HISTORY,
     }
@@ -122,8 +125,8 @@ def test_table_is_exactly_this():
 
 
 def test_table_without_final_steps_and_with_batches():
-    loss = DistillationLoss(-1.0, float("nan"))
-    lines = format_table(make_report(distillation_loss=loss, latency_batch_size=4, latency_seconds=2.5)).splitlines()
+    loss = HeldOutLoss(-1.0, float("nan"))
+    lines = format_table(make_report(held_out_loss=loss, latency_batch_size=4, latency_seconds=2.5)).splitlines()
     assert lines[4].startswith("| Latency, batch of 4 2.5 s clips |")
     assert lines[6:9] == [
         "| Distillation loss, held-out audio | -1.0000 | not finite |  |",

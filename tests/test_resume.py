@@ -80,7 +80,7 @@ def assert_ends_like_the_whole_run(place, folder):
     assert [entry["loss"] for entry in report.history] == [entry["loss"] for entry in whole.history]
     assert [entry["step"] for entry in report.history] == [*range(10, 121, 10), *range(10, 81, 10)]
     assert report.history[11]["deterministic_sparsity"] > 0
-    assert report.distillation_loss == whole.distillation_loss
+    assert report.held_out_loss == whole.held_out_loss
     assert report.shape == whole.shape
     assert resumed.keys() == weights.keys()
     assert all(torch.equal(resumed[name], tensor) for name, tensor in weights.items())

@@ -140,8 +140,8 @@ def test_the_report_of_a_run(result):
         *[(1, step) for step in range(1, 5)],
         *[(2, step) for step in range(1, 3)],
     ]
-    losses = report.distillation_loss
-    assert losses.teacher_copy < 1e-5 < losses.after_compaction
+    losses = report.held_out_loss
+    assert losses.dense < 1e-5 < losses.after_compaction
     assert losses.after_final_steps not in (losses.after_compaction, None)
     text = (folder / "pruning_report.md").read_text()
     assert text.startswith("# pruned\n") and "(shape.png)" in text and "(sparsity_curve.png)" in text

@@ -13,9 +13,10 @@ from hf_prunable.decisions import deterministic_sparsity
 from hf_prunable.distillation import Distillation
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.objective import PruningObjective
 from hf_prunable.sparsity import Lagrangian, expected_sparsity
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningObjective, PruningTrainer, PruningTrainingArguments
+from hf_prunable.training import PruningTrainer, PruningTrainingArguments
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -71,7 +72,8 @@ def make_trainer(folder, models, target=0.5, clips=None, **options):
     if clips is None:
         clips = Clips(args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps)
     objective = PruningObjective(student, Distillation(teacher, student.config), lagrangian)
-    return PruningTrainer(objective, args, target, train_dataset=clips, eval_dataset=Clips(3))
+    targets = [target] if lagrangian is not None else []
+    return PruningTrainer(objective, args, targets, train_dataset=clips, eval_dataset=Clips(3))
 
 
 def logs_of(trainer):
