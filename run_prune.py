@@ -86,6 +86,12 @@ class PruningArguments:
         default=False, metadata={"help": "Go on with an interrupted run although the settings have changed."}
     )
 
+    def __post_init__(self):
+        # A recipe may name a single target without the brackets of a list.
+        for name in ("target_sparsity", "target_macs"):
+            if isinstance(getattr(self, name), int | float):
+                setattr(self, name, [getattr(self, name)])
+
 
 def prune(options: PruningArguments, objective: ObjectiveArguments, training: PruningTrainingArguments) -> Path:
     """Runs the stages and writes the result to `training.output_dir`, which appears only when complete.

@@ -15,6 +15,8 @@ from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF, load_complete, load_student, restore_noise_
+from hf_prunable.target import PARAMETERS, Measure
+from hf_prunable.task import load_task
 from hf_prunable.training import PruningTrainingArguments
 
 
@@ -44,7 +46,7 @@ def checkpoint(folder, family, norm_order="post", **config):
     return folder
 
 
-def make_run(folder, student, teacher, clips, **options):
+def make_run(folder, student, teacher, clips, objective=None, task=None, measure=PARAMETERS, **options):
     options = {"max_steps": STEPS, "final_steps": 2, "gate_learning_rate": 2.0, "seed": 4} | options
     args = PruningTrainingArguments(
         output_dir=str(folder / "run"),
@@ -59,10 +61,12 @@ def make_run(folder, student, teacher, clips, **options):
         student,
         teacher,
         args,
-        ObjectiveArguments(crop_seconds=0.05),
+        objective or ObjectiveArguments(crop_seconds=0.05),
         train_clips=clips.select(range(3)),
         held_out_clips=clips.select(range(3, 5)),
         feature_extractor=Wav2Vec2FeatureExtractor(),
+        task=task,
+        measure=measure,
     )
 
 
@@ -228,3 +232,81 @@ class TestIncompleteCheckpoints:
         stock.save_pretrained(tmp_path)
         with pytest.raises(ValueError, match=f"Configuration and weights of .* disagree. Weights {cause}.*together"):
             load_student(tmp_path)
+
+
+def test_a_ladder_makes_a_model_at_each_target(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    student, _ = load_student(source)
+    dense_size = student.num_parameters()
+    student.attach_gates()
+    options = {"max_steps": 60, "gate_learning_rate": 0.5, "multiplier_learning_rate": 0.3, "logging_steps": 1}
+    run = make_run(tmp_path, student, load_complete(source), clips, **options)
+    targets = [0.2, 0.35, 0.5]
+    run.learn_gates(targets)
+    asked = [entry["target_sparsity"] for entry in run.history]
+    assert asked == sorted(asked) and asked[-1] == 0.5 and 0.2 in asked
+    sizes, histories = [], []
+    for target in targets:
+        run.compact(target)
+        sizes.append(1 - run.student.num_parameters() / dense_size)
+        run.train_student()
+        histories.append(run.history)
+    assert all(target <= size < target + 0.02 for target, size in zip(targets, sizes, strict=True))
+    # Each model's log ends its first stage where its target was reached, and goes on with its own second stage.
+    first_stages = [[entry for entry in history if entry["stage"] == 1] for history in histories]
+    assert len(first_stages[0]) < len(first_stages[2]) == 60
+    for target, history, first_stage in zip(targets[:-1], histories, first_stages, strict=False):
+        assert first_stage[-1]["expected_sparsity"] == pytest.approx(target, abs=0.08)
+        assert [entry["stage"] for entry in history[len(first_stage) :]] == [2] * 2
+
+
+def test_a_target_that_was_not_reached_is_made_all_the_same(tmp_path, clips, caplog):
+    source = checkpoint(tmp_path / "dense", "hubert")
+    student, _ = load_student(source)
+    dense_size = student.num_parameters()
+    student.attach_gates()
+    run = make_run(tmp_path, student, load_complete(source), clips, max_steps=2, gate_learning_rate=0.02)
+    run.learn_gates([0.2, 0.5])
+    assert "The sparsity had not come to 0.2 when the 2 steps were over" in caplog.text
+    run.compact(0.2)
+    assert 0.2 <= 1 - run.student.num_parameters() / dense_size < 0.22
+
+
+def test_targets_in_macs_and_rounded_widths(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wav2vec2")
+    student, _ = load_student(source)
+    student.attach_gates((*DEFAULT_UNITS, "conv"))
+    measure = Measure("macs", 2.0)
+    run = make_run(tmp_path, student, load_complete(source), clips, measure=measure)
+    run.learn_gates([0.4])
+    run.compact(0.4)
+    config = run.student.config
+    assert 0.4 <= measure.sparsity(config, UnitCounts.of(config.shape)) < 0.42
+    assert run.history[-1]["deterministic_sparsity"] > 0
+    run.round_to = 4
+    run.compact(0.4)
+    assert all(layer.intermediate % 4 == 0 for layer in run.student.config.shape.layers if layer.intermediate)
+
+
+@pytest.mark.parametrize("objective", ["task", "both"])
+def test_a_head_is_pruned_with_labels(tmp_path, clips, objective):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    labelled = clips.add_column("label", ["yes", "no", "yes", "no", "yes"])
+    labelled = labelled.add_column("seconds", [0.1] * 5)
+    task = load_task("classification", source, labelled)
+    student, original = load_student(source, auto_class=task.auto_class, **task.model_options)
+    student.attach_gates()
+    teacher = load_complete(source) if objective == "both" else None
+    learns = ObjectiveArguments(objective, task="classification")
+    run = make_run(tmp_path, student, teacher, labelled, objective=learns, task=task)
+    run.learn_gates([0.4])
+    run.compact(0.4)
+    run.train_student()
+    assert ("distillation_loss" in run.history[0]) == (objective == "both") and "task_loss" in run.history[0]
+    restore_noise_(run.student, original)
+    run.student.save_pretrained(tmp_path / "small")
+    loaded = load_prunable(tmp_path / "small", "AutoModelForAudioClassification")
+    assert loaded.config.label2id == {"no": 0, "yes": 1}
+    assert 0.4 <= 1 - loaded.base_model.num_parameters() / loaded.config.dense_num_parameters < 0.42
+    weights = run.student.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())

@@ -17,6 +17,7 @@ from tiny_models import tiny_inputs, tiny_prunable, tiny_stock
 from transformers import AutoFeatureExtractor, AutoModel, BertConfig, Wav2Vec2FeatureExtractor
 
 from hf_prunable import PrunableWavLMModel
+from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.report import PruningReport
 from hf_prunable.training import PruningTrainingArguments
 
@@ -40,7 +41,6 @@ OPTIONS = {
     "held_out_fraction": 0.3,
     "latency_seconds": 0.2,
 }
-FIELDS = PruningTrainingArguments.__dataclass_fields__
 TRAINING = {
     "max_steps": 4,
     "final_steps": 2,
@@ -93,9 +93,15 @@ def run(run_prune, checkpoint, audio, tmp_path):
     """Calls `prune` with small settings; anything can be replaced."""
 
     def prune(model=checkpoint, dataset=audio, output_dir=tmp_path / "out", **changes):
-        training = {name: changes.pop(name) for name in list(changes) if name in FIELDS}
-        options = run_prune.PruningArguments(str(model), str(dataset), **{**OPTIONS, **changes})
-        return run_prune.prune(options, PruningTrainingArguments(str(output_dir), **{**TRAINING, **training}))
+        changes = {**OPTIONS, **TRAINING, **changes}
+        objective, training = (
+            {name: changes.pop(name) for name in list(changes) if name in kind.__dataclass_fields__}
+            for kind in (ObjectiveArguments, PruningTrainingArguments)
+        )
+        options = run_prune.PruningArguments(str(model), str(dataset), **changes)
+        return run_prune.prune(
+            options, ObjectiveArguments(**objective), PruningTrainingArguments(str(output_dir), **training)
+        )
 
     return prune
 
@@ -183,9 +189,14 @@ def test_options_come_from_a_file_or_from_the_command_line(run_prune, monkeypatc
         file.write_text(json.dumps(options) if kind == "json" else yaml.safe_dump(options))
         arguments = [str(file)]
     seen = []
-    monkeypatch.setattr(run_prune, "prune", lambda *both: seen.append({**vars(both[0]), **vars(both[1])}))
+    monkeypatch.setattr(
+        run_prune,
+        "prune",
+        lambda *parts: seen.append({name: value for part in parts for name, value in vars(part).items()}),
+    )
     monkeypatch.setattr(sys, "argv", ["run_prune.py", *arguments])
     run_prune.main()
+    options["target_sparsity"] = [0.5]
     assert {name: seen[0][name] for name in options} == options
 
 
