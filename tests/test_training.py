@@ -325,7 +325,7 @@ def test_the_constraint_reaches_its_target(tmp_path, target):
         Clips(300, samples=120),
         max_steps=150,
         gate_learning_rate=0.5,
-        multiplier_learning_rate=0.2,
+        multiplier_learning_rate=0.5,
         sparsity_warmup_steps=45,
         logging_steps=50,
     )
