@@ -79,7 +79,7 @@ def load_task(
 def _load_tokenizer(pretrained_model_name_or_path: str | Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"CTC needs a tokenizer, and {str(pretrained_model_name_or_path)!r} has none that loads: {error}. Take a "
             "checkpoint that was fine-tuned with CTC, or save a tokenizer into its folder."

@@ -1,5 +1,6 @@
 """Random crops and the batches made of them."""
 
+import itertools
 import random
 
 import numpy as np
@@ -10,16 +11,16 @@ from hypothesis import strategies as st
 from speech_files import RATE, disturb_random_state, tone, write, write_truncated_flac
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from hf_prunable import speech_data
-from hf_prunable.audio import AudioError
-from hf_prunable.batches import CropCollator, RandomCrops
+from hf_prunable import batches
+from hf_prunable.audio import AudioError, audio_dataset
+from hf_prunable.batches import CropCollator, LabelledCollator, RandomCrops
 from hf_prunable.speech_data import load_speech_dataset
 
 
 @pytest.fixture
 def warnings(monkeypatch):
     lines = []
-    monkeypatch.setattr(speech_data.logger, "warning", lines.append)
+    monkeypatch.setattr(batches.logger, "warning", lines.append)
     return lines
 
 
@@ -137,3 +138,57 @@ def test_collator_refuses_what_makes_no_sense():
         CropCollator(PLAIN, crop_seconds=0)
     with pytest.raises(ValueError, match="WhisperFeatureExtractor gives .*input_features"):
         CropCollator(WhisperFeatureExtractor(), crop_seconds=1.0)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
+    batch_size=st.integers(1, 7),
+    passes=st.integers(1, 3),
+    seed=st.integers(0, 5),
+)
+def test_batches_hold_clips_of_like_length(lengths, batch_size, passes, seed):
+    clips = audio_dataset([f"{number}.wav" for number in range(len(lengths))], seconds=[float(x) for x in lengths])
+    crops = RandomCrops(
+        clips,
+        num_samples=passes * len(lengths),
+        sampling_rate=RATE,
+        seed=seed,
+        batch_size=batch_size,
+        longest_seconds=20.0,
+    )
+    order = np.concatenate([crops._order_of(epoch) for epoch in range(passes)])
+    for start in range(0, len(order), len(lengths)):
+        assert sorted(order[start : start + len(lengths)]) == list(range(len(lengths)))
+    # Within a pass, the batches that lie wholly in it split the sorted clips, but for those of the batches on its edges.
+    seconds = np.minimum(lengths, 20)[order]
+    for epoch in range(passes):
+        inner = [
+            seconds[start : start + batch_size]
+            for start in range(0, len(order) - batch_size + 1, batch_size)
+            if epoch * len(lengths) <= start and start + batch_size <= (epoch + 1) * len(lengths)
+        ]
+        inner.sort(key=lambda batch: (batch.min(), batch.max()))
+        assert all(one.max() <= other.min() for one, other in itertools.pairwise(inner))
+
+
+def test_batches_of_like_length_come_in_random_order():
+    lengths = np.random.default_rng(0).uniform(1, 10, 400)
+    clips = audio_dataset([f"{number}.wav" for number in range(400)], seconds=lengths)
+    options = {"num_samples": 400, "sampling_rate": RATE, "batch_size": 4}
+    orders = [RandomCrops(clips, seed=seed, **options)._order_of(0) for seed in (0, 0, 1)]
+    assert (orders[0] == orders[1]).all() and (orders[0] != orders[2]).any()
+    in_batches = lengths[orders[0]].reshape(100, 4)
+    assert (in_batches.max(1) - in_batches.min(1)).mean() < 0.5
+    assert abs(np.corrcoef(np.arange(100), in_batches.mean(1))[0, 1]) < 0.3
+
+
+def test_labelled_clips_are_whole_and_padded(clips):
+    labelled = clips.add_column("label", list("abcdefg"))
+    crops = RandomCrops(labelled, num_samples=7, sampling_rate=RATE, label_column="label")
+    items = [crops[index] for index in range(3)]
+    collate = LabelledCollator(Wav2Vec2FeatureExtractor(), lambda labels: torch.tensor([ord(x) for x in labels]))
+    batch = collate(items)
+    lengths = [len(item["waveform"]) for item in items]
+    assert batch["input_values"].shape == batch["attention_mask"].shape == (3, max(lengths))
+    assert batch["attention_mask"].sum(1).tolist() == lengths
+    assert [chr(label) for label in batch["labels"]] == ["abcdefg"[length - 1000] for length in lengths]

@@ -38,7 +38,8 @@ def clips(tmp_path_factory):
     noise = 0.1 * np.random.default_rng(0).standard_normal((5, RATE // 10))
     for number, samples in enumerate(noise):
         write(folder / f"{number}.wav", samples[: len(samples) - 60 * number])
-    return audio_dataset(sorted(folder.iterdir()))
+    seconds = [0.1 - 60 * number / RATE for number in range(len(noise))]
+    return audio_dataset(sorted(folder.iterdir()), seconds=seconds)
 
 
 def checkpoint(folder, family, norm_order="post", **config):
@@ -292,7 +293,6 @@ def test_targets_in_macs_and_rounded_widths(tmp_path, clips):
 def test_a_head_is_pruned_with_labels(tmp_path, clips, objective):
     source = checkpoint(tmp_path / "dense", "wavlm")
     labelled = clips.add_column("label", ["yes", "no", "yes", "no", "yes"])
-    labelled = labelled.add_column("seconds", [0.1] * 5)
     task = load_task("classification", source, labelled)
     student, original = load_student(source, auto_class=task.auto_class, **task.model_options)
     student.attach_gates()
