@@ -17,11 +17,12 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from transformers import AutoFeatureExtractor, HfArgumentParser
+from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser
 
 from hf_prunable.checkpoints import remember_settings
 from hf_prunable.decisions import check_target
 from hf_prunable.files import check_output_directory, move_into_place
+from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun, clips_digest
@@ -108,6 +109,8 @@ def prune(options: PruningArguments, objective: ObjectiveArguments, training: Pr
     targets, measure = choose_target(options.target_sparsity, options.target_macs, options.mac_seconds)
     targets = [DEFAULT_TARGET] if targets is None else targets
 
+    # Another kind of model is told by its name, before anything of it is read.
+    prunable_class(AutoConfig.from_pretrained(options.model_name_or_path))
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
     clips, skipped = scan_speech_dataset(
         load_speech_dataset(
@@ -189,7 +192,7 @@ def prune(options: PruningArguments, objective: ObjectiveArguments, training: Pr
     if training.process_index == 0:
         move_into_place(working_dir / "result", output_dir)
         shutil.rmtree(working_dir, ignore_errors=True)
-        logger.info(f"The result is in {output_dir}.")
+        logger.info(f"The pruned model is in {output_dir}.")
     return output_dir
 
 
