@@ -16,6 +16,7 @@ from hf_prunable.training import PruningTrainingArguments
 COMMON_SETTINGS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "freeze_feature_encoder",
     "max_grad_norm",
     "weight_decay",
     "lr_scheduler_type",

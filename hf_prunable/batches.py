@@ -58,6 +58,7 @@ class RandomCrops(torch.utils.data.Dataset):
         self.sampling_rate = sampling_rate
         self.seed = seed
         self.label_column = label_column
+        self.labels = None if label_column is None else dataset.select_columns(label_column).with_format(None)
         self.batch_size = batch_size
         self._lengths = np.minimum(dataset["seconds"][:], longest_seconds) if batch_size else None
         self._epoch: int | None = None
@@ -90,7 +91,7 @@ class RandomCrops(torch.utils.data.Dataset):
                 logger.warning(f"Taking the next clip instead: {error}")
                 continue
             item = {"waveform": waveform, "crop_position": float(np.random.default_rng((self.seed, index)).random())}
-            return item if self.label_column is None else {**item, "label": self.clips[clip][self.label_column]}
+            return item if self.labels is None else {**item, "label": self.labels[clip][self.label_column]}
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
 
     def _order_of(self, epoch: int) -> np.ndarray:

@@ -53,7 +53,7 @@ class PruningRun:
         round_to: What widths are to be multiples of.
 
     Raises:
-        ValueError: If the processes were given different clips.
+        ValueError: If the processes were given different clips, or gates are where weights are to be frozen.
     """
 
     def __init__(
@@ -70,6 +70,11 @@ class PruningRun:
         measure: Measure = PARAMETERS,
         round_to: int | None = None,
     ):
+        if args.freeze_feature_encoder and any(name.endswith(".conv") for name, _ in student.named_gates()):
+            raise ValueError(
+                '`freeze_feature_encoder` is given, and the convolutions have gates. Leave it out, or "conv" of '
+                "`prune_units`."
+            )
         self.student, self.teacher = student, teacher
         self.args, self.objective = args, objective
         self.folder = Path(args.output_dir)
@@ -193,6 +198,8 @@ class PruningRun:
             distillation.load_state_dict(self.projections)
         task_weight = self.objective.task_weight if self.objective.has_task else 0.0
         student = copy.deepcopy(self.student)
+        if self.args.freeze_feature_encoder:
+            student.freeze_feature_encoder()
         return PruningObjective(student, distillation, lagrangian, task_weight, self.measure)
 
     def _trainer(self, args: PruningTrainingArguments, objective: PruningObjective, **options: Any) -> PruningTrainer:

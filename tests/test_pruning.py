@@ -48,15 +48,14 @@ def checkpoint(folder, family, norm_order="post", **config):
 
 
 def make_run(folder, student, teacher, clips, objective=None, task=None, measure=PARAMETERS, **options):
-    options = {"max_steps": STEPS, "final_steps": 2, "gate_learning_rate": 2.0, "seed": 4} | options
+    defaults = {"max_steps": STEPS, "final_steps": 2, "gate_learning_rate": 2.0, "logging_steps": 2, "seed": 4}
     args = PruningTrainingArguments(
         output_dir=str(folder / "run"),
         per_device_train_batch_size=2,
-        logging_steps=2,
         use_cpu=True,
         disable_tqdm=True,
         save_strategy="no",
-        **options,
+        **(defaults | options),
     )
     return PruningRun(
         student,
@@ -186,12 +185,34 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, clips):
     assert any(first[name].shape != other[name].shape or not torch.equal(first[name], other[name]) for name in first)
 
 
+def test_frozen_convolutions_stay_the_teachers(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    ends = []
+    for frozen in (True, False):
+        student, _ = load_student(source)
+        student.attach_gates()
+        run = make_run(tmp_path / f"{frozen}", student, load_complete(source), clips, freeze_feature_encoder=frozen)
+        run.learn_gates([0.4])
+        run.compact(0.4)
+        run.train_student()
+        kept, dense = run.student.feature_extractor.state_dict(), run.teacher.feature_extractor.state_dict()
+        ends.append([torch.equal(kept[name], tensor) for name, tensor in dense.items()])
+        assert not torch.equal(
+            run.student.feature_projection.projection.weight, run.teacher.feature_projection.projection.weight
+        )
+    assert all(ends[0]) and not any(ends[1])
+    student, _ = load_student(source)
+    student.attach_gates(("conv",))
+    with pytest.raises(ValueError, match="`freeze_feature_encoder` is given, and the convolutions have gates"):
+        make_run(tmp_path, student, load_complete(source), clips, freeze_feature_encoder=True)
+
+
 def test_another_teacher(tmp_path, clips):
     teacher = tiny_prunable("wavlm", "post", num_hidden_layers=6, hidden_size=36, num_attention_heads=6)
     student, _ = load_student(checkpoint(tmp_path / "dense", "wavlm"))
     student.attach_gates()
     run = make_run(tmp_path, student, teacher, clips, max_steps=2)
-    run.learn_gates(0.3)
+    run.learn_gates([0.3])
     run.compact(0.3)
     run.train_student()
     assert run.held_out_loss() > 0.1
