@@ -32,13 +32,11 @@ class Student:
         make: Builds the student from the teacher's checkpoint and the target sparsity.
         learns_gates: Whether it comes with gates, and is compacted to the target after they have learned.
         trains_on: Whether part of its steps come after compaction.
-        keeps_convolutions: Whether its convolutions are the teacher's, and so may be frozen.
     """
 
     make: Callable[[str, float], PreTrainedModel]
     learns_gates: bool
     trains_on: bool = True
-    keeps_convolutions: bool = True
 
     def training(self, training: PruningTrainingArguments, ungated_learning_rate: float | None) -> Any:
         """The arguments of this row, with `max_steps` + `final_steps` optimizer steps in all.
@@ -51,7 +49,6 @@ class Student:
             ungated_learning_rate: The peak rate without gates, where it is not the first stage's.
         """
         training, steps = copy.copy(training), training.max_steps + training.final_steps
-        training.freeze_feature_encoder &= self.keeps_convolutions
         if not self.learns_gates:
             training.final_steps = steps
             training.final_learning_rate = ungated_learning_rate or training.learning_rate
@@ -174,14 +171,12 @@ STUDENTS = {
     "learned": Student(gated, learns_gates=True),
     "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
     "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
-    "learned_with_conv": Student(
-        partial(gated, units=(*DEFAULT_UNITS, "conv")), learns_gates=True, keeps_convolutions=False
-    ),
+    "learned_with_conv": Student(partial(gated, units=(*DEFAULT_UNITS, "conv")), learns_gates=True),
     "one_stage": Student(gated, learns_gates=True, trains_on=False),
     "random_shape": Student(random_shape, learns_gates=False),
     "uniform_width": Student(uniform_width, learns_gates=False),
     "first_layers": Student(first_layers, learns_gates=False),
-    "from_scratch": Student(from_scratch, learns_gates=False, keeps_convolutions=False),
+    "from_scratch": Student(from_scratch, learns_gates=False),
 }
 ROWS = (*STUDENTS, TEACHER)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import soundfile
-from datasets import Audio, Dataset
+from datasets import Audio, Dataset, IterableDataset
 from scipy.signal import resample_poly
 
 
@@ -107,7 +107,7 @@ def audio_dataset(files: Sequence[str | os.PathLike], **columns: Sequence) -> Da
     return dataset.cast_column("audio", Audio(decode=False))
 
 
-def with_audio_column(dataset: Dataset, name: str) -> Dataset:
+def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
     """Finds the column that holds audio, makes it undecoded and names it `audio`.
 
     Args:
@@ -115,9 +115,11 @@ def with_audio_column(dataset: Dataset, name: str) -> Dataset:
         name: How messages call it.
 
     Raises:
-        ValueError: If there is no such column, or several and none is named `audio`.
+        ValueError: If there is no such column, or several and none is named `audio`; or a stream does not tell.
     """
     features = dataset.features
+    if features is None:
+        raise ValueError(f"{name}: its columns are not known before it is read; it cannot be streamed.")
     columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
     if not columns:
         # What is left of an Audio feature when a parquet file was written without datasets.

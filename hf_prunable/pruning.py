@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
@@ -18,7 +16,6 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .audio import audio_name
 from .batches import CropCollator, LabelledCollator, RandomCrops
 from .checkpoints import last_whole_checkpoint
 from .compaction import compact
@@ -26,6 +23,8 @@ from .distillation import Distillation
 from .files import save_tensors_atomically
 from .objective import ObjectiveArguments, PruningObjective
 from .sparsity import Lagrangian
+from .speech_data import clips_digest
+from .streaming import SpeechStream, StreamedCrops
 from .target import PARAMETERS, Measure
 from .task import Task
 from .training import PruningTrainer, PruningTrainingArguments
@@ -45,7 +44,7 @@ class PruningRun:
         teacher: A base model; `None` for an objective without distillation.
         args: Of training; `output_dir` is the run's folder.
         objective: What to learn from.
-        train_clips: With an `audio` column.
+        train_clips: With columns `audio` and `seconds`; or a stream, for distillation.
         held_out_clips: Likewise, for `held_out_loss`.
         feature_extractor: Of the checkpoint.
         task: The labels, for an objective with them.
@@ -63,18 +62,13 @@ class PruningRun:
         args: PruningTrainingArguments,
         objective: ObjectiveArguments,
         *,
-        train_clips: Dataset,
+        train_clips: Dataset | SpeechStream,
         held_out_clips: Dataset,
         feature_extractor: Any,
         task: Task | None = None,
         measure: Measure = PARAMETERS,
         round_to: int | None = None,
     ):
-        if args.freeze_feature_encoder and any(name.endswith(".conv") for name, _ in student.named_gates()):
-            raise ValueError(
-                '`freeze_feature_encoder` is given, and the convolutions have gates. Leave it out, or "conv" of '
-                "`prune_units`."
-            )
         self.student, self.teacher = student, teacher
         self.args, self.objective = args, objective
         self.folder = Path(args.output_dir)
@@ -86,6 +80,7 @@ class PruningRun:
         else:
             self.collator = CropCollator(feature_extractor, objective.crop_seconds)
         self.measure, self.round_to = measure, round_to
+        self.freezes_feature_encoder = _freezes_feature_encoder(student, teacher, args)
         self.with_gates = student
         self._final_stage = "stage_2"
         self.history: list[dict[str, Any]] = []
@@ -93,7 +88,8 @@ class PruningRun:
         if objective.has_distillation:
             self.projections = self._distillation().state_dict()
         if args.world_size > 1:
-            _check_ranks_agree({"training": train_clips, "evaluation": held_out_clips})
+            whole = {} if isinstance(train_clips, SpeechStream) else {"training": train_clips}
+            _check_ranks_agree({**whole, "evaluation": held_out_clips})
 
     def learn_gates(self, targets: Sequence[float]) -> None:
         """The first stage: gates and weights, while the sparsity asked for rises from target to target.
@@ -162,17 +158,29 @@ class PruningRun:
         args = copy.copy(args)
         args.output_dir = str(self.folder / stage)
         number_of_stage = 2 if lagrangian is None else 1
-        clips = self._clips(
-            self.train_clips,
-            num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
-            seed=args.seed + number_of_stage,
-            batch_size=args.train_batch_size,
-            longest_seconds=float("inf") if self.task else self.objective.crop_seconds,
-        )
+        clips = self._training_clips(args, args.seed + number_of_stage)
         objective = self._make_objective(lagrangian)
         trainer = self._trainer(args, objective, targets=targets, on_target=on_target, train_dataset=clips)
         trainer.train(resume_from_checkpoint=_common_checkpoint(args))
         return trainer
+
+    def _training_clips(self, args: PruningTrainingArguments, seed: int) -> RandomCrops | StreamedCrops:
+        if isinstance(self.train_clips, SpeechStream):
+            return StreamedCrops(
+                self.train_clips,
+                sampling_rate=self.sampling_rate,
+                batch_size=args.train_batch_size,
+                seed=seed,
+                rank=args.process_index,
+                num_ranks=args.world_size,
+            )
+        return self._clips(
+            self.train_clips,
+            num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
+            seed=seed,
+            batch_size=args.train_batch_size,
+            longest_seconds=float("inf") if self.task else self.objective.crop_seconds,
+        )
 
     def _clips(self, clips: Dataset, **options: Any) -> RandomCrops:
         return RandomCrops(
@@ -198,7 +206,7 @@ class PruningRun:
             distillation.load_state_dict(self.projections)
         task_weight = self.objective.task_weight if self.objective.has_task else 0.0
         student = copy.deepcopy(self.student)
-        if self.args.freeze_feature_encoder:
+        if self.freezes_feature_encoder:
             student.freeze_feature_encoder()
         return PruningObjective(student, distillation, lagrangian, task_weight, self.measure)
 
@@ -228,6 +236,27 @@ class PruningRun:
         self.student.load_state_dict(student)
 
 
+def _freezes_feature_encoder(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, args: PruningTrainingArguments
+) -> bool:
+    has_gates = any(name.endswith(".conv") for name, _ in student.named_gates())
+    if args.freeze_feature_encoder is not None:
+        if args.freeze_feature_encoder and has_gates:
+            raise ValueError(
+                "`freeze_feature_encoder` is given, and the convolutions have gates. Leave it out, or 'conv' of "
+                "`prune_units`."
+            )
+        return args.freeze_feature_encoder
+    if teacher is None or has_gates:
+        return False
+    # Convolutions that give what the teacher's give have nothing to learn from it.
+    own, wanted = (model.base_model.feature_extractor.state_dict() for model in (student, teacher))
+    return own.keys() == wanted.keys() and all(
+        tensor.shape == wanted[name].shape and torch.equal(tensor, wanted[name].to(tensor))
+        for name, tensor in own.items()
+    )
+
+
 def _common_checkpoint(args: PruningTrainingArguments) -> str | None:
     """The checkpoint to go on from, as the first process finds it."""
     found = [None]
@@ -246,11 +275,3 @@ def _check_ranks_agree(datasets: dict[str, Dataset]) -> None:
                 f"The processes see different audio for {purpose}: {seen}, in the order of their ranks. Give all of them "
                 "the same data set, with the same files."
             )
-
-
-def clips_digest(clips: Dataset) -> str:
-    """A hash of which clips these are: their file names and lengths, in order."""
-    digest = hashlib.sha256(np.asarray(clips["seconds"][:], dtype=np.float64).tobytes())
-    for audio in clips.select_columns("audio"):
-        digest.update(Path(audio_name(audio["audio"])).name.encode())
-    return digest.hexdigest()

@@ -6,13 +6,14 @@ Audio stays undecoded in the data set (`Audio(decode=False)`) and goes through s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers.utils import logging
 
@@ -35,8 +36,8 @@ FILE_EXTENSIONS = AUDIO_EXTENSIONS + PARQUET_EXTENSIONS
 
 
 def load_speech_dataset(
-    name_or_path: str | os.PathLike, *, split: str = "train", config_name: str | None = None
-) -> Dataset:
+    name_or_path: str | os.PathLike, *, split: str = "train", config_name: str | None = None, streaming: bool = False
+) -> Dataset | IterableDataset:
     """Loads speech from a folder of audio files, from parquet or from the Hub.
 
     Args:
@@ -45,18 +46,22 @@ def load_speech_dataset(
         split: The split of a parquet folder or Hub data set. In a folder of audio files it is the sub-folder of this
             name; "train" stands for the whole folder where there is no such sub-folder.
         config_name: The configuration, for Hub data sets and parquet folders with several.
+        streaming: Whether to read it while it is used, instead of fetching and indexing it first.
 
     Returns:
         The data set with an `audio` column of `Audio(decode=False)`; other columns stay as they are.
 
     Raises:
         FileNotFoundError: If there is no such path and no such data set.
-        ValueError: If a folder holds neither audio nor parquet files, or no column holds audio.
+        ValueError: If a folder holds neither audio nor parquet files, no column holds audio, or a folder of audio files
+            is to be streamed.
     """
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if path.is_dir():
         folder = path / split if (path / split).is_dir() else path
         files = _find_files(folder, AUDIO_EXTENSIONS)
+        if files and streaming:
+            raise ValueError(f"{name}: a folder of audio files is read as it is needed anyway; leave `streaming` out.")
         if files:
             if folder == path and split != "train":
                 raise ValueError(
@@ -67,14 +72,15 @@ def load_speech_dataset(
             return audio_dataset(files)
         if not _find_files(path, PARQUET_EXTENSIONS):
             raise ValueError(f"{folder}: no audio in it; the extensions looked for are {', '.join(FILE_EXTENSIONS)}.")
-        dataset = load_dataset(str(path), config_name, split=split)
+        dataset = load_dataset(str(path), config_name, split=split, streaming=streaming)
     elif path.is_file():
         if path.suffix.lower() not in PARQUET_EXTENSIONS:
             raise ValueError(f"{name}: give the folder of the audio files, or a .parquet file.")
         # A file is its own split; "train[:10%]" must still work.
-        dataset = load_dataset("parquet", data_files={re.split(r"\W", split)[0]: str(path)}, split=split)
+        data_files = {re.split(r"\W", split)[0]: str(path)}
+        dataset = load_dataset("parquet", data_files=data_files, split=split, streaming=streaming)
     elif re.match(r"[\w.-]+(/[\w.-]+)?$", name) and not name.startswith(".") and path.suffix not in FILE_EXTENSIONS:
-        dataset = _load_from_hub(name, config_name, split)
+        dataset = _load_from_hub(name, config_name, split, streaming)
     else:
         raise FileNotFoundError(f"{name}: there is no such file or folder.")
     return with_audio_column(dataset, name)
@@ -97,9 +103,9 @@ def _find_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _load_from_hub(name: str, config_name: str | None, split: str) -> Dataset:
+def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
     try:
-        return load_dataset(name, config_name, split=split)
+        return load_dataset(name, config_name, split=split, streaming=streaming)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"{name!r} is neither a file nor a folder here, and the Hub did not give it either: {error}"
@@ -214,3 +220,11 @@ def split_held_out(
         )
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.select(np.sort(order[count:])), dataset.select(np.sort(order[:count]))
+
+
+def clips_digest(clips: Dataset) -> str:
+    """A hash of which clips these are: their file names and lengths, in order."""
+    digest = hashlib.sha256(np.asarray(clips["seconds"][:], dtype=np.float64).tobytes())
+    for audio in clips.select_columns("audio"):
+        digest.update(Path(audio_name(audio["audio"])).name.encode())
+    return digest.hexdigest()

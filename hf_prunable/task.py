@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from .messages import first_names
+from .streaming import SpeechStream
 
 
 # What CTC and cross-entropy leave out of the loss.
@@ -41,7 +42,10 @@ class Task:
 
 
 def load_task(
-    kind: str, pretrained_model_name_or_path: str | Path, clips: Dataset, label_column: str | None = None
+    kind: str,
+    pretrained_model_name_or_path: str | Path,
+    clips: Dataset | SpeechStream,
+    label_column: str | None = None,
 ) -> Task:
     """Makes a task of a data set's labels.
 
@@ -52,10 +56,14 @@ def load_task(
         label_column: "text" for CTC and "label" for classification where `None`.
 
     Raises:
-        ValueError: If there is no such task, or labels or the tokenizer are missing.
+        ValueError: If there is no such task, labels or the tokenizer are missing, or the clips are a stream.
     """
     if kind not in AUTO_CLASSES:
         raise ValueError(f"The task is {kind!r}; choose from {', '.join(map(repr, AUTO_CLASSES))}.")
+    if isinstance(clips, SpeechStream):
+        raise ValueError(
+            "All labels are needed beforehand. Leave `streaming` out, or take the objective 'distillation'."
+        )
     label_column = label_column or DEFAULT_COLUMNS[kind]
     if label_column not in clips.column_names:
         raise ValueError(

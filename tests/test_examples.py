@@ -7,15 +7,17 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from hf_prunable.objective import ObjectiveArguments
+from hf_prunable.pruning_arguments import PruningArguments
+from hf_prunable.speech_arguments import SpeechArguments
 from hf_prunable.training import GATE_DISTANCE, PruningTrainingArguments
 
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_demo_options_are_all_known_and_let_the_gates_settle(run_prune):
-    parser = HfArgumentParser((run_prune.PruningArguments, ObjectiveArguments, PruningTrainingArguments))
-    options, _, training = parser.parse_yaml_file(str(ROOT / "examples" / "demo.yaml"))
+def test_demo_options_are_all_known_and_let_the_gates_settle():
+    parser = HfArgumentParser((PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
+    options, _, _, training = parser.parse_yaml_file(str(ROOT / "examples" / "demo.yaml"))
     assert (ROOT / options.model_name_or_path / "model.safetensors").is_file()
     assert options.target_sparsity == [0.72]
     steps_at_target = training.max_steps * (1 - training.sparsity_warmup_steps)

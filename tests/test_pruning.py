@@ -1,5 +1,7 @@
 """A pruning run from stage to stage, in memory: every family, norm order and kind of unit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -185,26 +187,30 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, clips):
     assert any(first[name].shape != other[name].shape or not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_frozen_convolutions_stay_the_teachers(tmp_path, clips):
-    source = checkpoint(tmp_path / "dense", "wavlm")
-    ends = []
-    for frozen in (True, False):
-        student, _ = load_student(source)
-        student.attach_gates()
-        run = make_run(tmp_path / f"{frozen}", student, load_complete(source), clips, freeze_feature_encoder=frozen)
-        run.learn_gates([0.4])
-        run.compact(0.4)
-        run.train_student()
-        kept, dense = run.student.feature_extractor.state_dict(), run.teacher.feature_extractor.state_dict()
-        ends.append([torch.equal(kept[name], tensor) for name, tensor in dense.items()])
-        assert not torch.equal(
-            run.student.feature_projection.projection.weight, run.teacher.feature_projection.projection.weight
-        )
-    assert all(ends[0]) and not any(ends[1])
+def convolutions_after(folder, source, clips, units=DEFAULT_UNITS, teacher=None, **options):
+    """Which of the convolutions' tensors a whole run has left as they were."""
     student, _ = load_student(source)
-    student.attach_gates(("conv",))
+    before = copy.deepcopy(student.feature_extractor.state_dict())
+    student.attach_gates(units)
+    run = make_run(folder, student, teacher or load_complete(source), clips, **options)
+    run.learn_gates([0.4])
+    run.compact(0.4)
+    run.train_student()
+    after = run.student.feature_extractor.state_dict()
+    return [torch.equal(after[name], tensor) for name, tensor in before.items()]
+
+
+def test_convolutions_that_are_the_teachers_are_frozen(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    assert all(convolutions_after(tmp_path / "default", source, clips))
+    assert not any(convolutions_after(tmp_path / "trained", source, clips, freeze_feature_encoder=False))
+    assert not any(convolutions_after(tmp_path / "gated", source, clips, (*DEFAULT_UNITS, "conv")))
+    other = tiny_prunable("wavlm", "post", seed=5)
+    assert not any(convolutions_after(tmp_path / "other", source, clips, teacher=other))
+    frozen = {"freeze_feature_encoder": True}
+    assert all(convolutions_after(tmp_path / "frozen", source, clips, teacher=other, **frozen))
     with pytest.raises(ValueError, match="`freeze_feature_encoder` is given, and the convolutions have gates"):
-        make_run(tmp_path, student, load_complete(source), clips, freeze_feature_encoder=True)
+        convolutions_after(tmp_path / "both", source, clips, ("conv",), **frozen)
 
 
 def test_another_teacher(tmp_path, clips):

@@ -19,6 +19,7 @@ from transformers import AutoFeatureExtractor, AutoModel, BertConfig, Wav2Vec2Fe
 from hf_prunable import PrunableWavLMModel
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.report import PruningReport
+from hf_prunable.speech_arguments import SpeechArguments
 from hf_prunable.training import PruningTrainingArguments
 
 
@@ -94,14 +95,11 @@ def run(run_prune, checkpoint, audio, tmp_path):
 
     def prune(model=checkpoint, dataset=audio, output_dir=tmp_path / "out", **changes):
         changes = {**OPTIONS, **TRAINING, **changes}
-        objective, training = (
-            {name: changes.pop(name) for name in list(changes) if name in kind.__dataclass_fields__}
-            for kind in (ObjectiveArguments, PruningTrainingArguments)
-        )
-        options = run_prune.PruningArguments(str(model), str(dataset), **changes)
-        return run_prune.prune(
-            options, ObjectiveArguments(**objective), PruningTrainingArguments(str(output_dir), **training)
-        )
+        changes |= {"model_name_or_path": str(model), "dataset_name": str(dataset), "output_dir": str(output_dir)}
+        kinds = (run_prune.PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments)
+        parts = [{name: changes.pop(name) for name in kind.__dataclass_fields__ if name in changes} for kind in kinds]
+        assert not changes
+        return run_prune.prune(*(kind(**part) for kind, part in zip(kinds, parts, strict=True)))
 
     return prune
 
