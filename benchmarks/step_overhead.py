@@ -1,0 +1,126 @@
+"""What gates cost: training steps with all gates and without, in interleaved pairs.
+
+    python -m benchmarks.step_overhead --output_dir step_overhead --pairs 10
+    python -m benchmarks.step_overhead --output_dir step_overhead --family hubert --batch_size 8 --bf16
+
+Weights and audio are random and of base size: the time of a step does not depend on their values.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, HfArgumentParser
+
+from hf_prunable.distillation import Distillation
+from hf_prunable.files import write_text_atomically
+from hf_prunable.measurement import describe_machine
+from hf_prunable.modeling.auto import prunable_class
+from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.objective import PruningObjective
+from hf_prunable.size import SAMPLING_RATE
+from hf_prunable.sparsity import Lagrangian
+from hf_prunable.student import NOISE_OFF
+from hf_prunable.training import PruningTrainer, PruningTrainingArguments
+
+
+TARGET = 0.72
+
+
+@dataclass
+class OverheadArguments:
+    """What to measure."""
+
+    family: str = field(default="wavlm", metadata={"help": "wavlm, hubert or wav2vec2."})
+    units: list[str] = field(default_factory=lambda: [*DEFAULT_UNITS, "conv"], metadata={"help": "Units with gates."})
+    batch_size: int = field(default=8, metadata={"help": "Clips of a step."})
+    seconds: float = field(default=5.0, metadata={"help": "Their length."})
+    pairs: int = field(default=10, metadata={"help": "Steps of each kind, after one that is not counted."})
+
+
+class Step:
+    """One optimizer step of a model of base size, as the Trainer takes it.
+
+    Args:
+        options: Of the benchmark.
+        training: Of the Trainer.
+        units: With gates; none for the same step without them.
+    """
+
+    def __init__(self, options: OverheadArguments, training: PruningTrainingArguments, units: list[str]):
+        model_class = prunable_class(AutoConfig.for_model(options.family))
+        student, teacher = (model_class(model_class.config_class(**NOISE_OFF)) for _ in range(2))
+        if units:
+            student.attach_gates(tuple(units))
+        self.student = student
+        objective = PruningObjective(student, Distillation(teacher, student.config), Lagrangian() if units else None)
+        self.trainer = PruningTrainer(objective, training, [TARGET] if units else [])
+        self.trainer.create_optimizer()
+        self.objective = self.trainer.accelerator.prepare(objective).train()
+        self.steps = 0
+        generator = torch.Generator().manual_seed(0)
+        shape = (options.batch_size, round(options.seconds * SAMPLING_RATE))
+        self.batch = {"input_values": torch.randn(shape, generator=generator).to(training.device)}
+
+    def __call__(self) -> float:
+        """Takes a step; returns its seconds."""
+        self._wait()
+        start = time.perf_counter()
+        self.student.set_gate_noise(0, self.steps)
+        self.trainer.accelerator.backward(self.trainer.compute_loss(self.objective, self.batch))
+        self.trainer.accelerator.clip_grad_norm_(self.objective.parameters(), self.trainer.args.max_grad_norm)
+        self.trainer.optimizer.step()
+        self.trainer.callback_handler.on_optimizer_step(self.trainer.args, self.trainer.state, self.trainer.control)
+        self.objective.zero_grad()
+        self.steps += 1
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.trainer.args.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def measure(options: OverheadArguments, training: PruningTrainingArguments) -> dict[str, Any]:
+    """Times both kinds of step in turn.
+
+    Returns:
+        Seconds of each step, their medians, and the median of the pairs' ratios less 1 as "overhead".
+    """
+    gated, ungated = Step(options, training, options.units), Step(options, training, [])
+    for step in (gated, ungated):
+        step()
+    pairs = [(gated(), ungated()) for _ in range(options.pairs)]
+    return {
+        "overhead": statistics.median(with_gates / without for with_gates, without in pairs) - 1,
+        "median_seconds_with_gates": statistics.median(with_gates for with_gates, _ in pairs),
+        "median_seconds_without_gates": statistics.median(without for _, without in pairs),
+        "seconds_with_and_without_gates": pairs,
+        "machine": describe_machine(training.device),
+        **asdict(options),
+        "bf16": training.bf16,
+    }
+
+
+def main() -> None:
+    options, training = HfArgumentParser((OverheadArguments, PruningTrainingArguments)).parse_args_into_dataclasses()
+    result = measure(options, training)
+    folder = Path(training.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / f"step_overhead_{options.family}.json", json.dumps(result, indent=1) + "\n")
+    print(
+        f"{options.family}, {options.batch_size} x {options.seconds:g} s, {result['machine']}: "
+        f"{result['median_seconds_with_gates']:.3f} s with gates on {', '.join(options.units)}, "
+        f"{result['median_seconds_without_gates']:.3f} s without: {result['overhead']:+.1%} (median of "
+        f"{options.pairs} pairs)"
+    )
+
+
+if __name__ == "__main__":
+    main()
