@@ -79,11 +79,6 @@ def gate_statistics(model: PreTrainedModel) -> dict[str, float]:
     return statistics
 
 
-def target_at(step: int, target: float, warmup_steps: int) -> float:
-    """The sparsity asked for at a step: from 0 up to the target in a line, and then constant."""
-    return target * min(1.0, step / warmup_steps) if warmup_steps > 0 else target
-
-
 class Lagrangian(nn.Module):
     """lambda_1 (s - t) + lambda_2 (s - t)^2 for sparsity s and target t.
 

@@ -32,6 +32,9 @@ from .messages import first_names
 logger = logging.get_logger(__name__)
 
 PARQUET_EXTENSIONS = (".parquet",)
+# Where an audio folder keeps what is known of its files, and the builder that reads it.
+METADATA_FILES = {"metadata.csv": "csv", "metadata.jsonl": "json"}
+FILE_NAME = "file_name"
 FILE_EXTENSIONS = AUDIO_EXTENSIONS + PARQUET_EXTENSIONS
 
 
@@ -42,7 +45,7 @@ def load_speech_dataset(
 
     Args:
         name_or_path: A folder of audio files, nested or not (read in the order of their relative paths; hidden files are
-            left out); a parquet file, or a folder of them; or the id of a data set on the Hub.
+            left out), with further columns from a `metadata.csv` or `metadata.jsonl` in it; a parquet file, or a folder of them; or the id of a data set on the Hub.
         split: The split of a parquet folder or Hub data set. In a folder of audio files it is the sub-folder of this
             name; "train" stands for the whole folder where there is no such sub-folder.
         config_name: The configuration, for Hub data sets and parquet folders with several.
@@ -69,7 +72,7 @@ def load_speech_dataset(
                     "split 'train' and its sub-folders."
                 )
             logger.info(f"{len(files)} audio files in {folder}")
-            return audio_dataset(files)
+            return audio_dataset(files, **_read_metadata(folder, files))
         if not _find_files(path, PARQUET_EXTENSIONS):
             raise ValueError(f"{folder}: no audio in it; the extensions looked for are {', '.join(FILE_EXTENSIONS)}.")
         dataset = load_dataset(str(path), config_name, split=split, streaming=streaming)
@@ -101,6 +104,25 @@ def _find_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
             if not name.startswith(".") and name.lower().endswith(tuple(extensions))
         )
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _read_metadata(folder: Path, files: Sequence[Path]) -> dict[str, list]:
+    """Columns for files, as datasets' own audio folders have them; `None` for a file that is not named."""
+    for name, builder in METADATA_FILES.items():
+        if not (folder / name).is_file():
+            continue
+        table = load_dataset(builder, data_files=str(folder / name), split="train")
+        if FILE_NAME not in table.column_names:
+            raise ValueError(
+                f"{folder / name}: no column {FILE_NAME!r}; the columns are {', '.join(table.column_names)}."
+            )
+        rows = {row.pop(FILE_NAME): row for row in table}
+        names = [file.relative_to(folder).as_posix() for file in files]
+        if unknown := sorted(rows.keys() - set(names)):
+            raise ValueError(f"{folder / name}: there is no audio file {first_names(unknown)} beside it.")
+        columns = [column for column in table.column_names if column != FILE_NAME]
+        return {column: [rows.get(name, {}).get(column) for name in names] for column in columns}
+    return {}
 
 
 def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:

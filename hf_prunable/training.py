@@ -152,6 +152,9 @@ class PruningTrainer(Trainer):
         on_target: Called in all processes with this trainer and the number of each target but the last, when it is
             reached.
         **kwargs: Passed to `Trainer`.
+
+    Raises:
+        ValueError: If one process has several GPUs.
     """
 
     def __init__(
@@ -162,6 +165,12 @@ class PruningTrainer(Trainer):
         on_target: Callable[[PruningTrainer, int], None] | None = None,
         **kwargs: Any,
     ):
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {args.n_gpu} GPUs, and torch would copy the student to each of them in every step. Start "
+                f"a process for each with `accelerate launch` or `torchrun --nproc_per_node {args.n_gpu}`, or show it one "
+                "with CUDA_VISIBLE_DEVICES=0."
+            )
         args.remove_unused_columns = False
         args.label_names = []
         # A stream finds its own place again, see `_AroundSteps`.

@@ -8,8 +8,9 @@ from hf_prunable import Measure, compact, deterministic_sparsity, expected_spars
 from hf_prunable.decisions import GateDecisions
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS, UNITS
+from hf_prunable.schedule import SparsitySchedule
 from hf_prunable.size import UnitCounts, count_macs, count_parameters
-from hf_prunable.sparsity import Lagrangian, expected_counts, target_at
+from hf_prunable.sparsity import Lagrangian, expected_counts
 from hf_prunable.target import PARAMETERS
 
 
@@ -176,11 +177,6 @@ def test_sparsity_in_multiply_accumulates():
     assert all((gate.log_alpha.grad < 0).all() for _, gate in model.named_gates())
 
 
-def test_target_rises_in_a_line_and_stays():
-    assert [target_at(step, 0.8, 100) for step in (0, 25, 50, 100, 101, 10**6)] == [0.0, 0.2, 0.4, 0.8, 0.8, 0.8]
-    assert target_at(0, 0.8, 0) == 0.8
-
-
 def test_lagrangian_is_the_penalty_of_its_formula():
     lagrangian = Lagrangian()
     sparsity = torch.tensor(0.3, requires_grad=True)
@@ -212,10 +208,11 @@ def test_gradient_ascent_brings_the_sparsity_to_the_target(target, measure):
         ]
     )
     assert expected_sparsity(model, measure).item() < target / 3
+    schedule = SparsitySchedule([target], 100)
     for step in range(400):
         optimizer.zero_grad()
         task = -sum((value * gate.open_probability()).sum() for value, gate in zip(worth, gates, strict=True))
-        (task + lagrangian(expected_sparsity(model, measure), target_at(step, target, 100))).backward()
+        (task + lagrangian(expected_sparsity(model, measure), schedule.target(step))).backward()
         optimizer.step()
         for gate in gates:
             gate.clamp_()

@@ -1,6 +1,7 @@
 """Speech data: loading from every source, sorting out what cannot be used, setting clips aside."""
 
 import re
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -49,6 +50,32 @@ def test_folder_split_is_a_sub_folder(tmp_path):
     assert paths_of(load_speech_dataset(tmp_path, split="test")) == [str(tmp_path / "test" / "b.wav")]
     with pytest.raises(ValueError, match="no sub-folder 'validation'"):
         load_speech_dataset(tmp_path, split="validation")
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("metadata.csv", "file_name,text,label\nb/two.wav,zwei,1\none.wav,eins,0\n"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "one.wav", "text": "eins", "label": 0}\n{"file_name": "b/two.wav", "text": "zwei", "label": 1}\n',
+        ),
+    ],
+)
+def test_folder_with_metadata(tmp_path, name, text):
+    for file in ("one.wav", "b/two.wav", "c.wav"):
+        write(tmp_path / file, tone(0.1))
+    (tmp_path / name).write_text(text)
+    dataset = load_speech_dataset(tmp_path)
+    names = [Path(clip["path"]).name for clip in dataset["audio"]]
+    assert names == ["two.wav", "c.wav", "one.wav"]
+    assert dataset["text"][:] == ["zwei", None, "eins"] and dataset["label"][:] == [1, None, 0]
+    (tmp_path / name).write_text(text.replace("one.wav", "three.wav"))
+    with pytest.raises(ValueError, match=rf"{name}: there is no audio file three.wav"):
+        load_speech_dataset(tmp_path)
+    (tmp_path / name).write_text(text.replace("file_name", "file"))
+    with pytest.raises(ValueError, match=rf"{name}: no column 'file_name'; the columns are file, text, label"):
+        load_speech_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("written_by_datasets", [True, False])
@@ -110,7 +137,7 @@ def test_hub_data_set(monkeypatch):
 
     monkeypatch.setattr(speech_data, "load_dataset", load_dataset)
     dataset = load_speech_dataset("owner/speech", split="test[:5]", config_name="clean")
-    assert calls == [(("owner/speech", "clean"), {"split": "test[:5]"})]
+    assert calls == [(("owner/speech", "clean"), {"split": "test[:5]", "streaming": False})]
     assert paths_of(dataset) == ["a.wav"]
 
 

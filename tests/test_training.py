@@ -4,10 +4,13 @@ import copy
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
+from speech_files import RATE, wav_bytes
 from tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
-from transformers import TrainerCallback
+from transformers import TrainerCallback, Wav2Vec2FeatureExtractor
 
+from hf_prunable.batches import CropCollator
 from hf_prunable.compaction import compact
 from hf_prunable.decisions import deterministic_sparsity
 from hf_prunable.distillation import Distillation
@@ -15,6 +18,7 @@ from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
 from hf_prunable.objective import PruningObjective
 from hf_prunable.sparsity import Lagrangian, expected_sparsity
+from hf_prunable.streaming import SpeechStream, StreamedCrops
 from hf_prunable.student import NOISE_OFF
 from hf_prunable.training import PruningTrainer, PruningTrainingArguments
 
@@ -304,13 +308,30 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path):
         assert all(tensor.isfinite().all() for tensor in end.values())
 
 
-def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path):
+def streamed_clips():
+    noise = torch.randn(9, 400, generator=torch.Generator().manual_seed(5)) / 10
+    audio = [{"bytes": wav_bytes(clip.numpy()), "path": None} for clip in noise]
+    stream = SpeechStream(Dataset.from_dict({"audio": audio}).to_iterable_dataset(num_shards=2), min_seconds=0.01)
+    return StreamedCrops(stream, sampling_rate=RATE, batch_size=2, seed=1, shuffle_buffer=4)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path, streamed):
     models = student_and_teacher("hubert", "pre")
     options = {"max_steps": 6, "gate_learning_rate": 0.5, "save_strategy": "steps", "save_steps": 3}
-    whole = make_trainer(tmp_path, copy.deepcopy(models), **options)
+    options["gradient_accumulation_steps"] = 2
+
+    def make():
+        if not streamed:
+            return make_trainer(tmp_path, copy.deepcopy(models), **options)
+        trainer = make_trainer(tmp_path, copy.deepcopy(models), clips=streamed_clips(), **options)
+        trainer.data_collator = CropCollator(Wav2Vec2FeatureExtractor(), 0.02)
+        return trainer
+
+    whole = make()
     whole.train()
     torch.manual_seed(77)
-    resumed = make_trainer(tmp_path, copy.deepcopy(models), **options)
+    resumed = make()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert [entry["loss"] for entry in logs_of(whole)] == [entry["loss"] for entry in logs_of(resumed)]
     assert equal(state_of(whole), state_of(resumed))
@@ -366,6 +387,12 @@ def test_gates_without_time_to_settle_are_warned_about(tmp_path, caplog, steps, 
         )
 
 
+def test_one_process_for_several_gpus_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(PruningTrainingArguments, "n_gpu", 4)
+    with pytest.raises(ValueError, match="One process sees 4 GPUs.*torchrun --nproc_per_node 4"):
+        make_trainer(tmp_path, student_and_teacher())
+
+
 def test_evaluation_uses_deterministic_gates(tmp_path):
     student, teacher = student_and_teacher()
     for _, gate in student.named_gates():
@@ -397,3 +424,14 @@ def test_gradient_checkpointing_changes_no_gradient():
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_same_run(tmp_path):
+    models = student_and_teacher()
+    ends = []
+    for number, compiled in enumerate(({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"})):
+        trainer = make_trainer(tmp_path / str(number), copy.deepcopy(models), gate_learning_rate=0.5, **compiled)
+        trainer.train()
+        ends.append([entry["loss"] for entry in logs_of(trainer)])
+    assert ends[1] == pytest.approx(ends[0], rel=1e-5)
