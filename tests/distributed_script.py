@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from tiny_models import tiny_prunable
+from tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -33,16 +33,16 @@ class Clips(torch.utils.data.Dataset):
         return {"input_values": torch.randn(200, generator=generator)}
 
 
-def make_objective(options):
-    student, teacher = (tiny_prunable(options["family"], options["norm_order"], **NOISE_OFF) for _ in range(2))
-    student.attach_gates(tuple(options["units"]))
+def make_objective(family, norm_order):
+    student, teacher = (tiny_prunable(family, norm_order, **NOISE_OFF) for _ in range(2))
+    student.attach_gates()
     return PruningObjective(student, Distillation(teacher, student.config), Lagrangian())
 
 
 def train(options, result):
     """Trains under whatever the launcher and Accelerate's environment variables ask for."""
     args = PruningTrainingArguments(**options["training"])
-    trainer = PruningTrainer(make_objective(options), args, [0.5], train_dataset=Clips())
+    trainer = PruningTrainer(make_objective("wavlm", options["norm_order"]), args, [0.5], train_dataset=Clips())
     trainer.train()
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
@@ -52,9 +52,17 @@ def train(options, result):
         result.with_suffix(".kind").write_text(f"{kind} {os.environ.get('WORLD_SIZE', '1')}")
 
 
-def shard(options, result):
+def shard_all(options, result):
+    """The gradients of all families and norm orders, a file each in the folder `result`."""
+    result.mkdir(exist_ok=True)
+    for family in FAMILIES:
+        for norm_order in NORM_ORDERS:
+            shard(make_objective(family, norm_order), result / f"{family}-{norm_order}.safetensors")
+
+
+def shard(objective, result):
     """Gradients of one batch a rank with layers and objective sharded; with one process, of the mean of both batches."""
-    objective = make_objective(options).train()
+    objective.train()
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
         mesh = init_device_mesh("cpu", (ranks,))
@@ -76,7 +84,7 @@ def shard(options, result):
 def main():
     options = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
-    {"train": train, "shard": shard}[options["job"]](options, Path(options["result"]))
+    {"train": train, "shard": shard_all}[options["job"]](options, Path(options["result"]))
 
 
 if __name__ == "__main__":

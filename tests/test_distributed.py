@@ -11,8 +11,6 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import FAMILIES, NORM_ORDERS
 
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-
 
 SCRIPT = Path(__file__).with_name("distributed_script.py")
 FSDP2 = {
@@ -24,12 +22,10 @@ FSDP2 = {
 }
 
 
-def launch(folder, name, job, ranks=1, environment=None, family="wavlm", norm_order="post", **options):
-    """Runs a job of the script in processes of their own; returns the file with its tensors."""
-    result = folder / f"{name}.safetensors"
-    plan = folder / f"{name}.options"
-    options = {"job": job, "family": family, "norm_order": norm_order, "units": DEFAULT_UNITS, **options}
-    plan.write_text(json.dumps({**options, "result": str(result)}))
+def launch(result, job, ranks=1, environment=None, **options):
+    """Runs a job of the script in processes of their own."""
+    plan = result.with_suffix(".options")
+    plan.write_text(json.dumps({"job": job, "result": str(result), **options}))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
     completed = subprocess.run(
         [sys.executable, *launcher, str(SCRIPT), str(plan)],
@@ -39,7 +35,6 @@ def launch(folder, name, job, ranks=1, environment=None, family="wavlm", norm_or
         timeout=900,
     )
     assert completed.returncode == 0, completed.stderr[-4000:]
-    return result
 
 
 def train(folder, name, ranks=1, environment=None, norm_order="post", **training):
@@ -55,7 +50,8 @@ def train(folder, name, ranks=1, environment=None, norm_order="post", **training
         "disable_tqdm": True,
         **training,
     }
-    result = launch(folder, name, "train", ranks, environment, norm_order=norm_order, training=training)
+    result = folder / f"{name}.safetensors"
+    launch(result, "train", ranks, environment, norm_order=norm_order, training=training)
     log = json.loads(result.with_suffix(".json").read_text())
     return load_file(result), [entry for entry in log if "loss" in entry], result.with_suffix(".kind").read_text()
 
@@ -86,14 +82,20 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path, norm_order)
     assert log[-1]["deterministic_sparsity"] > 0
 
 
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory):
+    """Folders with the gradients of all models, of one process and of two that share the weights."""
+    folder = tmp_path_factory.mktemp("gradients")
+    for ranks in (1, 2):
+        launch(folder / str(ranks), "shard", ranks)
+    return folder
+
+
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sharded_gradients_are_those_of_one_process(tmp_path, family, norm_order):
+def test_sharded_gradients_are_those_of_one_process(gradients, family, norm_order):
     """FSDP2 itself; Accelerate turns it on for accelerators only."""
-    one, two = (
-        load_file(launch(tmp_path, f"ranks-{ranks}", "shard", ranks, family=family, norm_order=norm_order))
-        for ranks in (1, 2)
-    )
+    one, two = (load_file(gradients / ranks / f"{family}-{norm_order}.safetensors") for ranks in "12")
     assert one.keys() == two.keys()
     assert any(name.endswith("log_alpha") for name in one) and "lagrangian.lambda_1" in one
     for name, gradient in one.items():
