@@ -170,6 +170,7 @@ TEACHER = "teacher"
 STUDENTS = {
     "learned": Student(gated, learns_gates=True),
     "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
+    "learned_fine_units": Student(partial(gated, units=FINE_UNITS), learns_gates=True),
     "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
     "learned_with_conv": Student(partial(gated, units=(*DEFAULT_UNITS, "conv")), learns_gates=True),
     "one_stage": Student(gated, learns_gates=True, trains_on=False),

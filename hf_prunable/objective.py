@@ -40,6 +40,10 @@ class ObjectiveArguments:
         default="layers",
         metadata={"help": f"{' or '.join(map(repr, LOSSES))}: layer by layer, or all from the last layer."},
     )
+    share_projections: bool = field(
+        default=True,
+        metadata={"help": "One projection to the teacher for all layers but 0, instead of one for each layer."},
+    )
     task: str | None = field(
         default=None, metadata={"help": "'ctc' or 'classification', for an objective with labels."}
     )

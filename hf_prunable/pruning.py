@@ -196,6 +196,7 @@ class PruningRun:
             self.student.config,
             self.objective.distillation_layers,
             self.objective.distillation_form,
+            self.objective.share_projections,
         )
 
     def _make_objective(self, lagrangian: Lagrangian | None = None) -> PruningObjective:
