@@ -208,7 +208,8 @@ class PruningRun:
         task_weight = self.objective.task_weight if self.objective.has_task else 0.0
         student = copy.deepcopy(self.student)
         if self.freezes_feature_encoder:
-            student.freeze_feature_encoder()
+            # What `freeze_feature_encoder` of most models does; HuBERT's base model is without it.
+            student.base_model.feature_extractor._freeze_parameters()
         return PruningObjective(student, distillation, lagrangian, task_weight, self.measure)
 
     def _trainer(self, args: PruningTrainingArguments, objective: PruningObjective, **options: Any) -> PruningTrainer:
