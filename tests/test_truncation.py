@@ -222,9 +222,12 @@ def test_what_is_not_supported_is_refused():
     [(BASE, 9, 22.5), (BASE, 8, 30.0), (BASE, 3, 67.6), (BASE, 2, 75.1)]
     + [(LARGE, 20, 16.0), (LARGE, 19, 20.0), (LARGE, 5, 75.9)],
 )
-def test_parameters_removed_of_the_published_sizes(size, num_layers, percent):
-    config = STOCK_CONFIGS["wavlm"](**size)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_removed_of_the_published_sizes(family, size, num_layers, percent):
+    config = STOCK_CONFIGS[family](**size)
     with torch.device("meta"):
-        whole = transformers.WavLMModel(config).num_parameters()
-        left = transformers.WavLMModel(truncated_config(config, num_layers)).num_parameters()
+        whole, left = (
+            STOCK_CLASSES[family]["base"](config).num_parameters()
+            for config in (config, truncated_config(config, num_layers))
+        )
     assert round(100 * (1 - left / whole), 1) == percent
