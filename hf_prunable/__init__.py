@@ -28,6 +28,7 @@ from .modeling.wavlm import (
 from .shape import AttentionShape, LayerShape, PrunedShape
 from .sparsity import expected_sparsity
 from .target import Measure
+from .truncation import truncate
 
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ __all__ = [
     "load_prunable",
     "prunable_class",
     "sparsity_ceiling",
+    "truncate",
 ]
 
 register_auto_classes()
