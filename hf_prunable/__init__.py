@@ -1,7 +1,11 @@
 """Smaller, faster WavLM, HuBERT and wav2vec 2.0, native to Hugging Face. Importing it registers the Auto classes."""
 
 from .compaction import compact
+from .convexity import GraphConvexity, graph_convexity
 from .decisions import deterministic_sparsity, sparsity_ceiling
+from .layer_choice import LayerChoice, choose_layer
+from .layer_pictures import convexity_curves, draw_layer_profiles
+from .layer_profile import LayerProfile, layer_convexity, profile_features
 from .modeling.auto import load_prunable, prunable_class, register_auto_classes
 from .modeling.hubert import (
     PrunableHubertConfig,
@@ -35,6 +39,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionShape",
+    "GraphConvexity",
+    "LayerChoice",
+    "LayerProfile",
     "LayerShape",
     "Measure",
     "PrunableHubertConfig",
@@ -54,10 +61,16 @@ __all__ = [
     "PrunableWavLMForXVector",
     "PrunableWavLMModel",
     "PrunedShape",
+    "choose_layer",
     "compact",
+    "convexity_curves",
     "deterministic_sparsity",
+    "draw_layer_profiles",
     "expected_sparsity",
+    "graph_convexity",
+    "layer_convexity",
     "load_prunable",
+    "profile_features",
     "prunable_class",
     "sparsity_ceiling",
     "truncate",
