@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -134,11 +135,12 @@ class StreamedCrops(torch.utils.data.IterableDataset):
         yield from islice(items, own_batches * self.batch_size, None)
 
     def _waveforms(self, worker: int) -> Iterator[np.ndarray]:
-        epoch = 0
+        # A copy, because workers share the number of the epoch and do not come to its end together.
+        clips, epoch = copy.deepcopy(self.clips), 0
         while True:
-            self.clips.set_epoch(epoch)
+            clips.set_epoch(epoch)
             num_clips = num_used = 0
-            for clip in self.clips:
+            for clip in clips:
                 num_clips += 1
                 if clip_digest(clip["audio"]) in self.stream.held_out:
                     continue
