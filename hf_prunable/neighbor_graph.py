@@ -13,6 +13,8 @@ from .messages import first_names
 
 # Candidates beyond the neighbours asked for: the search ranks by rounded distances, and exact ones decide among these.
 SPARE_CANDIDATES = 8
+# Of differences between points that are held at once.
+BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,8 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int = 10) -> Neigh
             f"{num_points} points cannot have {n_neighbors} neighbours each. Give more points, or set `n_neighbors` to "
             f"1 to {max(num_points - 1, 1)}."
         )
-    num_candidates = min(num_points, n_neighbors + 1 + SPARE_CANDIDATES)
-    search = NearestNeighbors(n_neighbors=num_candidates, algorithm="brute").fit(features)
-    distances, candidates = search.kneighbors(features)
+    candidates = _nearest_candidates(features, min(num_points, n_neighbors + 1 + SPARE_CANDIDATES))
+    distances = _exact_distances(features, candidates)
     points = np.arange(num_points)
     distances[candidates == points[:, None]] = np.inf
     nearest = np.lexsort((candidates, distances))[:, :n_neighbors]
@@ -77,6 +78,26 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int = 10) -> Neigh
         (distances[has_edge], (rows[has_edge], neighbors[has_edge])), shape=(num_points, num_points)
     ).tocsr()
     return NeighborGraph(neighbors, directed.maximum(directed.T).tocsr())
+
+
+def _nearest_candidates(features: np.ndarray, num_candidates: int) -> np.ndarray:
+    """The nearest points to each, itself among them, in no particular order."""
+    # About their mean, points lose fewer digits in the products of norms that the search is made of.
+    centered = features - features.mean(axis=0, dtype=np.float64)
+    search = NearestNeighbors(n_neighbors=num_candidates, algorithm="brute").fit(centered)
+    return search.kneighbors(centered, return_distance=False)
+
+
+def _exact_distances(features: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Euclidean distances from each point to its candidates, from differences in float64."""
+    distances = np.empty(candidates.shape)
+    block_size = max(1, BLOCK_BYTES // (8 * features.shape[1] * candidates.shape[1]))
+    for start in range(0, len(features), block_size):
+        block = slice(start, start + block_size)
+        differences = features[candidates[block]].astype(np.float64)
+        differences -= features[block, None]
+        distances[block] = np.sqrt(np.square(differences, out=differences).sum(axis=2))
+    return distances
 
 
 def check_features(features: np.ndarray) -> np.ndarray:
