@@ -9,7 +9,7 @@ from speech_files import RATE
 from tiny_models import tiny_stock
 from transformers import Wav2Vec2FeatureExtractor
 
-from benchmarks import evidence, evidence_report
+from benchmarks import convexity_speed, evidence, evidence_report
 from benchmarks.evidence_report import summarize, write_report
 from benchmarks.evidence_results import Run, is_finished, plan_runs
 from benchmarks.gate_curves import draw_gate_curves
@@ -327,3 +327,20 @@ def test_gate_curves_are_drawn(tmp_path):
     ]
     draw_gate_curves({"learned": history, "one stage": history}, tmp_path / "gates.png")
     assert (tmp_path / "gates.png").stat().st_size > 1000
+
+
+def test_speed_grows_by_the_power_that_was_measured():
+    rows = [{"num_points": points, "processor_seconds": 3e-7 * points**2} for points in (4000, 8000, 12000)]
+    # Too few points to say how time grows.
+    rows.append({"num_points": 1000, "processor_seconds": 100.0})
+    speakers = convexity_speed.estimate(rows)
+    assert speakers["power"] == pytest.approx(2)
+    assert speakers["processor_seconds_of_a_layer"] == pytest.approx(3e-7 * 43474**2)
+    assert speakers["processor_hours_of_13_layers"] == pytest.approx(13 * 3e-7 * 43474**2 / 3600)
+    assert convexity_speed.estimate(rows[:1]) == {}
+
+
+def test_a_measurement_of_speed_names_its_points():
+    row = convexity_speed.measure(140, threads=1)
+    assert (row["num_points"], row["dense_matrix_bytes"]) == (140, 8 * 140**2)
+    assert row["processor_seconds"] > 0 and row["peak_bytes"] >= 0 and 0 < row["score"] <= 1
