@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser
 from hf_prunable.checkpoints import remember_settings
 from hf_prunable.decisions import check_target
 from hf_prunable.files import check_output_directory, move_into_place
+from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
@@ -70,6 +71,7 @@ def prune(
     head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
     student, original_config = load_student(options.model_name_or_path, **head)
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
+    order_gates_by_weights_(student, options.initial_norm_spread)
     for target in targets:
         check_target(student, target, measure)
     teacher_name = options.teacher_name_or_path or options.model_name_or_path

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact, load_prunable
+from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF
@@ -59,11 +60,16 @@ class Student:
 
 
 def gated(
-    teacher: str, target_sparsity: float, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True
+    teacher: str,
+    target_sparsity: float,
+    units: tuple[str, ...] = DEFAULT_UNITS,
+    ste: bool = True,
+    norm_spread: float = 0.0,
 ) -> PreTrainedModel:
     """A copy of the teacher with gates; its size is learned, so the target plays no part here."""
     student = load_prunable(teacher, dtype=torch.float32, **NOISE_OFF)
     student.attach_gates(units, ste=ste)
+    order_gates_by_weights_(student, norm_spread)
     return student
 
 
@@ -171,6 +177,7 @@ STUDENTS = {
     "learned": Student(gated, learns_gates=True),
     "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
     "learned_fine_units": Student(partial(gated, units=FINE_UNITS), learns_gates=True),
+    "learned_from_norms": Student(partial(gated, units=FINE_UNITS, norm_spread=1.0), learns_gates=True),
     "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
     "learned_with_conv": Student(partial(gated, units=(*DEFAULT_UNITS, "conv")), learns_gates=True),
     "one_stage": Student(gated, learns_gates=True, trains_on=False),
