@@ -62,9 +62,13 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
         base = load_complete(options.model_name_or_path)
         stages = {"pretrained": profile_labels(base, splits["train"], feature_extractor, options, features_dir)}
     choice = choose_depth(stages["pretrained"], options)
-    depths = {} if choice is not None and not options.compare else {FULL: base.config.num_hidden_layers}
-    if choice is not None:
+    depth = base.config.num_hidden_layers
+    is_truncated = choice is not None and choice.num_layers < depth
+    depths = {FULL: depth} if options.compare or not is_truncated else {}
+    if is_truncated:
         depths[TRUNCATED] = choice.num_layers
+    elif choice is not None:
+        logger.warning(f"All {depth} layers are kept, by {choice.criterion}; there is nothing to compare or to save.")
 
     class_names = splits["train"].features["label"].names
     models, results = {}, defaultdict(list)

@@ -24,7 +24,7 @@ from .truncation_arguments import AUTO, NONE, TruncationArguments
 logger = logging.get_logger(__name__)
 
 # Fewer points hardly make a region.
-MIN_CLIPS_PER_CLASS = 10
+MIN_CLIPS_PER_CLASS = 5
 SEED = 42
 
 

@@ -21,6 +21,7 @@ from .files import save_tensors_atomically, write_text_atomically
 from .metrics import ClassificationMetric
 from .speech_commands_tasks import CLIP_SECONDS
 from .student import load_complete
+from .throughput import TrainingClock
 from .truncation import truncate
 
 
@@ -56,6 +57,9 @@ class FinetuningArguments(TrainingArguments):
     )
     metric_for_best_model: str | None = field(default="accuracy", metadata={"help": "By this figure."})
     logging_steps: float = field(default=50, metadata={"help": "Log the loss every so many steps."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Must stay as it is: the time of a resumed run is counted on."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay as it is: clips are read late."})
 
     def settings(self) -> dict[str, Any]:
@@ -75,7 +79,7 @@ class FinetunedResult:
         metrics: Of the test clips: see `ClassificationMetric`.
         predictions: The class of each test clip.
         epochs: That were trained.
-        train_seconds_per_epoch: Evaluation and checkpoints included.
+        train_seconds_per_epoch: Without evaluation and checkpoints.
         history: Losses and validation figures by step.
     """
 
@@ -158,9 +162,12 @@ def fine_tune(
         data_collator=LabelledCollator(feature_extractor, torch.tensor, seconds=CLIP_SECONDS),
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        callbacks=[TrainingClock()],
     )
     checkpoint = last_whole_checkpoint(folder)
-    trained = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    # A resumed Trainer makes the clock anew from its checkpoint.
+    clock = trainer.pop_callback(TrainingClock)
     test = trainer.predict(clips["test"], metric_key_prefix="test")
     result = FinetunedResult(
         num_layers=model.config.num_hidden_layers,
@@ -168,7 +175,7 @@ def fine_tune(
         metrics={name: test.metrics[f"test_{name}"] for name in metric.compute(predictions=[0], references=[0])},
         predictions=np.asarray(test.predictions).tolist(),
         epochs=trainer.state.epoch,
-        train_seconds_per_epoch=trained.metrics["train_runtime"] / trainer.state.epoch,
+        train_seconds_per_epoch=clock.seconds / trainer.state.epoch,
         history=trainer.state.log_history,
     )
     if trainer.is_world_process_zero():

@@ -44,7 +44,7 @@ def load_speech_commands_task(
     Words have the official splits. For speakers, the training list alone is used, because no speaker is in two lists: of
     each speaker's clips a tenth is for testing, as published; and of the others a tenth for validation, which the
     publication does not have, so that neither the best checkpoint nor a layer is chosen by what is tested on. Each is
-    at least one clip.
+    at least one clip. A copy that has the same speakers in all three splits is taken as it is split.
 
     Args:
         name_or_path: As in `read_speech_commands`.
@@ -115,32 +115,40 @@ def _word_splits(table: Dataset, rows: Sequence[int], name: str) -> dict[str, li
 def _speaker_splits(
     table: Dataset, rows: Sequence[int], name: str, min_clips_per_speaker: int, seed: int
 ) -> dict[str, list[int]]:
+    clips: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
     split_of, speaker_of = table["split"][:], table["speaker"][:]
-    clips: dict[str, list[int]] = defaultdict(list)
     for row in rows:
-        if split_of[row] == SPLITS[0]:
-            if speaker_of[row] is None:
-                raise ValueError(
-                    f"{name}: the speaker of {table['clip'][row]} is not told. Give a copy with a column 'speaker', or the "
-                    "official archive."
-                )
-            clips[speaker_of[row]].append(row)
-    chosen = {speaker: clips[speaker] for speaker in sorted(clips) if len(clips[speaker]) >= min_clips_per_speaker}
+        clips[split_of[row]][speaker_of[row]].append(row)
+    train = clips["train"]
+    if None in train:
+        raise ValueError(
+            f"{name}: the speaker of {table['clip'][train[None][0]]} is not told. Give a copy with a column 'speaker', or "
+            "the official archive."
+        )
+    chosen = sorted(speaker for speaker, own in train.items() if len(own) >= min_clips_per_speaker)
     if len(chosen) < 2:
-        most = Counter({speaker: len(own) for speaker, own in clips.items()}).most_common()
+        most = Counter({speaker: len(own) for speaker, own in train.items()}).most_common()
         counts = first_names([f"{count} of {speaker}" for speaker, count in most]) or "none"
         raise ValueError(
-            f"{name}: {len(chosen)} of {len(clips)} speakers have {min_clips_per_speaker} or more usable clips on the "
+            f"{name}: {len(chosen)} of {len(train)} speakers have {min_clips_per_speaker} or more usable clips on the "
             f"training list, and two are needed. The most clips are {counts}. Lower `min_clips_per_speaker`."
         )
+    if all(own.keys() == train.keys() for own in clips.values()):
+        splits = {split: [row for speaker in chosen for row in own[speaker]] for split, own in clips.items()}
+    else:
+        splits = _draw_splits([train[speaker] for speaker in chosen], seed)
+    place_of = {row: place for place, row in enumerate(rows)}
+    return {split: sorted(chosen_rows, key=place_of.__getitem__) for split, chosen_rows in splits.items()}
+
+
+def _draw_splits(clips_of_speakers: Sequence[Sequence[int]], seed: int) -> dict[str, list[int]]:
     generator = np.random.default_rng(seed)
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for clips_of_speaker in chosen.values():
-        order = [clips_of_speaker[place] for place in generator.permutation(len(clips_of_speaker))]
+    for clips in clips_of_speakers:
+        order = [clips[place] for place in generator.permutation(len(clips))]
         num_test = max(1, round(TEST_FRACTION * len(order)))
         num_validation = max(1, round(VALIDATION_FRACTION * (len(order) - num_test)))
         splits["test"] += order[:num_test]
         splits["validation"] += order[num_test : num_test + num_validation]
         splits["train"] += order[num_test + num_validation :]
-    place_of = {row: place for place, row in enumerate(rows)}
-    return {split: sorted(chosen_rows, key=place_of.__getitem__) for split, chosen_rows in splits.items()}
+    return splits
