@@ -141,8 +141,6 @@ class Comparison:
             pruning.compact(target_sparsity)
         if training.final_steps:
             result["before_final_steps"] = {"held_out_loss": pruning.held_out_loss()}
-            if learns_gates:
-                result["before_final_steps"] |= self.measures(pruning.student)
             start = time.perf_counter()
             pruning.train_student()
             training_seconds += time.perf_counter() - start

@@ -22,7 +22,7 @@ from hf_prunable.distillation import Distillation
 from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine
 from hf_prunable.modeling.auto import prunable_class
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.modeling.pretrained import PAPER_UNITS
 from hf_prunable.objective import PruningObjective
 from hf_prunable.size import SAMPLING_RATE
 from hf_prunable.sparsity import Lagrangian
@@ -38,7 +38,7 @@ class OverheadArguments:
     """What to measure."""
 
     family: str = field(default="wavlm", metadata={"help": "wavlm, hubert or wav2vec2."})
-    units: list[str] = field(default_factory=lambda: [*DEFAULT_UNITS, "conv"], metadata={"help": "Units with gates."})
+    units: list[str] = field(default_factory=lambda: [*PAPER_UNITS, "conv"], metadata={"help": "Units with gates."})
     batch_size: int = field(default=8, metadata={"help": "Clips of a step."})
     seconds: float = field(default=5.0, metadata={"help": "Their length."})
     pairs: int = field(default=10, metadata={"help": "Steps of each kind, after one that is not counted."})

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact, load_prunable
 from hf_prunable.initialization import order_gates_by_weights_
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.modeling.pretrained import DEFAULT_UNITS, PAPER_UNITS
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF
 from hf_prunable.training import PruningTrainingArguments
@@ -21,7 +21,6 @@ from hf_prunable.training import PruningTrainingArguments
 
 # From 2.4 up a gate's deterministic value is 1, so that a unit keeps its full weight; from -2.4 down it is 0.
 OPEN, CLOSED = 4.0, -4.0
-FINE_UNITS = ("qk", "vo", "int")
 WHOLE_HEADS = ("mha", "head", "ffn", "int")
 
 
@@ -62,7 +61,7 @@ class Student:
 def gated(
     teacher: str,
     target_sparsity: float,
-    units: tuple[str, ...] = DEFAULT_UNITS,
+    units: tuple[str, ...] = PAPER_UNITS,
     ste: bool = True,
     norm_spread: float = 0.0,
 ) -> PreTrainedModel:
@@ -75,7 +74,7 @@ def gated(
 
 def random_shape(teacher: str, target_sparsity: float) -> PreTrainedModel:
     """A student whose units are drawn at random to the target's size; all blocks stay."""
-    student = gated(teacher, target_sparsity, FINE_UNITS)
+    student = gated(teacher, target_sparsity, DEFAULT_UNITS)
     for _, gate in student.named_gates():
         gate.log_alpha.data = torch.rand(gate.num_gates) + OPEN
     return compact(student, target_sparsity)
@@ -91,7 +90,7 @@ def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
     student = load_prunable(
         teacher, dtype=torch.float32, num_hidden_layers=num_layers, dense_num_hidden_layers=depth, **NOISE_OFF
     )
-    student.attach_gates(FINE_UNITS)
+    student.attach_gates(DEFAULT_UNITS)
     for name, gate in student.named_gates():
         is_last = f"layers.{num_layers - 1}." in name
         gate.log_alpha.data = torch.rand(gate.num_gates) + (OPEN if is_last else OPEN + 1)
@@ -142,7 +141,7 @@ def uniform_shape(config: Any, target_sparsity: float) -> PrunedShape:
 
 def uniform_width(teacher: str, target_sparsity: float) -> PreTrainedModel:
     """A student of `uniform_shape`; of every head and feed-forward block, the units with the largest weights stay."""
-    student = gated(teacher, target_sparsity, FINE_UNITS)
+    student = gated(teacher, target_sparsity, DEFAULT_UNITS)
     shape = uniform_shape(student.config, target_sparsity)
     for layer, wanted in zip(student.encoder.layers, shape.layers, strict=True):
         attention, dense = layer.attention, layer.feed_forward.output_dense
@@ -176,10 +175,10 @@ TEACHER = "teacher"
 STUDENTS = {
     "learned": Student(gated, learns_gates=True),
     "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
-    "learned_fine_units": Student(partial(gated, units=FINE_UNITS), learns_gates=True),
-    "learned_from_norms": Student(partial(gated, units=FINE_UNITS, norm_spread=1.0), learns_gates=True),
+    "learned_fine_units": Student(partial(gated, units=DEFAULT_UNITS), learns_gates=True),
+    "learned_from_norms": Student(partial(gated, units=DEFAULT_UNITS, norm_spread=1.0), learns_gates=True),
     "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
-    "learned_with_conv": Student(partial(gated, units=(*DEFAULT_UNITS, "conv")), learns_gates=True),
+    "learned_with_conv": Student(partial(gated, units=(*PAPER_UNITS, "conv")), learns_gates=True),
     "one_stage": Student(gated, learns_gates=True, trains_on=False),
     "random_shape": Student(random_shape, learns_gates=False),
     "uniform_width": Student(uniform_width, learns_gates=False),

@@ -47,10 +47,10 @@ class PruningArguments:
         default=0.05, metadata={"help": "Where all gates start: nearer to 0, they take longer to reach a decision."}
     )
     initial_norm_spread: float = field(
-        default=0.0,
+        default=1.0,
         metadata={
             "help": "How far apart gates start in the order of their units' weight norms: log_alpha of one standard "
-            "deviation. For short runs; 0 starts all alike."
+            "deviation; 0 starts all alike, as the paper does."
         },
     )
     latency_seconds: float = field(default=10.0, metadata={"help": "Length of the clip that latency is measured on."})

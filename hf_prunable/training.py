@@ -36,6 +36,10 @@ LOGGED_LOSSES = {"distillation_loss", "task_loss"}
 # Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
 # the distillation's gradient: below this sum of rates it does not get there.
 GATE_DISTANCE = 15.0
+# The paper's rates suit 50,000 steps. These products of rate and steps served runs of 400 to 1,600 steps best: see
+# benchmarks/results/.
+GATE_RATE, GATE_RATE_TIMES_STEPS = 0.02, 36.0
+MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS = 0.002, 8.0
 # With Adam's usual memory of a thousand steps, multipliers that grew while the gates were on their way shrink again so
 # slowly that the sparsity overshoots its target and the gates run into their bounds.
 MULTIPLIER_BETAS = (0.9, 0.95)
@@ -62,9 +66,19 @@ class PruningTrainingArguments(TrainingArguments):
         default=0.2,
         metadata={"help": "Steps in which the rate of the weights rises after compaction; below 1, part of all."},
     )
-    gate_learning_rate: float = field(default=0.02, metadata={"help": "Constant rate of the gates."})
-    multiplier_learning_rate: float = field(
-        default=0.002, metadata={"help": "Constant rate of the two multipliers of the sparsity constraint."}
+    gate_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": f"Constant rate of the gates; by default {GATE_RATE}, or {GATE_RATE_TIMES_STEPS:g} / max_steps in "
+            "shorter runs."
+        },
+    )
+    multiplier_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Constant rate of the two multipliers of the sparsity constraint; by default "
+            f"{MULTIPLIER_RATE}, or {MULTIPLIER_RATE_TIMES_STEPS:g} / max_steps in shorter runs."
+        },
     )
     sparsity_warmup_steps: float = field(
         default=0.1,
@@ -86,6 +100,14 @@ class PruningTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Search every step for parameters without a gradient; there are none here."}
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        steps = max(self.max_steps, 1)
+        if self.gate_learning_rate is None:
+            self.gate_learning_rate = max(GATE_RATE, GATE_RATE_TIMES_STEPS / steps)
+        if self.multiplier_learning_rate is None:
+            self.multiplier_learning_rate = max(MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS / steps)
 
     @property
     def micro_batches_per_step(self) -> int:

@@ -253,7 +253,7 @@ def test_finished_results_are_not_made_again(comparison):
 
 def test_results_of_other_settings_are_named(comparison):
     comparison(*DATA, "--rows", "learned", "first_layers")
-    with pytest.raises(ValueError, match=r"learned_0.72_seed42.json .*`gate_learning_rate` was 0.02 and is 0.5\. "):
+    with pytest.raises(ValueError, match=r"learned_0.72_seed42.json .*`gate_learning_rate` was 6.0 and is 0.5\. "):
         comparison(*DATA, "--rows", "learned", "--gate_learning_rate", "0.5")
     # The gates' rate does not concern a row without gates, the folder above the data no row at all.
     assert comparison(*DATA, "--rows", "first_layers", "--gate_learning_rate", "0.5") == []

@@ -25,7 +25,7 @@ from tiny_models import FAMILIES, randomize_
 import hf_prunable
 from hf_prunable import Measure, compact, deterministic_sparsity, load_prunable, sparsity_ceiling
 from hf_prunable.decisions import TARGET_TOLERANCE, GateDecisions, check_target, decide_at_target
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS, UNITS
+from hf_prunable.modeling.pretrained import PAPER_UNITS, UNITS
 from hf_prunable.shape import LayerShape, PrunedShape
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.target import PARAMETERS
@@ -75,7 +75,7 @@ def assert_meets_to_a_thousandth(model):
 
 
 @both_norm_orders
-@pytest.mark.parametrize("units", (DEFAULT_UNITS, UNITS, ("head", "int")), ids=("paper", "all", "head+int"))
+@pytest.mark.parametrize("units", (PAPER_UNITS, UNITS, ("head", "int")), ids=("paper", "all", "head+int"))
 def test_target_is_met_on_tiny_models(family, norm_order, units):
     model = dense(family, norm_order)
     model.attach_gates(units)
@@ -91,18 +91,18 @@ def test_target_is_met_on_tiny_models(family, norm_order, units):
 @given(data=st.data())
 def test_target_in_multiply_accumulates_is_met(family, norm_order, data):
     model = dense(family, norm_order)
-    model.attach_gates(data.draw(st.sampled_from((UNITS, DEFAULT_UNITS, ("head", "int"), ("vo", "conv")))))
+    model.attach_gates(data.draw(st.sampled_from((UNITS, PAPER_UNITS, ("head", "int"), ("vo", "conv")))))
     randomize_(model, seed=data.draw(st.integers(0, 2**32)))
     measure = Measure("macs", data.draw(st.sampled_from((0.05, 1.0, 10.0))))
     part = data.draw(st.floats(0.05, 1.0))
     assert_meets(model, part * sparsity_ceiling(model, measure), measure)
 
 
-@pytest.mark.parametrize("units", (DEFAULT_UNITS, UNITS), ids=("paper", "all"))
+@pytest.mark.parametrize("units", (PAPER_UNITS, UNITS), ids=("paper", "all"))
 def test_target_is_met_on_a_trained_model(shared_models, units):
     model = load_prunable(shared_models / "wavlm-mini")
     model.attach_gates(units)
-    if units == DEFAULT_UNITS:
+    if units == PAPER_UNITS:
         assert sparsity_ceiling(model) == pytest.approx(0.89081, abs=5e-6)
         with pytest.raises(ValueError, match=r"at most 0\.8908 of this model"):
             compact(model, 0.89082)
@@ -111,13 +111,13 @@ def test_target_is_met_on_a_trained_model(shared_models, units):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("units", (DEFAULT_UNITS, UNITS), ids=("paper", "all"))
+@pytest.mark.parametrize("units", (PAPER_UNITS, UNITS), ids=("paper", "all"))
 def test_target_is_met_at_base_size(family, units):
     name = {"wavlm": "WavLM", "hubert": "Hubert", "wav2vec2": "Wav2Vec2"}[family]
     config = getattr(hf_prunable, f"Prunable{name}Config")()
     model = getattr(hf_prunable, f"Prunable{name}Model")(config)
     model.attach_gates(units)
-    if family == "wavlm" and units == DEFAULT_UNITS:
+    if family == "wavlm" and units == PAPER_UNITS:
         assert sparsity_ceiling(model) == pytest.approx(0.90089, abs=5e-6)
         with pytest.raises(ValueError, match=r"at most 0\.9008 of this model"):
             compact(model, 0.9009)
@@ -235,7 +235,7 @@ def test_a_model_larger_than_its_gates_ask_for_still_computes_the_same(family, n
 
 
 def test_blocks_that_overshoot_are_opened_from_the_best():
-    model = gated(dense("wavlm"), DEFAULT_UNITS)
+    model = gated(dense("wavlm"), PAPER_UNITS)
     ranks = {
         (0, "mha"): -3.0,
         (0, "ffn"): -6.0,

@@ -7,14 +7,14 @@ from tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable
 from hf_prunable.gates import LOG_ALPHA_RANGE
 from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.gated import GatedMixin
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.modeling.pretrained import PAPER_UNITS
 
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gates_start_in_the_order_of_the_weights(family, norm_order):
     model = tiny_prunable(family, norm_order)
-    units = DEFAULT_UNITS if norm_order == "pre" else (*DEFAULT_UNITS, "conv")
+    units = PAPER_UNITS if norm_order == "pre" else (*PAPER_UNITS, "conv")
     model.attach_gates(units)
     start = {name: gate.log_alpha.detach().clone() for name, gate in model.named_gates()}
     order_gates_by_weights_(model, 0.5)

@@ -12,7 +12,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from hf_prunable import load_prunable
 from hf_prunable.audio import audio_dataset
 from hf_prunable.gates import HardConcreteGate
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
+from hf_prunable.modeling.pretrained import PAPER_UNITS
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_parameters
@@ -76,9 +76,9 @@ CASES = [
     pytest.param(family, norm_order, units, id=f"{family}-{norm_order}-{name}")
     for family in FAMILIES
     for norm_order, name, units in [
-        ("post", "paper", DEFAULT_UNITS),
-        ("pre", "paper", DEFAULT_UNITS),
-        ("post", "conv", (*DEFAULT_UNITS, "conv")),
+        ("post", "paper", PAPER_UNITS),
+        ("pre", "paper", PAPER_UNITS),
+        ("post", "conv", (*PAPER_UNITS, "conv")),
         ("pre", "head", ("mha", "head", "ffn", "int")),
     ]
 ]
@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, clips):
     assert any(first[name].shape != other[name].shape or not torch.equal(first[name], other[name]) for name in first)
 
 
-def convolutions_after(folder, source, clips, units=DEFAULT_UNITS, teacher=None, **options):
+def convolutions_after(folder, source, clips, units=PAPER_UNITS, teacher=None, **options):
     """Which of the convolutions' tensors a whole run has left as they were."""
     student, _ = load_student(source)
     before = copy.deepcopy(student.feature_extractor.state_dict())
@@ -204,7 +204,7 @@ def test_convolutions_that_are_the_teachers_are_frozen(tmp_path, clips):
     source = checkpoint(tmp_path / "dense", "wavlm")
     assert all(convolutions_after(tmp_path / "default", source, clips))
     assert not any(convolutions_after(tmp_path / "trained", source, clips, freeze_feature_encoder=False))
-    assert not any(convolutions_after(tmp_path / "gated", source, clips, (*DEFAULT_UNITS, "conv")))
+    assert not any(convolutions_after(tmp_path / "gated", source, clips, (*PAPER_UNITS, "conv")))
     other = tiny_prunable("wavlm", "post", seed=5)
     assert not any(convolutions_after(tmp_path / "other", source, clips, teacher=other))
     frozen = {"freeze_feature_encoder": True}
@@ -303,7 +303,7 @@ def test_a_target_that_was_not_reached_is_made_all_the_same(tmp_path, clips, cap
 def test_targets_in_macs_and_rounded_widths(tmp_path, clips):
     source = checkpoint(tmp_path / "dense", "wav2vec2")
     student, _ = load_student(source)
-    student.attach_gates((*DEFAULT_UNITS, "conv"))
+    student.attach_gates((*PAPER_UNITS, "conv"))
     measure = Measure("macs", 2.0)
     run = make_run(tmp_path, student, load_complete(source), clips, measure=measure)
     run.learn_gates([0.4])

@@ -7,7 +7,7 @@ from tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
 from hf_prunable import Measure, compact, deterministic_sparsity, expected_sparsity
 from hf_prunable.decisions import GateDecisions
 from hf_prunable.gates import LOG_ALPHA_RANGE
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS, UNITS
+from hf_prunable.modeling.pretrained import PAPER_UNITS, UNITS
 from hf_prunable.schedule import SparsitySchedule
 from hf_prunable.size import UnitCounts, count_macs, count_parameters
 from hf_prunable.sparsity import Lagrangian, expected_counts
@@ -19,7 +19,7 @@ MACS = Measure("macs")
 
 NUM_SAMPLES = 200
 UNIT_SETS = {
-    "paper": DEFAULT_UNITS,
+    "paper": PAPER_UNITS,
     "all": UNITS,
     "heads": ("head", "int"),
     "blocks": ("mha", "ffn"),
@@ -195,7 +195,7 @@ def test_lagrangian_is_the_penalty_of_its_formula():
 @pytest.mark.parametrize("measure", (PARAMETERS, MACS), ids=str)
 def test_gradient_ascent_brings_the_sparsity_to_the_target(target, measure):
     model = tiny_prunable("wavlm")
-    model.attach_gates(UNITS if measure == MACS else DEFAULT_UNITS)
+    model.attach_gates(UNITS if measure == MACS else PAPER_UNITS)
     lagrangian = Lagrangian()
     gates = [gate for _, gate in model.named_gates()]
     # A task that wants all gates open, some more than others.
