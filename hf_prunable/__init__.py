@@ -36,18 +36,22 @@ from .truncation import truncate
 
 if TYPE_CHECKING:
     from .convexity import GraphConvexity, graph_convexity
+    from .export import OnnxExport, OnnxModel, export_onnx
     from .layer_choice import LayerChoice, choose_layer
     from .layer_pictures import convexity_curves, draw_layer_profiles
     from .layer_profile import LayerProfile, layer_convexity, profile_features
 
-# Imported when asked for: who loads a model needs no datasets, scikit-learn and matplotlib.
+# Imported when asked for: who loads a model needs no datasets, scikit-learn, matplotlib and onnxruntime.
 _MODULES = {
     "GraphConvexity": "convexity",
     "LayerChoice": "layer_choice",
     "LayerProfile": "layer_profile",
+    "OnnxExport": "export",
+    "OnnxModel": "export",
     "choose_layer": "layer_choice",
     "convexity_curves": "layer_pictures",
     "draw_layer_profiles": "layer_pictures",
+    "export_onnx": "export",
     "graph_convexity": "convexity",
     "layer_convexity": "layer_profile",
     "profile_features": "layer_profile",
@@ -62,6 +66,8 @@ __all__ = [
     "LayerProfile",
     "LayerShape",
     "Measure",
+    "OnnxExport",
+    "OnnxModel",
     "PrunableHubertConfig",
     "PrunableHubertForCTC",
     "PrunableHubertForSequenceClassification",
@@ -85,6 +91,7 @@ __all__ = [
     "deterministic_sparsity",
     "draw_layer_profiles",
     "expected_sparsity",
+    "export_onnx",
     "graph_convexity",
     "layer_convexity",
     "load_prunable",

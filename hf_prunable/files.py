@@ -88,7 +88,7 @@ def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes a text file in UTF-8 so that a reader sees the old content or the new one, and nothing in between."""
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -96,13 +96,14 @@ def save_tensors_atomically(
     path: str | os.PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Writes a safetensors file so that a reader sees the old content or the new one, and nothing in between."""
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         # Tensors that share memory or are not contiguous cannot be saved.
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
 
 @contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives the name of a file to write, which takes the place of `path` when the block ends without an exception."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
     try:

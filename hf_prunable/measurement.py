@@ -160,7 +160,8 @@ def measure_latency(
 def _random_audio(models: dict[str, nn.Module], num_samples: int, batch_size: int) -> dict[str, torch.Tensor]:
     """The same noise for every model, on its device and in its dtype."""
     audio = torch.randn(batch_size, num_samples, generator=torch.Generator().manual_seed(INPUT_SEED))
-    parameters = {name: next(model.parameters()) for name, model in models.items()}
+    # What has no parameters runs outside torch and takes what the CPU has.
+    parameters = {name: next(model.parameters(), audio) for name, model in models.items()}
     devices = {name: str(parameter.device) for name, parameter in parameters.items()}
     if len(set(devices.values())) > 1:
         raise ValueError(f"Models can be compared on one device only, but are on {devices}. Move them with `.to()`.")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.output_capturing import OutputRecorder
@@ -20,7 +21,7 @@ from ..shape import PrunedShape
 from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
-from .gated import GatedMixin, OutputBias
+from .gated import GatedConv1d, GatedLinear, GatedMixin, OutputBias
 
 
 # Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
@@ -105,7 +106,8 @@ class PrunableModelMixin:
             initial_drop_rate: Where all gates start, between 0 and 1.
 
         Raises:
-            ValueError: If a unit is unknown or cannot be pruned exactly in this model, or the model has gates.
+            ValueError: If a unit is unknown or cannot be pruned exactly in this model, or the model has gates or was
+                prepared for inference.
         """
         if self.config.gates is not None:
             raise ValueError(
@@ -117,6 +119,7 @@ class PrunableModelMixin:
             raise ValueError(f"Unknown units {unknown}: choose one or more of {', '.join(UNITS)}.")
         if not 0 < initial_drop_rate < 1:
             raise ValueError(f"`initial_drop_rate` must be between 0 and 1, but is {initial_drop_rate}.")
+        self._check_not_prepared()
         settings = {"units": list(units), "ste": ste, "initial_drop_rate": initial_drop_rate}
         self.base_model._add_gates(**settings)
         self.config.gates = settings
@@ -159,6 +162,38 @@ class PrunableModelMixin:
             generator.manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint32)[0]))
         for _, gate in self.named_gates():
             gate.set_noise(None if seed is None else torch.rand(gate.num_gates, generator=generator))
+
+    @torch.no_grad()
+    def prepare_for_inference_(self) -> PreTrainedModel:
+        """Folds the position convolution's weight norm, and makes layers that could have gates torch's own, in place.
+
+        Outputs are the same to the bit. Tools that look for `torch.nn.Linear` itself, as dynamic quantisation does,
+        find it then. The names of the weights change: the model cannot be saved by `save_pretrained` or get gates.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If the model has gates.
+        """
+        if self.config.gates is not None:
+            raise ValueError(
+                "A model with gates is still to be pruned. Prepare the one that `compact(model)` returns."
+            )
+        for module in list(self.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+            for name, child in module.named_children():
+                if isinstance(child, GatedLinear | GatedConv1d):
+                    setattr(module, name, child.to_plain())
+        return self
+
+    def _check_not_prepared(self) -> None:
+        if not isinstance(self.base_model.feature_extractor.conv_layers[0].conv, GatedConv1d):
+            raise ValueError(
+                "The model was changed by `prepare_for_inference_()`, and can no longer be pruned or saved. Load its "
+                "checkpoint again."
+            )
 
     @property
     def is_stock(self) -> bool:
@@ -211,7 +246,11 @@ class PrunableModelMixin:
         Args:
             save_directory: A folder, made where it is missing.
             **kwargs: Passed to transformers' `save_pretrained`.
+
+        Raises:
+            ValueError: If the model was prepared for inference.
         """
+        self._check_not_prepared()
         # The original format would bring the weight norm's old key names back.
         kwargs.setdefault("save_original_format", False)
         if self.is_stock:

@@ -119,10 +119,13 @@ class PrunableWavLMAttention(PrunableAttention):
 
     def relative_position_bias(self, frames: int) -> torch.Tensor:
         """The bias of every pair of frames, of shape (table columns, frames, frames)."""
-        distances = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
-        values = self.rel_attn_embed(self._relative_positions_bucket(distances)).t()
-        # Row i holds the distances from -i to frames - 1 - i: a window that moves back by one from row to row.
-        return values.unfold(-1, frames, 1).flip(-2)
+        device = self.rel_attn_embed.weight.device
+        # A circle of distances that begins with 0: cut into rows of one less than all of it, each begins one before the
+        # last. That is the table of all pairs without a look-up for each, at any number of frames when exported.
+        distances = torch.cat((torch.arange(frames, device=device), torch.arange(-frames, 0, device=device)))
+        circle = self.rel_attn_embed(self._relative_positions_bucket(distances)).t().contiguous()
+        rows = circle.unsqueeze(1).expand(-1, frames, -1).flatten(1)[:, : frames * (2 * frames - 1)]
+        return rows.unflatten(1, (frames, 2 * frames - 1))[..., :frames]
 
     def _gated_position_bias(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
         heads = hidden_states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)

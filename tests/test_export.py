@@ -1,0 +1,217 @@
+"""Exported models against the ones they came from, at batch sizes and lengths that were not traced."""
+
+import shutil
+
+import pytest
+import torch
+from fresh_processes import AUTO_CLASSES, FAMILY_HEADS, ragged
+from tiny_models import randomize_, tiny_config, tiny_inputs, tiny_prunable
+from torch.export import Dim
+from transformers import Wav2Vec2ForPreTraining
+
+from hf_prunable import AttentionShape, LayerShape, OnnxModel, PrunedShape, export, export_onnx, load_prunable
+from hf_prunable.audio import decode_audio
+
+
+# float32 rounding over a few layers of values around 1, at thousands of frames.
+TOLERANCE = 1e-4
+SIZES = ((1, 300), (2, 1111), (5, 4000))
+EMPTIED = PrunedShape(
+    (12, 16, 20),
+    (
+        LayerShape(AttentionShape((1, 3), (0, 4), (6, 2)), 7),
+        LayerShape(AttentionShape((), (), ()), 0),
+        LayerShape(None, None),
+    ),
+)
+
+
+def emptied(family, norm_order="pre", head="base"):
+    """Ragged heads, an attention and a feed-forward block of a bias alone, and a layer of which nothing is left."""
+    return tiny_prunable(family, norm_order, head, pruned_shape=EMPTIED.to_dict())
+
+
+def saved(model, folder):
+    model.save_pretrained(folder)
+    return folder
+
+
+def short_export(folder, path, **options):
+    return export_onnx(folder, path, **{"check_seconds": (0.1, 0.25), "latency_seconds": None, **options})
+
+
+@torch.no_grad()
+def assert_agrees(exported, model, with_mask=True):
+    names = ("input_values", "attention_mask") if with_mask else ("input_values",)
+    for batch_size, samples in SIZES:
+        inputs = {name: tiny_inputs(batch_size, samples, padded=with_mask)[name] for name in names}
+        expected, found = model(**inputs, output_hidden_states=True), exported(**inputs)
+        expected |= {f"hidden_states.{number}": state for number, state in enumerate(expected.hidden_states)}
+        for name in exported.outputs:
+            torch.testing.assert_close(found[name], expected[name], atol=TOLERANCE, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def wavlm(tmp_path_factory):
+    """A ragged model, its folder and what the export says."""
+    root = tmp_path_factory.mktemp("wavlm")
+    model = ragged("wavlm")
+    saved(model, root / "model")
+    options = {"output_hidden_states": True, "latency_seconds": 0.1, "num_threads": 1}
+    return model, root / "model", short_export(root / "model", root / "new" / "model.onnx", **options)
+
+
+def test_ragged_wavlm_with_every_hidden_state(wavlm):
+    model, _, exported = wavlm
+    assert exported.inputs == ["input_values", "attention_mask"]
+    assert exported.outputs == ["last_hidden_state", *(f"hidden_states.{number}" for number in range(4))]
+    graph = OnnxModel(exported.path)
+    assert_agrees(graph, model)
+    audio = tiny_inputs(2, 700, padded=False)["input_values"]
+    with torch.no_grad():
+        expected = model(audio).last_hidden_state
+    torch.testing.assert_close(graph(audio)["last_hidden_state"], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_what_the_export_says(wavlm):
+    _, _, exported = wavlm
+    assert [agreement.batch_size for agreement in exported.agreements] == [1, 2]
+    assert [agreement.seconds for agreement in exported.agreements] == [0.1, 0.25]
+    assert 0 < exported.largest_difference < TOLERANCE
+    assert exported.largest_difference == max(agreement.difference for agreement in exported.agreements)
+    assert exported.auto_class == "AutoModel" and exported.opset_version >= 18
+    assert exported.num_bytes == exported.path.stat().st_size
+    # Nothing but the file is left: the weights are in it.
+    assert [path.name for path in exported.path.parent.iterdir()] == ["model.onnx"]
+    assert set(exported.latencies) == {"PyTorch", "onnxruntime"} and exported.latency_seconds == 0.1
+    assert exported.latencies["PyTorch"].speedup == 1 and "1 thread" in exported.machine
+    assert all(latency.median_seconds > 0 for latency in exported.latencies.values())
+
+
+def test_dense_classifier(tmp_path):
+    """Before it was pruned: from a stock checkpoint."""
+    model = tiny_prunable("wav2vec2", "pre", "classification", num_labels=3)
+    folder = saved(model, tmp_path / "model")
+    exported = short_export(folder, tmp_path / "model.onnx")
+    assert exported.outputs == ["logits"] and not exported.latencies and exported.latency_seconds is None
+    assert_agrees(OnnxModel(exported.path), model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", (ragged, emptied))
+@pytest.mark.parametrize(("family", "head"), FAMILY_HEADS)
+def test_every_head(tmp_path, family, head, make):
+    model = make(family, head=head)
+    exported = short_export(saved(model, tmp_path / "model"), tmp_path / "model.onnx")
+    assert exported.auto_class == AUTO_CLASSES[head]
+    with_mask = head != "xvector"
+    assert exported.inputs == ["input_values", "attention_mask"][: 1 + with_mask]
+    graph = OnnxModel(exported.path)
+    assert_agrees(graph, model, with_mask)
+    if not with_mask:
+        assert exported.outputs == ["logits", "embeddings"]
+        with pytest.raises(ValueError, match="exported without `attention_mask`"):
+            graph(**tiny_inputs())
+
+
+@pytest.mark.slow
+def test_real_clips(tmp_path, shared_models, shared_data):
+    folder = shared_models / "wavlm-mini"
+    exported = OnnxModel(export_onnx(folder, tmp_path / "model.onnx", latency_seconds=None).path)
+    model = load_prunable(folder)
+    clips = sorted((shared_data / "librispeech").rglob("*.flac"))[:6]
+    assert clips
+    lengths = set()
+    for clip in clips:
+        audio = torch.from_numpy(decode_audio({"path": str(clip), "bytes": None}, 16000)).unsqueeze(0)
+        with torch.no_grad():
+            expected = model(audio).last_hidden_state
+        found = exported(audio)["last_hidden_state"]
+        torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+        lengths.add(audio.shape[1])
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize(("family", "make"), [("wavlm", ragged), ("hubert", emptied), ("wav2vec2", emptied)])
+def test_torch_export(family, make):
+    """The model itself, as it is used, with both dimensions dynamic."""
+    model = make(family)
+    dynamic = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    inputs = tiny_inputs(3, 900)
+    program = torch.export.export(
+        model, (), inputs, dynamic_shapes={name: dynamic for name in inputs}, strict=False
+    ).module()
+    with torch.no_grad():
+        for batch_size, samples in SIZES:
+            given = tiny_inputs(batch_size, samples)
+            expected = model(**given).last_hidden_state
+            torch.testing.assert_close(program(**given).last_hidden_state, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_graph_that_disagrees_is_not_written(wavlm, tmp_path, monkeypatch):
+    _, _, other = wavlm
+
+    def write(graph, path, attention_mask, opset_version):
+        shutil.copy(other.path, path)
+        return 20
+
+    monkeypatch.setattr(export, "_write", write)
+    folder = saved(randomize_(ragged("wavlm"), seed=7), tmp_path / "model")
+    path = tmp_path / "model.onnx"
+    path.write_text("before")
+    with pytest.raises(RuntimeError, match=r"1 x 0.1 s: \d\S+, \d\S+ of the largest value; 2 x 0.25 s: .*1e-04"):
+        short_export(folder, path)
+    assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_nan_is_no_agreement():
+    with pytest.raises(RuntimeError, match="nan"):
+        export._check_agreement(
+            "x", [export.Agreement(1, 1.0, 0.0, 0.0), export.Agreement(2, 1.0, *[float("nan")] * 2)]
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        (
+            {"auto_class": "AutoModelForAudioXVector", "attention_mask": True},
+            "cannot be exported with `attention_mask`",
+        ),
+        ({"auto_class": "AutoModelForCTC"}, "missing: lm_head.bias, lm_head.weight"),
+        ({"auto_class": "AutoModelForX"}, "prunable_wavlm has no AutoModelForX"),
+        ({"check_seconds": ()}, "`check_seconds` must be one or more positive"),
+        ({"check_seconds": (1.0, 0.0)}, "`check_seconds` must be one or more positive"),
+    ),
+)
+def test_impossible_options(wavlm, tmp_path, options, message):
+    _, folder, _ = wavlm
+    with pytest.raises(ValueError, match=message):
+        export_onnx(folder, tmp_path / "model.onnx", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_impossible_checkpoints(tmp_path, monkeypatch):
+    gated = tiny_prunable("hubert")
+    gated.attach_gates()
+    with pytest.raises(ValueError, match="still to be pruned"):
+        export_onnx(saved(gated, tmp_path / "gated"), tmp_path / "x.onnx")
+    randomize_(Wav2Vec2ForPreTraining(tiny_config("wav2vec2"))).save_pretrained(tmp_path / "pretraining")
+    with pytest.raises(
+        ValueError, match=r"saved as \['Wav2Vec2ForPreTraining'\].*`auto_class`: AutoModel, AutoModelForCTC"
+    ):
+        export_onnx(tmp_path / "pretraining", tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="is a folder. Give the name of a file"):
+        export_onnx(tmp_path / "pretraining", tmp_path)
+    monkeypatch.setattr(export, "SINGLE_FILE_BYTES", 2**16)
+    with pytest.raises(ValueError, match="MiB of weights in float32"):
+        export_onnx(tmp_path / "pretraining", tmp_path / "x.onnx", auto_class="AutoModel")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda package: None if package != "onnx" else object())
+    with pytest.raises(
+        ImportError, match=r"needs onnxscript, onnxruntime. Install `pip install hf_prunable\[export\]`"
+    ):
+        export_onnx(tmp_path, tmp_path / "x.onnx")
