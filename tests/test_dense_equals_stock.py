@@ -11,12 +11,14 @@ from tiny_models import (
     FEATURE_NORMS,
     HEADS,
     NORM_ORDERS,
+    NUM_LABELS,
     PRUNABLE_CLASSES,
     STOCK_CLASSES,
     STOCK_CONFIGS,
     randomize_,
     tiny_config,
     tiny_inputs,
+    tiny_labels,
     tiny_prunable,
     tiny_stock,
 )
@@ -25,7 +27,6 @@ from transformers import AutoModel, Wav2Vec2ForPreTraining
 from hf_prunable import load_prunable
 
 
-NUM_LABELS = 5
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 # Heads with the kinds that may sum the layers with learned weights.
 HEAD_CASES = [
@@ -54,27 +55,11 @@ def loaded(stock, folder, head="base", **kwargs):
     return model
 
 
-def labels_for(model, head, inputs):
-    generator = torch.Generator().manual_seed(5)
-    batch_size, samples = inputs["input_values"].shape
-    if head == "ctc":
-        # Without repetitions, so that they fit the five frames that adapters leave of the shortest clip.
-        labels = [torch.randperm(model.config.vocab_size - 1, generator=generator)[:4] + 1 for _ in range(batch_size)]
-        return torch.stack(labels)
-    if head in ("classification", "xvector"):
-        return torch.randint(0, NUM_LABELS, (batch_size,), generator=generator)
-    if head == "frames":
-        frames = model._get_feat_extract_output_lengths(samples)
-        classes = torch.randint(0, NUM_LABELS, (batch_size, int(frames)), generator=generator)
-        return torch.nn.functional.one_hot(classes, NUM_LABELS)
-    return None
-
-
 def run(model, inputs, head="base", seed=0, **kwargs):
     torch.manual_seed(seed)
     np.random.seed(seed)
     if head != "base":
-        kwargs["labels"] = labels_for(model, head, inputs)
+        kwargs["labels"] = tiny_labels(model, head, inputs)
     return model(**inputs, output_hidden_states=True, **kwargs)
 
 

@@ -5,30 +5,17 @@ import shutil
 import pytest
 import torch
 from fresh_processes import AUTO_CLASSES, FAMILY_HEADS, ragged
-from tiny_models import randomize_, tiny_config, tiny_inputs, tiny_prunable
+from tiny_models import randomize_, tiny_config, tiny_emptied, tiny_inputs, tiny_prunable
 from torch.export import Dim
 from transformers import Wav2Vec2ForPreTraining
 
-from hf_prunable import AttentionShape, LayerShape, OnnxModel, PrunedShape, export, export_onnx, load_prunable
+from hf_prunable import OnnxModel, export, export_onnx, load_prunable
 from hf_prunable.audio import decode_audio
 
 
 # float32 rounding over a few layers of values around 1, at thousands of frames.
 TOLERANCE = 1e-4
 SIZES = ((1, 300), (2, 1111), (5, 4000))
-EMPTIED = PrunedShape(
-    (12, 16, 20),
-    (
-        LayerShape(AttentionShape((1, 3), (0, 4), (6, 2)), 7),
-        LayerShape(AttentionShape((), (), ()), 0),
-        LayerShape(None, None),
-    ),
-)
-
-
-def emptied(family, norm_order="pre", head="base"):
-    """Ragged heads, an attention and a feed-forward block of a bias alone, and a layer of which nothing is left."""
-    return tiny_prunable(family, norm_order, head, pruned_shape=EMPTIED.to_dict())
 
 
 def saved(model, folder):
@@ -98,7 +85,7 @@ def test_dense_classifier(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", (ragged, emptied))
+@pytest.mark.parametrize("make", (ragged, tiny_emptied))
 @pytest.mark.parametrize(("family", "head"), FAMILY_HEADS)
 def test_every_head(tmp_path, family, head, make):
     model = make(family, head=head)
@@ -132,7 +119,7 @@ def test_real_clips(tmp_path, shared_models, shared_data):
     assert len(lengths) > 1
 
 
-@pytest.mark.parametrize(("family", "make"), [("wavlm", ragged), ("hubert", emptied), ("wav2vec2", emptied)])
+@pytest.mark.parametrize(("family", "make"), [("wavlm", ragged), ("hubert", tiny_emptied), ("wav2vec2", tiny_emptied)])
 def test_torch_export(family, make):
     """The model itself, as it is used, with both dimensions dynamic."""
     model = make(family)

@@ -11,6 +11,7 @@ from hf_prunable import AttentionShape, LayerShape, PrunedShape
 FAMILIES = ("wavlm", "hubert", "wav2vec2")
 NORM_ORDERS = ("post", "pre")
 FEATURE_NORMS = ("group", "layer")
+NUM_LABELS = 5
 _NAMES = {"wavlm": "WavLM", "hubert": "Hubert", "wav2vec2": "Wav2Vec2"}
 _SUFFIXES = {
     "base": "Model",
@@ -54,6 +55,15 @@ _SIZES = {
     # Stock WavLM reads it without having it as a field, and fails where the feature probability is not 0.
     "mask_feature_min_masks": 1,
 }
+# Ragged heads, an attention and a feed-forward block of a bias alone, and a layer of which nothing is left.
+_EMPTIED = PrunedShape(
+    _SIZES["conv_dim"],
+    (
+        LayerShape(AttentionShape((1, 3), (0, 4), (6, 2)), 7),
+        LayerShape(AttentionShape((), (), ()), 0),
+        LayerShape(None, None),
+    ),
+)
 _POSITION_BIAS = {"num_buckets": 32, "max_bucket_distance": 60}
 _XVECTOR = {"tdnn_dim": (14, 22), "tdnn_kernel": (3, 1), "tdnn_dilation": (2, 1), "xvector_output_dim": 13}
 _PRETRAINING = {
@@ -97,6 +107,11 @@ def tiny_prunable(family, norm_order="post", head="base", seed=0, **config):
     return randomize_(model, seed).eval()
 
 
+def tiny_emptied(family, norm_order="pre", head="base", **config):
+    """A pruned model with emptied blocks and layers, of any norm order and feature norm."""
+    return tiny_prunable(family, norm_order, head, pruned_shape=_EMPTIED.to_dict(), **config)
+
+
 def tiny_inputs(batch_size=3, samples=800, seed=0, padded=True):
     """Waveforms, zero where they are padded, and their attention mask; the first clip has full length."""
     generator = torch.Generator().manual_seed(seed)
@@ -106,6 +121,23 @@ def tiny_inputs(batch_size=3, samples=800, seed=0, padded=True):
         for number in range(1, batch_size):
             mask[number, samples - number * samples // (batch_size + 1) :] = 0
     return {"input_values": input_values * mask, "attention_mask": mask}
+
+
+def tiny_labels(model, head, inputs):
+    """Labels for a head, or `None` for the base model; classes are below `NUM_LABELS`."""
+    generator = torch.Generator().manual_seed(5)
+    batch_size, samples = inputs["input_values"].shape
+    if head == "ctc":
+        # Without repetitions, so that they fit the five frames that adapters leave of the shortest clip.
+        labels = [torch.randperm(model.config.vocab_size - 1, generator=generator)[:4] + 1 for _ in range(batch_size)]
+        return torch.stack(labels)
+    if head in ("classification", "xvector"):
+        return torch.randint(0, NUM_LABELS, (batch_size,), generator=generator)
+    if head == "frames":
+        frames = model._get_feat_extract_output_lengths(samples)
+        classes = torch.randint(0, NUM_LABELS, (batch_size, int(frames)), generator=generator)
+        return torch.nn.functional.one_hot(classes, NUM_LABELS)
+    return None
 
 
 @torch.no_grad()

@@ -133,9 +133,8 @@ class PrunableEncoder(nn.Module):
         for number, layer in enumerate(self.layers):
             if self._drops(number):
                 continue
-            hidden_states, position_bias = layer(
-                hidden_states, attention_mask=attention_mask, position_bias=position_bias, **kwargs
-            )
+            # By position: reentrant checkpoints see no gradient through a keyword, and would go through all layers anew.
+            hidden_states, position_bias = layer(hidden_states, attention_mask, position_bias, **kwargs)
         if self.config.do_stable_layer_norm:
             hidden_states = self.layer_norm(hidden_states)
         return BaseModelOutput(last_hidden_state=hidden_states)

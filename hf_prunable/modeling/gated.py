@@ -80,11 +80,6 @@ class GatedLinear(GatedMixin, nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(input, *self.gated_parameters())
 
-    def to_plain(self) -> nn.Linear:
-        """torch's own layer with the same parameters, without the gates."""
-        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        return _share_parameters(self, plain)
-
 
 class GatedConv1d(GatedMixin, nn.Conv1d):
     """A convolution whose input channels may have gates."""
@@ -97,15 +92,19 @@ class GatedConv1d(GatedMixin, nn.Conv1d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return self._conv_forward(input, *self.gated_parameters())
 
-    def to_plain(self) -> nn.Conv1d:
-        """torch's own layer with the same parameters, without the gates."""
-        sizes = (self.in_channels, self.out_channels, self.kernel_size, self.stride)
-        return _share_parameters(self, nn.Conv1d(*sizes, bias=self.bias is not None, device="meta"))
 
-
-def _share_parameters(module: nn.Module, plain: nn.Module) -> nn.Module:
-    plain.weight, plain.bias = module.weight, module.bias
-    return plain.train(module.training)
+def plain_layer(layer: nn.Linear | nn.Conv1d) -> nn.Linear | nn.Conv1d:
+    """torch's own layer with the parameters of one that could have gates or has a parametrized weight."""
+    has_bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        plain = nn.Linear(layer.in_features, layer.out_features, has_bias, device="meta")
+    else:
+        sizes = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+        plain = nn.Conv1d(*sizes, layer.dilation, layer.groups, has_bias, device="meta")
+    weight = layer.weight
+    plain.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
+    plain.bias = layer.bias
+    return plain.train(layer.training)
 
 
 class OutputBias(GatedMixin, nn.Module):

@@ -21,7 +21,7 @@ from ..shape import PrunedShape
 from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
-from .gated import GatedConv1d, GatedLinear, GatedMixin, OutputBias
+from .gated import GatedConv1d, GatedLinear, GatedMixin, OutputBias, plain_layer
 
 
 # Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
@@ -93,6 +93,10 @@ class PrunableModelMixin:
             init.constant_(module.log_alpha, module.initial_log_alpha)
         elif isinstance(module, OutputBias):
             init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The module that takes the waveform in: what LoRA under gradient checkpointing and torchao ask a model for."""
+        return self.base_model.feature_extractor.conv_layers[0].conv
 
     def attach_gates(
         self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.05
@@ -181,11 +185,10 @@ class PrunableModelMixin:
                 "A model with gates is still to be pruned. Prepare the one that `compact(model)` returns."
             )
         for module in list(self.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
             for name, child in module.named_children():
-                if isinstance(child, GatedLinear | GatedConv1d):
-                    setattr(module, name, child.to_plain())
+                # `remove_parametrizations` would change the class that copies of the model share.
+                if isinstance(child, GatedLinear | GatedConv1d) or parametrize.is_parametrized(child, "weight"):
+                    setattr(module, name, plain_layer(child))
         return self
 
     def _check_not_prepared(self) -> None:
@@ -214,6 +217,8 @@ class PrunableModelMixin:
         with torch.device("meta"):
             stock = self.stock_class(self.config.to_stock())
         stock.load_state_dict(self.state_dict(), assign=True)
+        # What saving a quantised model asks for.
+        stock.hf_quantizer = getattr(self, "hf_quantizer", None)
         return stock.train(self.training)
 
     @classmethod
