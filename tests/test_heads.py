@@ -86,6 +86,8 @@ def test_audio_classification_pipeline(tmp_path, caplog, family, kind):
 @EVERY_ENCODER
 def test_speech_recognition_pipeline(tmp_path, caplog, family, kind):
     model = KINDS[kind](family, "ctc", vocab_size=len(LETTERS) + 2)
+    # Random weights might say nothing but blanks and spaces.
+    model.lm_head.bias.data -= torch.tensor([10.0, 10.0, 1.0] + [0.0] * (len(LETTERS) - 1))
     folder = saved(model, tmp_path)
     tokenizer = add_tokenizer(folder)
     with caplog.at_level(logging.WARNING, "transformers"):
@@ -141,7 +143,7 @@ def test_ctc_fine_tuning(tmp_path, family, kind):
     assert len(losses) == 40 and losses[-1] < 0.5 * losses[0]
     trainer.save_model(tmp_path / "trained")
     again = load_prunable(tmp_path / "trained", "AutoModelForCTC")
-    assert again.config.pruned_shape == model.config.pruned_shape
+    assert again.num_parameters() == model.num_parameters()
     torch.testing.assert_close(
         run(again, folder, noise()).logits, run(model.eval(), folder, noise()).logits, atol=1e-5, rtol=0
     )
@@ -179,6 +181,18 @@ def test_lora(tmp_path, family, kind):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+    for use_reentrant in (False, True):
+        adapted.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        adapted.enable_input_require_grads()
+        optimizer.zero_grad()
+        adapted(**inputs, labels=labels).loss.backward()
+        found = {name: parameter.grad for name, parameter in trained.items()}
+        adapted.gradient_checkpointing_disable()
+        optimizer.zero_grad()
+        adapted(**inputs, labels=labels).loss.backward()
+        for name, parameter in trained.items():
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=0)
 
     with torch.no_grad():
         expected = adapted.eval()(**inputs).logits
