@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
 from ..shape import PrunedShape
 from ..size import UnitCounts, count_parameters
+
+
+# Through it, `trust_remote_code=True` finds the classes where nobody has imported this library.
+SHIM_MODULE = "modeling_hf_prunable"
+SHIM_FILE = f"{SHIM_MODULE}.py"
 
 
 class PrunableConfigMixin:
@@ -91,6 +97,22 @@ class PrunableConfigMixin:
         if not self.has_relative_position_bias:
             stock._attn_implementation = self._attn_implementation
         return stock
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Writes config.json, and beside it the one-line module that `trust_remote_code=True` reads.
+
+        Args:
+            save_directory: A folder, made where it is missing.
+            **kwargs: Passed to transformers' `save_pretrained`.
+        """
+        auto_classes = {"AutoConfig": type(self).__name__, **self.auto_classes}
+        self.auto_map = {auto: f"{SHIM_MODULE}.{name}" for auto, name in auto_classes.items()}
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The file is nothing but its imports, which a linter in the model's repository would take for unused.
+        shim = f"from hf_prunable import {', '.join(auto_classes.values())}  # noqa: F401\n"
+        (folder / SHIM_FILE).write_text(shim, encoding="utf-8")
+        super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
