@@ -11,12 +11,11 @@ from transformers.utils import logging
 
 from .files import write_text_atomically
 from .finetuning_report import FinetuningReport
-from .model_card_parts import hub_id
+from .model_card_parts import EVAL_RESULTS_FOLDER, hub_id
 
 
 logger = logging.get_logger(__name__)
 
-EVAL_RESULTS_FOLDER = ".eval_results"
 # A data set that is a benchmark says so, and names its tasks, in this file:
 # https://huggingface.co/docs/hub/eval-results
 BENCHMARK_FILE = "eval.yaml"

@@ -21,9 +21,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
 
-from .eval_results import EVAL_RESULTS_FOLDER
 from .messages import first_names
-from .model_card_parts import CARD_FILE, address_card
+from .model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER, address_card
 from .modeling.configuration import SHIM_FILE
 
 

@@ -19,6 +19,8 @@ from .files import write_text_atomically
 logger = logging.get_logger(__name__)
 
 CARD_FILE = "README.md"
+# Where the Hub looks for results on benchmarks.
+EVAL_RESULTS_FOLDER = ".eval_results"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 CLASSIFICATION = "AutoModelForAudioClassification"
 # The Hub's names of tasks.

@@ -16,6 +16,10 @@ SHIM_MODULE = "modeling_hf_prunable"
 SHIM_FILE = f"{SHIM_MODULE}.py"
 
 
+# Twenty times the deepest published models of these families, which have 48.
+MAX_LAYERS = 960
+
+
 class PrunableConfigMixin:
     """The part of a prunable configuration that is the same in every family.
 
@@ -26,6 +30,14 @@ class PrunableConfigMixin:
     stock_config_class: ClassVar[type[PreTrainedConfig]]
     auto_classes: ClassVar[dict[str, str]]
     has_relative_position_bias: ClassVar[bool] = False
+
+    def validate_num_hidden_layers(self) -> None:
+        """Refuses what would fill the memory before any weight is looked at."""
+        if not 0 <= self.num_hidden_layers <= MAX_LAYERS:
+            raise ValueError(
+                f"`num_hidden_layers` is {self.num_hidden_layers}, and 0 to {MAX_LAYERS} are supported. The config.json is "
+                "damaged, or was made to do damage: do not use this checkpoint."
+            )
 
     def validate_pruned_shape(self) -> None:
         """Checks the stored shape against the widths of the original model."""
