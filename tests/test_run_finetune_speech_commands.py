@@ -17,13 +17,13 @@ from hf_prunable.truncation_arguments import TruncationArguments
 
 
 FILES = {
+    "README.md",
     "config.json",
     "confusion.png",
     "layer_profile.png",
     "model.safetensors",
     "preprocessor_config.json",
     "report.json",
-    "report.md",
 }
 FREQUENCIES = {"no": 300.0, "up": 700.0, "yes": 1500.0}
 
@@ -100,7 +100,8 @@ def test_a_comparison(run):
         "word",
         "speaker",
     }
-    assert "| Layers kept | 3 | 1 |" in (folder / "report.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "| Layers kept | 3 | 1 |" in card and "layers 1 to 1 are there" in card and report["machine"] in card
     for picture in ("confusion.png", "layer_profile.png"):
         assert imread(folder / picture).std() > 0.03
 

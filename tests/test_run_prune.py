@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
 from speech_files import RATE, tone, write
@@ -17,6 +18,7 @@ from tiny_models import tiny_inputs, tiny_prunable, tiny_stock
 from transformers import AutoFeatureExtractor, AutoModel, BertConfig, Wav2Vec2FeatureExtractor
 
 from hf_prunable import PrunableWavLMModel
+from hf_prunable.hub import PushError
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.report import PruningReport
 from hf_prunable.speech_arguments import SpeechArguments
@@ -25,12 +27,12 @@ from hf_prunable.training import PruningTrainingArguments
 
 SCRIPT = Path(__file__).parents[1] / "run_prune.py"
 FILES = {
+    "README.md",
     "config.json",
     "model.safetensors",
     "modeling_hf_prunable.py",
     "preprocessor_config.json",
     "pruning_report.json",
-    "pruning_report.md",
     "shape.png",
     "sparsity_curve.png",
 }
@@ -147,8 +149,11 @@ def test_the_report_of_a_run(result):
     losses = report.held_out_loss
     assert losses.dense < 1e-5 < losses.after_compaction
     assert losses.after_final_steps not in (losses.after_compaction, None)
-    text = (folder / "pruning_report.md").read_text()
-    assert text.startswith("# pruned\n") and "(shape.png)" in text and "(sparsity_curve.png)" in text
+    card = ModelCard.load(folder / "README.md")
+    assert "\n# pruned\n" in card.text and "(shape.png)" in card.text and "(sparsity_curve.png)" in card.text
+    assert f"{report.pruned_size.num_parameters:,}" in card.text and report.machine in card.text
+    assert card.data.eval_results[0].metric_value == pytest.approx(losses.after_final_steps, abs=1e-6)
+    assert str(folder.parent) not in card.text.replace(report.command, "")
 
 
 def test_auto_model_loads_the_result(result):
@@ -304,10 +309,16 @@ def test_a_teacher_with_nan_stops_the_run(run, checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["push_to_hub", "resume_from_checkpoint"])
-def test_an_option_that_would_do_nothing_is_refused(run, tmp_path, option):
-    with pytest.raises(ValueError, match=f"`{option}` is not supported"):
-        run(**{option: True})
+def test_an_option_that_would_do_nothing_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="`resume_from_checkpoint` is not supported"):
+        run(resume_from_checkpoint=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_push_that_would_fail_stops_the_run_before_it_begins(run, tmp_path):
+    # These tests are offline.
+    with pytest.raises(PushError, match="A push to org/model would fail: .*push the finished folder later"):
+        run(push_to_hub=True, hub_model_id="org/model", hub_token="hf_x")
     assert not list(tmp_path.iterdir())
 
 
