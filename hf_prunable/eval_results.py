@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HTTPError
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 from transformers.utils import logging
 
 from .files import write_text_atomically
@@ -67,7 +67,7 @@ def benchmark_task(dataset_id: str, config_name: str | None = None) -> str | Non
             for task in benchmark["tasks"]
             if (task.get("config", "default"), task.get("split")) == (config_name or "default", TEST_SPLIT)
         ]
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return None
     except (HTTPError, OSError, yaml.YAMLError, KeyError, TypeError) as error:
         # The model is made, and is not to be lost because of this.

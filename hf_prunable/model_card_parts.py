@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
+from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
@@ -90,7 +90,7 @@ def license_fields(model_name: str) -> dict[str, str]:
         if folder.is_dir() and not (folder / CARD_FILE).is_file():
             return {}
         card = ModelCard.load(folder / CARD_FILE if folder.is_dir() else model_name, ignore_metadata_errors=True)
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return {}
     except (HTTPError, OSError, ValueError, yaml.YAMLError) as error:
         # The model is made, and is not to be lost because of this.

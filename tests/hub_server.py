@@ -59,9 +59,12 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        # Another origin, as on the Hub: what clients know about a file has to be in the redirect.
+        self.storage = f"http://localhost:{self.server_port}"
         self.users: dict[str, User] = {}
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}
+        self.uploaded: set[tuple[str, str]] = set()
         self.requests: list[str] = []
         self.broken_uploads: Counter[str] = Counter()
         self.broken_commits: Counter[str] = Counter()
@@ -95,7 +98,11 @@ class HubServer(ThreadingHTTPServer):
             if not name.startswith("HF_") or name == "HF_PRUNABLE_SHARED"
         }
         environment |= {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        environment |= {
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+        }
         if token is not None:
             environment["HF_TOKEN"] = token
         return environment | variables
@@ -264,7 +271,8 @@ class Handler(BaseHTTPRequestHandler):
             address = f"{self.server.endpoint}/large/{asked['oid']}"
             upload, verify = {"href": f"{address}?repository={name}"}, {"href": f"{address}/verify"}
             actions = {"actions": {"upload": upload, "verify": verify}}
-            objects.append({**asked, **({} if asked["oid"] in self.server.large else actions)})
+            is_there = (name, asked["oid"]) in self.server.uploaded
+            objects.append({**asked, **({} if is_there else actions)})
         self.answer({"transfer": "basic", "objects": objects})
 
     def receive_large_file(self, oid):
@@ -276,6 +284,7 @@ class Handler(BaseHTTPRequestHandler):
         if hashlib.sha256(content).hexdigest() != oid:
             raise Refused(400, "the content is not what its name says")
         self.server.large[oid] = content
+        self.server.uploaded.add((name, oid))
         self.answer({})
 
     def verify_large_file(self, oid):
@@ -285,6 +294,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({})
 
     def send_large_file(self, oid):
+        if "Authorization" in self.headers:
+            raise Refused(400, "a token left the Hub")
         self.answer(self.server.large[oid], ETag=f'"{oid}"')
 
     def make_commit(self, kind, name, revision):
@@ -302,7 +313,7 @@ class Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                if value["oid"] not in self.server.large:
+                if (name, value["oid"]) not in self.server.uploaded:
                     raise Refused(400, f"{value['path']} was not uploaded")
                 files[value["path"]] = self.server.large[value["oid"]]
             else:
@@ -322,7 +333,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(content, ETag=f'"{oid}"', **headers)
         self.server.large[oid] = content
         headers |= {"X-Linked-ETag": f'"{oid}"', "X-Linked-Size": len(content)}
-        self.answer(b"", 302, Location=f"{self.server.endpoint}/large/{oid}", **headers)
+        self.answer(b"", 302, Location=f"{self.server.storage}/large/{oid}", **headers)
 
 
 API = rf"/api/(?P<kind>models|datasets)/{REPOSITORY}"

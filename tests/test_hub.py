@@ -89,10 +89,11 @@ def hub():
 
 @pytest.fixture(scope="module")
 def pushed(hub, root):
-    pruned = str(root / "pruned")
+    # A card is rewritten for the repository that its folder is pushed to.
+    pruned, copy = str(root / "pruned"), str(shutil.copytree(root / "pruned", root / "copied"))
 
-    def folder(repo_id, token="hf_ada", **job):
-        return {"do": "push_folder", "folder": pruned, "repo_id": repo_id, "token": token, **job}
+    def folder(repo_id, token="hf_ada", folder=copy, **job):
+        return {"do": "push_folder", "folder": folder, "repo_id": repo_id, "token": token, **job}
 
     def check(*repo_ids, token="hf_ada", **job):
         return {"do": "check", "repo_ids": dict(enumerate(repo_ids)), "token": token, **job}
@@ -106,8 +107,8 @@ def pushed(hub, root):
         "check-taken": check("org/model", "org/taken"),
         "check-no-name": check("org/my model"),
         "check-no-connection": check("org/model", endpoint="http://127.0.0.1:9"),
-        "pruned": folder(PRUNED, private=True),
-        "again": folder(PRUNED),
+        "pruned": folder(PRUNED, folder=pruned, private=True),
+        "again": folder(PRUNED, folder=pruned),
         "stock": folder(STOCK, folder=str(root / "words")),
         "taken": folder("org/taken"),
         "public": folder("org/public", private=True),
@@ -123,7 +124,7 @@ def pushed(hub, root):
             "folder": pruned,
             "repo_id": "org/by-saving",
             "how": "save_pretrained",
-            "copy": str(root / "copy"),
+            "copy": str(root / "saved"),
         },
         "ladder": {
             "do": "push_output",
@@ -218,7 +219,7 @@ def test_what_is_to_be_private_is_not_pushed_in_public(hub, pushed):
 
 def test_without_right_or_token_nothing_is_made(hub, root, pushed):
     message = error(pushed, "no-right")
-    assert f"{root / 'pruned'} was not pushed to org/model: " in message
+    assert f"{root / 'copied'} was not pushed to org/model: " in message
     assert "You don't have the rights to create a model under the namespace 'org'" in message
     assert "Invalid username or password" in error(pushed, "no-token")
     assert "org/model" not in hub.repositories
@@ -324,8 +325,8 @@ DAMAGED = {
     "many-layers": "`num_hidden_layers` is 1000000000, and 0 to 960 are supported",
     "many-layers-dense": "`num_hidden_layers` is 1000000000, and 0 to 960 are supported",
     "wide": "ignore_mismatched_sizes",
-    "truncated-weights": "model.safetensors",
-    "tampered-weights": "model.safetensors",
+    "truncated-weights": "The weights of 'org/truncated-weights' are damaged: .*`force_download=True`",
+    "tampered-weights": "The weights of 'org/tampered-weights' are damaged: .*`force_download=True`",
 }
 LICENSES = ("with-card", "broken-card", "public", "nowhere")
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -187,9 +188,18 @@ class PrunableModelMixin:
         """As in transformers, but a pruned checkpoint whose weights do not fit its shape is an error, not a warning.
 
         Raises:
-            ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over.
+            ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over, or a file of
+                weights is damaged.
         """
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights of {str(pretrained_model_name_or_path)!r} are damaged: {error}. Fetch them again "
+                "(`force_download=True`, from the Hub), or ask who made them."
+            ) from error
         if model.config.pruned_shape is not None:
             wrong = {"missing": info["missing_keys"], "without a place": info["unexpected_keys"]}
             check_weights(
