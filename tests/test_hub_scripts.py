@@ -99,8 +99,10 @@ def test_run_finetune_pushes_a_stock_repository(hub, tmp_path):
         for split, take in (("validation", "_4"), ("test", "_5"))
     }
     write_speech_commands(tmp_path / "clips", names, **lists)
+    generator = np.random.default_rng(0)
     for name in names:
-        write(tmp_path / "clips" / f"{name}.wav", tone(0.1, frequency=frequencies[name.split("/")[0]]))
+        noise = 0.05 * generator.standard_normal(RATE // 10)
+        write(tmp_path / "clips" / f"{name}.wav", tone(0.1, frequency=frequencies[name.split("/")[0]]) + noise)
     recipe = {
         "model_name_or_path": "org/base",
         "dataset_name": "clips",
