@@ -46,7 +46,8 @@ logger = logging.getLogger("hf_prunable")
 
 def finetune(options: TruncationArguments, training: FinetuningArguments) -> Path:
     """Chooses the depth, trains, measures, and writes the result to `training.output_dir` when it is complete."""
-    output_dir = Path(training.output_dir)
+    # A recipe may be another one by the time that the run is over.
+    command, output_dir = command_line(sys.argv), Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
     check_output_directory(output_dir)
     hub = HubPush.take_from(training)
@@ -104,7 +105,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
     )
     references = splits["test"]["label"][:]
     report = FinetuningReport(
-        command=command_line(sys.argv),
+        command=command,
         model_name=options.model_name_or_path,
         task=options.task,
         machine=describe_machine("cpu"),

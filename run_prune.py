@@ -54,7 +54,8 @@ def prune(
     With several targets, each has a folder in it, and on the Hub a repository of its own. A run that was interrupted left
     its working folder beside it, and goes on from there.
     """
-    output_dir = Path(training.output_dir)
+    # A recipe may be another one by the time that the run is over.
+    command, output_dir = command_line(sys.argv), Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
     check_output_directory(output_dir)
     if training.resume_from_checkpoint:
@@ -120,7 +121,7 @@ def prune(
                 pruned=run.student.base_model,
                 latency_seconds=options.latency_seconds,
                 measure=measure,
-                command=command_line(sys.argv),
+                command=command,
                 seed=training.seed,
                 model_name=options.model_name_or_path,
                 teacher_name=teacher_name if objective.has_distillation else None,

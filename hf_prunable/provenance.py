@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
 # `hub_token` of transformers.TrainingArguments, which may be shortened.
 SECRET_OPTION = re.compile(r"--hub[-_]t[a-z]*")
 SECRET = "..."
+RECIPES = (".yaml", ".yml", ".json")
 
 
 def library_versions() -> dict[str, str]:
@@ -37,20 +42,38 @@ def source_commit() -> str | None:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command that starts a script again, without the token that it may hold.
+    """The command that starts a script again, with the options of a recipe written out and without a token.
 
     Args:
-        arguments: The script and its options, as in `sys.argv`.
+        arguments: The script and its options, or the script and a recipe in a .yaml or .json file, as in `sys.argv`.
     """
+    script, *options = arguments
+    if len(options) == 1 and options[0].endswith(RECIPES):
+        options = _recipe_options(Path(options[0]))
     shown: list[str] = []
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
+    for option in options:
+        name, equals, _ = option.partition("=")
         if shown and SECRET_OPTION.fullmatch(shown[-1]):
-            argument = SECRET
+            option = SECRET
         elif equals and SECRET_OPTION.fullmatch(name):
-            argument = f"{name}={SECRET}"
-        shown.append(argument)
-    return shlex.join(["python", *shown])
+            option = f"{name}={SECRET}"
+        shown.append(option)
+    # Where the script lies is nobody's business either.
+    return shlex.join(["python", Path(script).name, *shown])
+
+
+def _recipe_options(path: Path) -> list[str]:
+    """A recipe as the options that say the same."""
+    options = []
+    # JSON is YAML.
+    for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        if value is not None:
+            options += [f"--{name}", *map(_as_text, value if isinstance(value, list) else [value])]
+    return options
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

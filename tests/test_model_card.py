@@ -1,6 +1,7 @@
 """The cards of both kinds of run: held as a whole against a pattern, and what must not be in them."""
 
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -394,9 +395,26 @@ def test_a_real_shape_is_counted(tmp_path):
     [["--hub_token", "hf_x"], ["--hub_token=hf_x"], ["--hub-token", "hf_x"], ["--hub_tok", "hf_x"]],
 )
 def test_the_command_is_shown_without_its_token(arguments):
-    command = command_line(["run.py", "--push_to_hub", *arguments, "--output_dir", "my models"])
+    command = command_line(["/srv/run.py", "--push_to_hub", *arguments, "--output_dir", "my models"])
     assert "hf_x" not in command
     assert command.startswith("python run.py --push_to_hub --hub") and command.endswith("--output_dir 'my models'")
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_recipe_is_written_out_in_the_command(tmp_path, suffix):
+    recipe = {
+        "ste": False,
+        "max_steps": 7,
+        "seeds": [1, 2],
+        "hub_token": "hf_x",
+        "task": None,
+        "output_dir": "my models",
+    }
+    path = tmp_path / f"recipe.{suffix}"
+    path.write_text(json.dumps(recipe) if suffix == "json" else yaml.safe_dump(recipe, sort_keys=False))
+    assert command_line(["run.py", str(path)]) == (
+        "python run.py --ste false --max_steps 7 --seeds 1 2 --hub_token ... --output_dir 'my models'"
+    )
 
 
 def test_versions_and_commit():
