@@ -326,7 +326,7 @@ def test_an_option_that_would_do_nothing_is_refused(run, tmp_path):
 
 def test_a_push_that_would_fail_stops_the_run_before_it_begins(run, tmp_path):
     # These tests are offline.
-    with pytest.raises(PushError, match="A push to org/model would fail: .*push the finished folder later"):
+    with pytest.raises(PushError, match="(?s)A push to org/model would fail: .*push the finished folder later"):
         run(push_to_hub=True, hub_model_id="org/model", hub_token="hf_x")
     assert not list(tmp_path.iterdir())
 
