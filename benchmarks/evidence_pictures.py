@@ -73,10 +73,9 @@ def draw_comparison(summaries: Sequence[Summary], measures: Sequence[Measure], p
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _tidy(axes)
     size = sum(summary.num_parameters for summary in rows) / len(rows)
-    seeds = max(len(summary.seeds) for summary in rows)
     figure.suptitle(
         f"{size / 1e6:.2f} M parameters ({100 * rows[0].target_sparsity:g} % removed); large: mean and standard "
-        f"deviation, small: each of {seeds} seed{'' if seeds == 1 else 's'}, dashed: teacher",
+        "deviation over the seeds, small: each seed, dashed: teacher",
         fontsize=NORMAL,
     )
     figure.savefig(path)
