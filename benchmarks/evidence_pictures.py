@@ -26,6 +26,7 @@ COLORS = {
     "learned_without_ste": "#e8743b",
     "learned_fine_units": "#8a2a12",
     "learned_from_norms": "#3d0c02",
+    "learned_ladder": "#b08d57",
     "learned_whole_heads": "#f0a13a",
     "learned_with_conv": "#a3336f",
     "one_stage": "#8c564b",
@@ -34,7 +35,7 @@ COLORS = {
     "first_layers": "#4b7f52",
     "from_scratch": "#7f7fbf",
 }
-MARKERS = dict(zip(STUDENTS, "os<>D^vXPdh", strict=True))
+MARKERS = dict(zip(STUDENTS, "os<>D*^vXPdh", strict=True))
 
 
 def _better(measure: Measure) -> str:

@@ -213,6 +213,25 @@ def test_convolutions_that_are_the_teachers_are_frozen(tmp_path, clips):
         convolutions_after(tmp_path / "both", source, clips, ("conv",), **frozen)
 
 
+@pytest.mark.parametrize(
+    "units, seed, freeze, shares",
+    [
+        (("int",), None, None, True),
+        (("int",), None, True, True),
+        (("int",), None, False, False),
+        (("int",), 5, True, False),
+        (("int", "conv"), None, None, False),
+    ],
+)
+def test_only_convolutions_that_stay_the_teachers_are_shared(tmp_path, clips, units, seed, freeze, shares):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    student, _ = load_student(source)
+    student.attach_gates(units)
+    teacher = load_complete(source) if seed is None else tiny_prunable("wavlm", "post", seed=seed)
+    run = make_run(tmp_path, student, teacher, clips, freeze_feature_encoder=freeze)
+    assert run.shares_features == shares
+
+
 def test_another_teacher(tmp_path, clips):
     teacher = tiny_prunable("wavlm", "post", num_hidden_layers=6, hidden_size=36, num_attention_heads=6)
     student, _ = load_student(checkpoint(tmp_path / "dense", "wavlm"))
