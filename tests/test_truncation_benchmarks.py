@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.image import imread
+from speech_files import tone
+from tiny_models import tiny_stock
+from transformers import Wav2Vec2FeatureExtractor
 
 from benchmarks.convexity_changes import format_changes
 from benchmarks.depths import draw_depths, format_depths
+from benchmarks.layer_profiles import format_profiles, profile_task
 from benchmarks.speaker_segments import segment_splits
+from hf_prunable.audio import audio_dataset
 from hf_prunable.finetuning import FinetunedResult
 from hf_prunable.layer_choice import LayerChoice
 from hf_prunable.layer_profile import LabelProfile, LayerProfile, LayerScores
@@ -83,3 +88,25 @@ def test_segments_make_a_speaker_task(utterances, tmp_path, monkeypatch):
     # The ramp rises: the test segments are the last ones.
     last = soundfile.read(io.BytesIO(splits["test"][1]["audio"]["bytes"]))[0]
     assert last[-1] == pytest.approx(0.5, abs=1e-3) and len(last) == RATE
+
+
+def test_profiles_of_a_task(tmp_path):
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(16):
+        noise = 0.01 * generator.standard_normal(RATE // 20 + 40 * (number % 3))
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(
+            path, tone(0.05 + 0.0025 * (number % 3), frequency=300.0 if number < 8 else 3000.0) + noise, RATE
+        )
+        paths.append(path)
+    clips = audio_dataset(paths, word=["low"] * 8 + ["high"] * 8)
+    feature_extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=False)
+    result = profile_task(tiny_stock("hubert"), feature_extractor, clips, "word", [3, 2])
+    assert list(result.profiles) == [3, 2] and (result.num_clips, result.num_classes) == (16, 2)
+    assert result.largest_difference < 1e-5 and 0 <= result.layers_in_band <= 4
+    assert len(result.profiles[3].labels["word"].permuted_convexity) == 20
+    assert result.profiles[3].labels["word"].convexity.values[1] > 0.9
+    table = format_profiles({"word": result})
+    assert "| word | 16 | 2 | convexity, 3 neighbours |" in table and "| convexity, 2 neighbours |" in table
+    assert "at most; a further permutation of the labels lies in the 95 % band of 20 at" in table
