@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,31 +10,28 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-
-BATCH_SIZE = 8
+from hf_prunable.pooled_features import BATCH_SIZE, plan_batches, pool_clips
 
 
 def pooled_hidden_states(
     model: PreTrainedModel, feature_extractor: Any, waveforms: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """The mean over time of every hidden state of every clip.
+    """The mean over time of every hidden state of every clip, as `pool_clips` gives it.
 
     Args:
         model: A base model.
         feature_extractor: Of its checkpoint.
-        waveforms: Each of shape (samples,).
+        waveforms: Each of shape (samples,) and long enough for a frame.
 
     Returns:
         Of shape (clips, layers + 1, hidden size), float32; place 0 is the first layer's input.
     """
-    pooled: list[Any] = [None] * len(waveforms)
-    for numbers, outputs in _outputs(model, feature_extractor, waveforms, output_hidden_states=True):
-        states = torch.stack([state.mean(1) for state in outputs.hidden_states], dim=1)
-        for number, state in zip(numbers, states.float().cpu().numpy(), strict=True):
-            pooled[number] = state
-    return np.stack(pooled)
+    lengths = [len(waveform) for waveform in waveforms]
+    features, _ = pool_clips(model, feature_extractor, lengths, waveforms.__getitem__)
+    return features.layers.transpose(1, 0, 2)
 
 
+@torch.inference_mode()
 def last_hidden_states(model: PreTrainedModel, feature_extractor: Any, waveforms: Sequence[np.ndarray]) -> np.ndarray:
     """The last hidden state of all frames, clip after clip.
 
@@ -46,19 +43,12 @@ def last_hidden_states(model: PreTrainedModel, feature_extractor: Any, waveforms
     Returns:
         Of shape (frames, hidden size), float32.
     """
-    frames: list[Any] = [None] * len(waveforms)
-    for numbers, outputs in _outputs(model, feature_extractor, waveforms):
-        for number, state in zip(numbers, outputs.last_hidden_state.float().cpu().numpy(), strict=True):
-            frames[number] = state
-    return np.concatenate(frames)
-
-
-@torch.inference_mode()
-def _outputs(
-    model: PreTrainedModel, feature_extractor: Any, waveforms: Sequence[np.ndarray], **kwargs: Any
-) -> Iterator[tuple[list[int], Any]]:
     model.eval()
-    for numbers in _equal_length_batches([len(waveform) for waveform in waveforms]):
+    frames: list[Any] = [None] * len(waveforms)
+    lengths = [len(waveform) for waveform in waveforms]
+    # No padding: the base models' group norm would take it in.
+    batches = list(plan_batches(lengths, BATCH_SIZE, equal_lengths=True))
+    for numbers in logging.tqdm(batches, desc="Hidden states"):
         inputs = feature_extractor(
             [waveforms[number] for number in numbers],
             sampling_rate=feature_extractor.sampling_rate,
@@ -66,17 +56,7 @@ def _outputs(
             return_attention_mask=False,
             return_tensors="pt",
         )
-        yield numbers, model(inputs["input_values"].to(model.device), **kwargs)
-
-
-def _equal_length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of clips of one length: the base models' group norm runs over time, and padding would take part in it."""
-    by_length: dict[int, list[int]] = {}
-    for number, length in enumerate(lengths):
-        by_length.setdefault(length, []).append(number)
-    batches = [
-        numbers[start : start + BATCH_SIZE]
-        for numbers in by_length.values()
-        for start in range(0, len(numbers), BATCH_SIZE)
-    ]
-    yield from logging.tqdm(batches, desc="Hidden states")
+        states = model(inputs["input_values"].to(model.device)).last_hidden_state
+        for number, state in zip(numbers, states.float().cpu().numpy(), strict=True):
+            frames[number] = state
+    return np.concatenate(frames)

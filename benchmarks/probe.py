@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
 
 from benchmarks.hidden_states import pooled_hidden_states
 from hf_prunable import load_prunable
 from hf_prunable.audio import decode_audio
+from hf_prunable.layer_criteria import linear_probe
 from hf_prunable.speech_commands import load_speech_commands
 
 
@@ -29,8 +27,6 @@ SPLITS = ("train", "validation", "test")
 FREQUENT_WORDS = (
     "yes no up down left right on off stop go zero one five eight".split()  # in the order of the data set's paper
 )
-# For one layer: scikit-learn's inverse strength.
-INVERSE_REGULARISATION = 0.1
 # For the weighted sum: factors of half the squared norm of its weights, beside the mean cross-entropy; strongest first,
 # which a tie on the validation split goes to.
 REGULARISATIONS = (0.1, 0.01, 0.001, 0.0001)
@@ -120,8 +116,7 @@ def layer_probes(features: dict[str, np.ndarray], labels: dict[str, Sequence[str
     """
     accuracies: dict[str, list[float]] = {"validation": [], "test": []}
     for layer in range(features["train"].shape[1]):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=2000))
-        probe.fit(features["train"][:, layer], labels["train"])
+        probe = linear_probe().fit(features["train"][:, layer], labels["train"])
         for split, values in accuracies.items():
             values.append(float(probe.score(features[split][:, layer], labels[split])))
     best = int(np.argmax(accuracies["validation"]))

@@ -160,37 +160,87 @@ class CropCollator:
         return {"input_values": features["input_values"]}
 
 
+class LabelledClips(torch.utils.data.Dataset):
+    """Whole clips with their labels in the order of the data set, each decoded when it is read.
+
+    With transformers' Trainer, set `remove_unused_columns=False`: these are no inputs of a model before `LabelledCollator`.
+
+    Args:
+        dataset: With an `audio` column, and clips that can all be decoded.
+        sampling_rate: The rate of the waveforms, in Hz.
+        label_column: Of the labels.
+    """
+
+    def __init__(self, dataset: Dataset, *, sampling_rate: int, label_column: str = "label"):
+        self.clips = undecoded_audio(dataset)
+        self.labels = dataset.with_format(None)[label_column][:]
+        self.sampling_rate = sampling_rate
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict:
+        """One clip.
+
+        Returns:
+            `waveform` of shape (samples,), float32, and `label`.
+
+        Raises:
+            AudioError: If the clip cannot be decoded.
+        """
+        return {
+            "waveform": decode_audio(self.clips[index]["audio"], self.sampling_rate),
+            "label": self.labels[index],
+        }
+
+
 @dataclasses.dataclass
 class LabelledCollator:
-    """Pads whole clips to the longest of a micro-batch and encodes their labels.
+    """Pads whole clips to one length and encodes their labels.
+
+    Padding is zeros after the feature extractor's normalisation, which reads the clip alone. The group norm of the base
+    models runs over time, padding included, so that a clip's output depends on the length it is padded to. With
+    `seconds`, that length is the same in all batches, and the output is the same in whatever batch.
 
     Args:
         feature_extractor: One that turns waveforms into `input_values`.
         encode: Makes the model's `labels` from those of the clips.
+        seconds: The length of every batch. Longer clips lose their end, and the feature extractor's own
+            `return_attention_mask` decides whether there is a mask: models that were trained without one read padding as
+            silence. By default, the length of the longest clip of a micro-batch, and always a mask.
     """
 
     feature_extractor: Any
     encode: Callable[[Sequence[Any]], torch.Tensor]
+    seconds: float | None = None
+
+    def __post_init__(self):
+        if self.seconds is not None and self.seconds <= 0:
+            raise ValueError(f"seconds is {self.seconds}; it must be above 0.")
 
     def __call__(self, items: Sequence[dict]) -> dict[str, torch.Tensor]:
         """One batch.
 
         Args:
-            items: What `RandomCrops` gives, with labels.
+            items: What `RandomCrops` gives, with labels, or `LabelledClips`.
 
         Returns:
-            `input_values` and `attention_mask` of shape (batch, samples), and `labels`.
+            `input_values` and, where there is one, `attention_mask`, of shape (batch, samples); and `labels`.
         """
+        sampling_rate = self.feature_extractor.sampling_rate
+        length: dict[str, Any] = {"padding": True}
+        if self.seconds is not None:
+            samples = round(self.seconds * sampling_rate)
+            length = {"padding": "max_length", "max_length": samples, "truncation": True}
         features = self.feature_extractor(
             [item["waveform"] for item in items],
-            sampling_rate=self.feature_extractor.sampling_rate,
-            padding=True,
+            sampling_rate=sampling_rate,
+            # Without it, padding would take part in the normalisation.
             return_attention_mask=True,
             return_tensors="pt",
+            **length,
         )
-        labels = self.encode([item["label"] for item in items])
-        return {
-            "input_values": features["input_values"],
-            "attention_mask": features["attention_mask"],
-            "labels": labels,
-        }
+        batch = {"input_values": features["input_values"], "labels": self.encode([item["label"] for item in items])}
+        if self.seconds is None or self.feature_extractor.return_attention_mask:
+            batch["attention_mask"] = features["attention_mask"]
+        return batch

@@ -140,7 +140,7 @@ def measure_latency(
     if wrong or not models:
         raise ValueError(f"Latency needs at least one model and positive numbers, but got {wrong or models}.")
     inputs = _random_audio(models, round(seconds * SAMPLING_RATE), batch_size)
-    with _evaluation(list(models.values()), num_threads):
+    with evaluation_mode(list(models.values()), num_threads):
         for _ in range(WARM_UP_RUNS):
             for name, model in models.items():
                 _time_forward(model, inputs[name])
@@ -168,7 +168,7 @@ def _random_audio(models: dict[str, nn.Module], num_samples: int, batch_size: in
 
 
 @contextmanager
-def _evaluation(models: list[nn.Module], num_threads: int | None) -> Iterator[None]:
+def evaluation_mode(models: list[nn.Module], num_threads: int | None = None) -> Iterator[None]:
     """Evaluation mode without autograd; afterwards every module is in the mode it was in."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     threads_before = torch.get_num_threads()

@@ -23,6 +23,7 @@ from .audio import (
     audio_dataset,
     audio_name,
     count_samples,
+    decode_audio,
     undecoded_audio,
     with_audio_column,
 )
@@ -179,14 +180,42 @@ def scan_speech_dataset(dataset: Dataset, *, sampling_rate: int, min_seconds: fl
     Raises:
         ValueError: If no clip is left.
     """
+    seconds, usable, summary = measure_clips(dataset, sampling_rate=sampling_rate, min_seconds=min_seconds)
+    if "seconds" in dataset.column_names:
+        dataset = dataset.remove_columns("seconds")
+    # The column comes first: added to a selection, it would make datasets copy all the audio.
+    return dataset.add_column("seconds", seconds).select(usable), summary
+
+
+def measure_clips(
+    dataset: Dataset, *, sampling_rate: int, min_seconds: float, decode: bool = False
+) -> tuple[list[float], list[int], SkippedAudio]:
+    """Finds the clips that can be used, and how long they are.
+
+    Args:
+        dataset: With an `audio` column.
+        sampling_rate: The rate the clips will be decoded to, in Hz.
+        min_seconds: Shorter clips cannot be used.
+        decode: Whether to decode each clip in full, which also finds a damaged body behind a sound header.
+
+    Returns:
+        The length of every clip in seconds, 0 for one that cannot be read; the rows that can be used; and what was left
+        out and why, which is also logged.
+
+    Raises:
+        ValueError: If no clip is left.
+    """
     skipped: dict[str, list[str]] = {}
     seconds, usable = [], []
     min_samples = round(min_seconds * sampling_rate)
-    progress = logging.tqdm(undecoded_audio(dataset), desc="Reading audio headers", unit="clip")
+    progress = logging.tqdm(
+        undecoded_audio(dataset), desc="Reading audio" if decode else "Reading audio headers", unit="clip"
+    )
     for index, row in enumerate(progress):
         samples = 0
         try:
-            samples = count_samples(row["audio"], sampling_rate)
+            audio = row["audio"]
+            samples = len(decode_audio(audio, sampling_rate)) if decode else count_samples(audio, sampling_rate)
             cause = f"shorter than {min_seconds:g} s" if samples < min_samples else None
         except AudioError as error:
             cause = error.cause
@@ -203,10 +232,7 @@ def scan_speech_dataset(dataset: Dataset, *, sampling_rate: int, min_seconds: fl
         )
     if skipped:
         logger.warning(f"{summary}. Going on with the other {len(usable)}.")
-    if "seconds" in dataset.column_names:
-        dataset = dataset.remove_columns("seconds")
-    # The column comes first: added to a selection, it would make datasets copy all the audio.
-    return dataset.add_column("seconds", seconds).select(usable), summary
+    return seconds, usable, summary
 
 
 def split_held_out(

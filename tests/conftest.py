@@ -39,12 +39,22 @@ def shared_models() -> Path:
     return _shared("models")
 
 
+def load_script(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    # dataclasses look their module up by its name.
+    sys.modules[name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def run_prune() -> ModuleType:
     """The pruning script as a module."""
-    specification = importlib.util.spec_from_file_location("run_prune", Path(__file__).parents[1] / "run_prune.py")
-    module = importlib.util.module_from_spec(specification)
-    # dataclasses look their module up by its name.
-    sys.modules["run_prune"] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_script("run_prune")
+
+
+@pytest.fixture(scope="session")
+def run_finetune() -> ModuleType:
+    """The fine-tuning script as a module."""
+    return load_script("run_finetune_speech_commands")

@@ -29,7 +29,7 @@ class Blocker:
 plan = json.loads(Path(sys.argv[1]).read_text())
 out = Path(sys.argv[1]).with_suffix("")
 out.mkdir()
-if plan["mode"] == "blocked":
+if plan["mode"] in ("blocked", "stock"):
     sys.meta_path.insert(0, Blocker())
 if plan["mode"] == "import":
     importlib.import_module("hf_prunable")

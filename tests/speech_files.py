@@ -2,6 +2,7 @@
 
 import io
 import random
+import tarfile
 
 import numpy as np
 import soundfile
@@ -39,3 +40,32 @@ def disturb_random_state():
     torch.manual_seed(1)
     np.random.seed(1)
     random.seed(1)
+
+
+def write_speech_commands(root, clips, validation=(), test=(), seconds=0.05, extension="wav"):
+    """A tree in the layout of Speech Commands.
+
+    Args:
+        root: Where to.
+        clips: Names as "word/speaker_nohash_0".
+        validation, test: Those of them that go on the lists.
+        seconds: Of each clip.
+        extension: Of the files; the lists always say .wav.
+    """
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(seconds), RATE, format=extension.upper())
+    for clip in clips:
+        path = root / f"{clip}.{extension}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buffer.getvalue())
+    write(root / "_background_noise_" / "pink_noise.wav", tone(0.1))
+    for name, listed in (("validation_list.txt", validation), ("testing_list.txt", test)):
+        (root / name).write_text("".join(f"{clip}.wav\n" for clip in listed))
+    return root
+
+
+def pack(root, archive, top="."):
+    """A folder as a .tar.gz, its members under `top`."""
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(root, top)
+    return archive

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from speech_files import RATE, disturb_random_state, tone, write, write_truncated_flac
+from tiny_models import FAMILIES, FEATURE_NORMS, tiny_stock
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from hf_prunable import batches
 from hf_prunable.audio import AudioError, audio_dataset
-from hf_prunable.batches import CropCollator, LabelledCollator, RandomCrops
+from hf_prunable.batches import CropCollator, LabelledClips, LabelledCollator, RandomCrops
 from hf_prunable.speech_data import load_speech_dataset
 
 
@@ -192,3 +193,57 @@ def test_labelled_clips_are_whole_and_padded(clips):
     assert batch["input_values"].shape == batch["attention_mask"].shape == (3, max(lengths))
     assert batch["attention_mask"].sum(1).tolist() == lengths
     assert [chr(label) for label in batch["labels"]] == ["abcdefg"[length - 1000] for length in lengths]
+
+
+def test_labelled_clips_are_in_order(clips, tmp_path):
+    labelled = LabelledClips(clips.add_column("label", list("abcdefg")), sampling_rate=RATE)
+    assert [(len(labelled[place]["waveform"]), labelled[place]["label"]) for place in range(len(labelled))] == [
+        (1000 + place, "abcdefg"[place]) for place in range(7)
+    ]
+    (tmp_path / "3.wav").unlink()
+    with pytest.raises(AudioError, match=r"3\.wav: there is no such file"):
+        labelled[3]
+
+
+def encode(labels):
+    return torch.tensor(labels)
+
+
+def labelled_items(lengths):
+    generator = np.random.default_rng(0)
+    return [{"waveform": generator.normal(1, 1, n).astype(np.float32), "label": row} for row, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("do_normalize", (False, True))
+@pytest.mark.parametrize("masked", (False, True))
+def test_batches_of_one_length(masked, do_normalize):
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=do_normalize, return_attention_mask=masked)
+    items = labelled_items([700, 1000, 1300])
+    batch = LabelledCollator(extractor, encode, seconds=1000 / RATE)(items)
+    assert batch.keys() == {"input_values", "labels"} | ({"attention_mask"} if masked else set())
+    assert batch["input_values"].shape == (3, 1000) and batch["labels"].tolist() == [0, 1, 2]
+    if masked:
+        assert batch["attention_mask"].sum(1).tolist() == [700, 1000, 1000]
+    assert not batch["input_values"][0, 700:].any()
+    for values, item in zip(batch["input_values"], items, strict=True):
+        waveform = torch.from_numpy(item["waveform"][:1000])
+        if do_normalize:
+            waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+        torch.testing.assert_close(values[: len(waveform)], waveform, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("feature_norm", FEATURE_NORMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_clips_logits_do_not_depend_on_its_batch(family, feature_norm):
+    model = tiny_stock(family, head="classification", feature_norm=feature_norm, num_labels=4)
+    collate = LabelledCollator(NORMALISED if feature_norm == "group" else PLAIN, encode, seconds=1200 / RATE)
+    items = labelled_items([700, 1000, 1200, 900])
+    with torch.no_grad():
+        together = model(**collate(items)).logits
+        alone = torch.cat([model(**collate([item])).logits for item in items])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_batches_of_no_length_are_refused():
+    with pytest.raises(ValueError, match="seconds is 0; it must be above 0"):
+        LabelledCollator(PLAIN, encode, seconds=0)

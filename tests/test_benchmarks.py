@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import soundfile
-import torch
 from speech_files import RATE, tone, write
 from tiny_models import tiny_stock
 from transformers import Wav2Vec2FeatureExtractor
 
-from benchmarks import evidence, evidence_report
+from benchmarks import convexity_speed, evidence, evidence_report
 from benchmarks.evidence_report import summarize, write_report
 from benchmarks.evidence_results import Run, is_finished, plan_runs
 from benchmarks.gate_curves import draw_gate_curves
@@ -104,25 +103,17 @@ def test_unit_purity_is_high_for_the_teacher_itself_and_low_for_noise():
     assert own["purity"] > 0.5 > noise["purity"] >= noise["purity_by_chance"] - 0.05
 
 
-class TinyFeatureExtractor:
-    """Passes waveforms on as they are."""
-
-    sampling_rate = RATE
-
-    def __call__(self, waveforms, **kwargs):
-        return {"input_values": torch.from_numpy(np.stack(waveforms))}
-
-
 def test_hidden_states_do_not_depend_on_the_batch():
     model = tiny_stock("wavlm")
+    feature_extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=False)
     generator = np.random.default_rng(0)
     waveforms = [generator.standard_normal(size).astype(np.float32) for size in (800, 1200, 800, 1200, 1200)]
-    pooled = pooled_hidden_states(model, TinyFeatureExtractor(), waveforms)
-    frames = last_hidden_states(model, TinyFeatureExtractor(), waveforms)
+    pooled = pooled_hidden_states(model, feature_extractor, waveforms)
+    frames = last_hidden_states(model, feature_extractor, waveforms)
     assert pooled.shape == (5, 4, 24)
     start = 0
     for number, waveform in enumerate(waveforms):
-        alone = last_hidden_states(model, TinyFeatureExtractor(), [waveform])
+        alone = last_hidden_states(model, feature_extractor, [waveform])
         np.testing.assert_allclose(frames[start : start + len(alone)], alone, atol=1e-5)
         np.testing.assert_allclose(pooled[number, -1], alone.mean(0), atol=1e-5)
         start += len(alone)
@@ -372,3 +363,20 @@ def test_gate_curves_are_drawn(tmp_path):
     ]
     draw_gate_curves({"learned": history, "one stage": history}, tmp_path / "gates.png")
     assert (tmp_path / "gates.png").stat().st_size > 1000
+
+
+def test_speed_grows_by_the_power_that_was_measured():
+    rows = [{"num_points": points, "processor_seconds": 3e-7 * points**2} for points in (4000, 8000, 12000)]
+    # Too few points to say how time grows.
+    rows.append({"num_points": 1000, "processor_seconds": 100.0})
+    speakers = convexity_speed.estimate(rows)
+    assert speakers["power"] == pytest.approx(2)
+    assert speakers["processor_seconds_of_a_layer"] == pytest.approx(3e-7 * 43474**2)
+    assert speakers["processor_hours_of_13_layers"] == pytest.approx(13 * 3e-7 * 43474**2 / 3600)
+    assert convexity_speed.estimate(rows[:1]) == {}
+
+
+def test_a_measurement_of_speed_names_its_points():
+    row = convexity_speed.measure(140, threads=1)
+    assert (row["num_points"], row["dense_matrix_bytes"]) == (140, 8 * 140**2)
+    assert row["processor_seconds"] > 0 and row["peak_bytes"] >= 0 and 0 < row["score"] <= 1

@@ -10,11 +10,11 @@ import pyarrow.parquet
 import pytest
 from datasets import Audio, Dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-from speech_files import RATE, disturb_random_state, tone, wav_bytes, write
+from speech_files import RATE, disturb_random_state, tone, wav_bytes, write, write_truncated_flac
 
 from hf_prunable import speech_data
 from hf_prunable.audio import audio_dataset, decode_audio
-from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset, split_held_out
+from hf_prunable.speech_data import load_speech_dataset, measure_clips, scan_speech_dataset, split_held_out
 
 
 @pytest.fixture
@@ -238,3 +238,14 @@ def test_held_out_clips_are_fixed_by_the_seed():
 def test_held_out_of_too_few(options, message):
     with pytest.raises(ValueError, match=message):
         split_held_out(Dataset.from_dict({"id": [0, 1, 2]}), **options)
+
+
+def test_a_damaged_body_is_found_by_decoding(tmp_path):
+    write(tmp_path / "a.flac", tone(0.5))
+    write_truncated_flac(tmp_path / "b.flac")
+    dataset = load_speech_dataset(tmp_path)
+    options = {"sampling_rate": RATE, "min_seconds": 0.1}
+    assert measure_clips(dataset, **options)[:2] == ([0.5, 1.0], [0, 1])
+    seconds, usable, skipped = measure_clips(dataset, decode=True, **options)
+    assert (seconds, usable) == ([0.5, 0.0], [0])
+    assert skipped.names == {"unreadable": [str(tmp_path / "b.flac")]}
