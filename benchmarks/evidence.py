@@ -33,7 +33,7 @@ from hf_prunable.measurement import describe_machine
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_macs
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")

@@ -16,7 +16,7 @@ from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS, PAPER_UNITS
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 # From 2.4 up a gate's deterministic value is 1, so that a unit keeps its full weight; from -2.4 down it is 0.

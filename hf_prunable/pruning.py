@@ -27,7 +27,8 @@ from .speech_data import clips_digest
 from .streaming import SpeechStream, StreamedCrops
 from .target import PARAMETERS, Measure
 from .task import Task
-from .training import PruningTrainer, PruningTrainingArguments
+from .training import PruningTrainer
+from .training_arguments import PruningTrainingArguments
 
 
 logger = logging.get_logger(__name__)

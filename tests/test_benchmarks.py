@@ -22,7 +22,7 @@ from hf_prunable import PrunableWavLMConfig, compact
 from hf_prunable.audio import decode_audio
 from hf_prunable.pruning import PruningRun
 from hf_prunable.speech_data import load_speech_dataset
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 TARGET = 0.5

@@ -19,7 +19,7 @@ from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF, load_complete, load_student, restore_noise_
 from hf_prunable.target import PARAMETERS, Measure
 from hf_prunable.task import load_task
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 STEPS = 6

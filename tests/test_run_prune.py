@@ -20,7 +20,7 @@ from hf_prunable import PrunableWavLMModel
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.report import PruningReport
 from hf_prunable.speech_arguments import SpeechArguments
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 SCRIPT = Path(__file__).parents[1] / "run_prune.py"
