@@ -85,14 +85,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
         for name, num_layers in depths.items():
             args = copy.copy(training)
             args.seed, args.output_dir = seed, str(working_dir / f"{name}_seed_{seed}")
-            model = make_classifier(
-                options.model_name_or_path,
-                class_names,
-                num_layers,
-                weighted_layers=options.weighted_layers,
-                freeze_base_model=options.freeze_base_model,
-                seed=seed,
-            )
+            model = make_classifier(options, class_names, num_layers, seed)
             results[name].append(fine_tune(model, splits, feature_extractor, args))
             # The first seed's model is measured and kept.
             models.setdefault(name, model.cpu().eval())

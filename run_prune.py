@@ -34,7 +34,7 @@ from hf_prunable.report import HeldOutLoss, format_table
 from hf_prunable.speech_arguments import SpeechArguments, load_speech
 from hf_prunable.student import load_complete, load_student, restore_noise_
 from hf_prunable.task import load_task
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 logger = logging.getLogger("hf_prunable")
@@ -77,7 +77,6 @@ def prune(
     head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
     student, original_config = load_student(options.model_name_or_path, **head)
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
-    order_gates_by_weights_(student, options.initial_norm_spread)
     for target in targets:
         check_target(student, target, measure)
     teacher_name = options.teacher_name_or_path or options.model_name_or_path
@@ -101,6 +100,8 @@ def prune(
         remember_settings(working_dir, settings | {"clips": speech.digest}, options.override)
 
     dense_loss = run.held_out_loss()
+    # Gates of small weights may start below 1, so the loss before pruning is taken first.
+    order_gates_by_weights_(student, options.initial_norm_spread)
     run.learn_gates(targets)
     dense = load_complete(options.model_name_or_path)
     for target, part in zip(targets, parts, strict=True):
