@@ -11,24 +11,31 @@ from __future__ import annotations
 
 import copy
 import logging
-import shlex
 import shutil
 import sys
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from transformers import AutoFeatureExtractor, HfArgumentParser
 
 from hf_prunable.checkpoints import remember_settings
 from hf_prunable.clip_profiles import choose_depth, draw_profiles, profile_labels
-from hf_prunable.files import check_output_directory, move_into_place, write_text_atomically
-from hf_prunable.finetuning import AUTO_CLASS, FinetuningArguments, fine_tune, make_classifier
-from hf_prunable.finetuning_report import FinetuningReport, Variant, draw_confusion, format_table, paired_difference
+from hf_prunable.files import check_output_directory, move_into_place
+from hf_prunable.finetuning import FinetuningArguments, fine_tune, make_classifier
+from hf_prunable.finetuning_report import (
+    FULL,
+    TRUNCATED,
+    FinetuningReport,
+    Variant,
+    format_table,
+    paired_difference,
+)
+from hf_prunable.hub import HubPush
 from hf_prunable.measurement import describe_machine, measure_latency, measure_size
-from hf_prunable.report import verify_reload
-from hf_prunable.size import SAMPLING_RATE
+from hf_prunable.model_card import PROFILE_PICTURE
+from hf_prunable.provenance import command_line, library_versions, source_commit
+from hf_prunable.publication import publish_finetuning
 from hf_prunable.speech_commands_tasks import CLIP_SECONDS, load_speech_commands_task
 from hf_prunable.student import load_complete
 from hf_prunable.truncation_arguments import TruncationArguments
@@ -36,14 +43,16 @@ from hf_prunable.truncation_arguments import TruncationArguments
 
 logger = logging.getLogger("hf_prunable")
 
-FULL, TRUNCATED = "full", "truncated"
-
 
 def finetune(options: TruncationArguments, training: FinetuningArguments) -> Path:
     """Chooses the depth, trains, measures, and writes the result to `training.output_dir` when it is complete."""
-    output_dir = Path(training.output_dir)
+    # A recipe may be another one by the time that the run is over.
+    command, output_dir = command_line(sys.argv), Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
     check_output_directory(output_dir)
+    hub = HubPush.take_from(training)
+    if training.process_index == 0:
+        hub.check()
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
     with training.main_process_first(desc="reading the clips"):
         splits, skipped = load_speech_commands_task(
@@ -76,14 +85,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
         for name, num_layers in depths.items():
             args = copy.copy(training)
             args.seed, args.output_dir = seed, str(working_dir / f"{name}_seed_{seed}")
-            model = make_classifier(
-                options.model_name_or_path,
-                class_names,
-                num_layers,
-                weighted_layers=options.weighted_layers,
-                freeze_base_model=options.freeze_base_model,
-                seed=seed,
-            )
+            model = make_classifier(options, class_names, num_layers, seed)
             results[name].append(fine_tune(model, splits, feature_extractor, args))
             # The first seed's model is measured and kept.
             models.setdefault(name, model.cpu().eval())
@@ -96,7 +98,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
     )
     references = splits["test"]["label"][:]
     report = FinetuningReport(
-        command=shlex.join(["python", *sys.argv]),
+        command=command,
         model_name=options.model_name_or_path,
         task=options.task,
         machine=describe_machine("cpu"),
@@ -114,26 +116,24 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
             stage: {label: profile.to_dict() for label, profile in profiles.items()}
             for stage, profiles in stages.items()
         },
+        num_layers=depth,
+        family=base.config.stock_config_class.model_type,
+        dataset_name=options.dataset_name,
+        dataset_config_name=options.dataset_config_name,
+        words=options.words,
+        versions=library_versions(),
+        commit=source_commit(),
     )
-    name, model = list(models.items())[-1]
+    *_, model = models.values()
     folder = working_dir / "result"
     model.save_pretrained(folder)
     feature_extractor.save_pretrained(folder)
-    report.save(folder)
-    draw_profiles(stages, choice, options.task, folder / "layer_profile.png")
-    draw_confusion(references, results[name][0].predictions, class_names, folder / "confusion.png")
-    write_text_atomically(
-        folder / "report.md",
-        f"# {output_dir.name}\n\n{format_table(report)}\n![Convexity of the layers](layer_profile.png)\n\n"
-        "![What clips are taken for](confusion.png)\n",
-    )
-    input_values = torch.randn(2, SAMPLING_RATE, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        hidden_states = model(input_values, output_hidden_states=True).hidden_states
-    verify_reload(folder, input_values, hidden_states, AUTO_CLASS)
+    draw_profiles(stages, choice, options.task, folder / PROFILE_PICTURE)
+    publish_finetuning(report, model, folder, output_dir.name, hub.repo_ids.get(""))
     move_into_place(folder, output_dir)
     shutil.rmtree(working_dir, ignore_errors=True)
     logger.info(f"{format_table(report)}\nThe model is in {output_dir}.")
+    hub.push(output_dir)
     return output_dir
 
 

@@ -12,7 +12,6 @@ The same command goes on with a run that was interrupted.
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 import sys
 from dataclasses import asdict
@@ -23,17 +22,19 @@ from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser
 from hf_prunable.checkpoints import remember_settings
 from hf_prunable.decisions import check_target
 from hf_prunable.files import check_output_directory, move_into_place
+from hf_prunable.hub import HubPush
 from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.objective import ObjectiveArguments
+from hf_prunable.provenance import command_line
 from hf_prunable.pruning import PruningRun
 from hf_prunable.pruning_arguments import PruningArguments
-from hf_prunable.publication import measure_run, publish_report
+from hf_prunable.publication import measure_run, publish_pruning
 from hf_prunable.report import HeldOutLoss, format_table
 from hf_prunable.speech_arguments import SpeechArguments, load_speech
 from hf_prunable.student import load_complete, load_student, restore_noise_
 from hf_prunable.task import load_task
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 logger = logging.getLogger("hf_prunable")
@@ -50,16 +51,21 @@ def prune(
 ) -> Path:
     """Runs the stages and writes the result to `training.output_dir`, which appears only when complete.
 
-    With several targets, each has a folder in it. A run that was interrupted left its working folder beside it, and
-    goes on from there.
+    With several targets, each has a folder in it, and on the Hub a repository of its own. A run that was interrupted left
+    its working folder beside it, and goes on from there.
     """
-    output_dir = Path(training.output_dir)
+    # A recipe may be another one by the time that the run is over.
+    command, output_dir = command_line(sys.argv), Path(training.output_dir)
     working_dir = output_dir.with_name(f"{output_dir.name}.partial")
     check_output_directory(output_dir)
-    for name in ("push_to_hub", "resume_from_checkpoint"):
-        if getattr(training, name):
-            raise ValueError(f"`{name}` is not supported by this script. Leave it out.")
+    if training.resume_from_checkpoint:
+        raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
     targets, measure = options.targets()
+    parts = options.parts()
+    hub = HubPush.take_from(training, parts)
+    is_first = training.process_index == 0
+    if is_first:
+        hub.check()
 
     # Another kind of model is told by its name, before anything of it is read.
     prunable_class(AutoConfig.from_pretrained(options.model_name_or_path))
@@ -71,7 +77,6 @@ def prune(
     head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
     student, original_config = load_student(options.model_name_or_path, **head)
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
-    order_gates_by_weights_(student, options.initial_norm_spread)
     for target in targets:
         check_target(student, target, measure)
     teacher_name = options.teacher_name_or_path or options.model_name_or_path
@@ -89,16 +94,17 @@ def prune(
         measure=measure,
         round_to=options.round_to,
     )
-    is_first = training.process_index == 0
     if is_first:
         settings = asdict(options) | asdict(speech_options) | asdict(objective) | training.settings()
         settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
         remember_settings(working_dir, settings | {"clips": speech.digest}, options.override)
 
     dense_loss = run.held_out_loss()
+    # Gates of small weights may start below 1, so the loss before pruning is taken first.
+    order_gates_by_weights_(student, options.initial_norm_spread)
     run.learn_gates(targets)
     dense = load_complete(options.model_name_or_path)
-    for target in targets:
+    for target, part in zip(targets, parts, strict=True):
         run.compact(target)
         losses = HeldOutLoss(dense_loss, run.held_out_loss())
         if training.final_steps > 0:
@@ -106,21 +112,21 @@ def prune(
             losses.after_final_steps = run.held_out_loss()
         # All processes hold the same model; one writes it.
         if is_first:
-            folder = working_dir / "result"
-            if len(targets) > 1:
-                folder /= f"{measure.option.removeprefix('target_')}-{target:g}"
+            folder = working_dir / "result" / part
             restore_noise_(run.student, original_config)
-            for part in (run.student, feature_extractor, task and task.tokenizer):
-                if part is not None:
-                    part.save_pretrained(folder)
+            for piece in (run.student, feature_extractor, task and task.tokenizer):
+                if piece is not None:
+                    piece.save_pretrained(folder)
             report = measure_run(
                 dense=dense,
                 pruned=run.student.base_model,
                 latency_seconds=options.latency_seconds,
                 measure=measure,
-                command=shlex.join(["python", *sys.argv]),
+                command=command,
                 seed=training.seed,
-                model_name=teacher_name if objective.has_distillation else options.model_name_or_path,
+                model_name=options.model_name_or_path,
+                teacher_name=teacher_name if objective.has_distillation else None,
+                dataset_name=speech_options.dataset_name,
                 units=options.prune_units,
                 steps={"with gates": training.max_steps, "after compaction": training.final_steps},
                 skipped_audio=speech.num_skipped,
@@ -130,13 +136,14 @@ def prune(
                 held_out_loss=losses,
                 history=run.history,
             )
-            auto_class = head.get("auto_class", "AutoModel")
-            publish_report(report, run.student, folder, title=output_dir.name, auto_class=auto_class)
+            name, auto_class = f"{output_dir.name}-{part}".rstrip("-"), head.get("auto_class", "AutoModel")
+            publish_pruning(report, run.student, folder, name, hub.repo_ids.get(part), auto_class)
             logger.info(f"At a target of {target:g}:\n{format_table(report)}")
     if is_first:
         move_into_place(working_dir / "result", output_dir)
         shutil.rmtree(working_dir, ignore_errors=True)
         logger.info(f"The pruned model is in {output_dir}.")
+        hub.push(output_dir)
     return output_dir
 
 

@@ -66,14 +66,7 @@ def fine_tune_depths(
     for num_layers in range(1, base.config.num_hidden_layers + 1):
         args = copy.copy(training)
         args.seed, args.output_dir = options.seeds[0], str(folder / f"layers_{num_layers}")
-        model = make_classifier(
-            options.model_name_or_path,
-            splits["train"].features["label"].names,
-            num_layers,
-            weighted_layers=options.weighted_layers,
-            freeze_base_model=options.freeze_base_model,
-            seed=args.seed,
-        )
+        model = make_classifier(options, splits["train"].features["label"].names, num_layers, args.seed)
         results.append(fine_tune(model, splits, feature_extractor, args))
     model.save_pretrained(folder / "full")
     feature_extractor.save_pretrained(folder / "full")

@@ -3,7 +3,8 @@
     python -m benchmarks.evidence --teacher examples/wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --speech_commands speech_commands_v0.02 --output_dir evidence --seeds 42 43 44
 
-Accuracy against size: add `--rows learned uniform_width first_layers teacher --target_sparsities 0.3 0.5 0.72 0.85`.
+Accuracy against size: add `--rows learned uniform_width first_layers teacher --target_sparsities 0.3 0.5 0.72 0.85`. Three
+sizes from one training of the gates: `--rows learned_ladder --target_sparsities 0.3 0.5 0.72`.
 Every result is a JSON file of its own, and those that are there are not made again: the same command goes on where it
 stopped. `--report_only` draws up table and pictures from what is there; `--output_dir` is all it needs beside.
 """
@@ -25,14 +26,14 @@ from transformers.utils import logging
 from benchmarks.evidence_report import write_report
 from benchmarks.evidence_results import Run, is_finished, load_results, plan_runs, settings_of
 from benchmarks.measures import Measures
-from benchmarks.students import ROWS, STUDENTS, TEACHER, check_rows
+from benchmarks.students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, check_rows
 from hf_prunable import load_prunable
 from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning import PruningRun
 from hf_prunable.size import UnitCounts, count_macs
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")
@@ -52,7 +53,10 @@ class EvidenceArguments:
     librispeech: str | None = field(
         default=None, metadata={"help": "Folder of LibriSpeech, for speakers; by default `dataset_name`."}
     )
-    rows: list[str] = field(default_factory=lambda: list(ROWS), metadata={"help": "Which rows to run."})
+    rows: list[str] = field(
+        default_factory=lambda: list(DEFAULT_ROWS),
+        metadata={"help": f"Which rows to run, of {', '.join(ROWS)}; by default all but the ladder."},
+    )
     target_sparsities: list[float] = field(
         default_factory=lambda: [0.72], metadata={"help": "Parts of the dense encoder's parameters to remove."}
     )
@@ -96,6 +100,7 @@ class Comparison:
             held_out_seed=options.held_out_seed,
             min_seconds=options.crop_seconds,
         )
+        self._ladders = tempfile.TemporaryDirectory()
 
     def run(self, run: Run, training: PruningTrainingArguments, model_folder: Path) -> dict[str, Any]:
         """Trains one student, saves it and measures it.
@@ -114,14 +119,20 @@ class Comparison:
         training.save_strategy = "no"
         set_seed(run.seed)
         student = row.make(self.options.teacher, run.target_sparsity)
+        targets = sorted(self.options.target_sparsities) if row.is_ladder else [run.target_sparsity]
         with tempfile.TemporaryDirectory() as training_folder:
-            training.output_dir = training_folder
-            student, result = self._train(student, row.learns_gates, run.target_sparsity, training)
+            # Gates of a ladder learn once: for its next target, the run finds there what they came to.
+            training.output_dir = f"{self._ladders.name}/{run.seed}" if row.is_ladder else training_folder
+            student, result = self._train(student, targets if row.learns_gates else [], run.target_sparsity, training)
         student.save_pretrained(model_folder)
         return self._size(student) | result
 
     def _train(
-        self, student: PreTrainedModel, learns_gates: bool, target_sparsity: float, training: PruningTrainingArguments
+        self,
+        student: PreTrainedModel,
+        gate_targets: list[float],
+        target_sparsity: float,
+        training: PruningTrainingArguments,
     ) -> tuple[PreTrainedModel, dict[str, Any]]:
         pruning = PruningRun(
             student,
@@ -134,8 +145,8 @@ class Comparison:
         )
         result: dict[str, Any] = {}
         training_seconds, start = 0.0, time.perf_counter()
-        if learns_gates:
-            pruning.learn_gates([target_sparsity])
+        if gate_targets:
+            pruning.learn_gates(gate_targets)
             training_seconds += time.perf_counter() - start
             result["masked"] = {"held_out_loss": pruning.held_out_loss()}
             pruning.compact(target_sparsity)
@@ -193,6 +204,8 @@ def make_results(options: EvidenceArguments, training: PruningTrainingArguments,
         if run.row != TEACHER:
             row_training = STUDENTS[run.row].training(training, options.ungated_learning_rate)
         settings = settings_of(run, measured, row_training)
+        if run.row != TEACHER and STUDENTS[run.row].is_ladder:
+            settings["ladder"] = sorted(options.target_sparsities)
         if is_finished(path, settings):
             logger.warning(f"{path} is there; not made again.")
         else:

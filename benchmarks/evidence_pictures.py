@@ -26,6 +26,7 @@ COLORS = {
     "learned_without_ste": "#e8743b",
     "learned_fine_units": "#8a2a12",
     "learned_from_norms": "#3d0c02",
+    "learned_ladder": "#b08d57",
     "learned_whole_heads": "#f0a13a",
     "learned_with_conv": "#a3336f",
     "one_stage": "#8c564b",
@@ -34,7 +35,7 @@ COLORS = {
     "first_layers": "#4b7f52",
     "from_scratch": "#7f7fbf",
 }
-MARKERS = dict(zip(STUDENTS, "os<>D^vXPdh", strict=True))
+MARKERS = dict(zip(STUDENTS, "os<>D*^vXPdh", strict=True))
 
 
 def _better(measure: Measure) -> str:
@@ -72,10 +73,9 @@ def draw_comparison(summaries: Sequence[Summary], measures: Sequence[Measure], p
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _tidy(axes)
     size = sum(summary.num_parameters for summary in rows) / len(rows)
-    seeds = max(len(summary.seeds) for summary in rows)
     figure.suptitle(
         f"{size / 1e6:.2f} M parameters ({100 * rows[0].target_sparsity:g} % removed); large: mean and standard "
-        f"deviation, small: each of {seeds} seed{'' if seeds == 1 else 's'}, dashed: teacher",
+        "deviation over the seeds, small: each seed, dashed: teacher",
         fontsize=NORMAL,
     )
     figure.savefig(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.students import STUDENTS, TEACHER
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 # Arguments of training that change a result, by the stage that they belong to.

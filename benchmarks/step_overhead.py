@@ -27,7 +27,8 @@ from hf_prunable.objective import PruningObjective
 from hf_prunable.size import SAMPLING_RATE
 from hf_prunable.sparsity import Lagrangian
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningTrainer, PruningTrainingArguments
+from hf_prunable.training import PruningTrainer
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 TARGET = 0.72

@@ -16,7 +16,7 @@ from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.pretrained import DEFAULT_UNITS, PAPER_UNITS
 from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 # From 2.4 up a gate's deterministic value is 1, so that a unit keeps its full weight; from -2.4 down it is 0.
@@ -32,11 +32,13 @@ class Student:
         make: Builds the student from the teacher's checkpoint and the target sparsity.
         learns_gates: Whether it comes with gates, and is compacted to the target after they have learned.
         trains_on: Whether part of its steps come after compaction.
+        is_ladder: Whether one training of the gates serves all targets of the comparison.
     """
 
     make: Callable[[str, float], PreTrainedModel]
     learns_gates: bool
     trains_on: bool = True
+    is_ladder: bool = False
 
     def training(self, training: PruningTrainingArguments, ungated_learning_rate: float | None) -> Any:
         """The arguments of this row, with `max_steps` + `final_steps` optimizer steps in all.
@@ -177,6 +179,7 @@ STUDENTS = {
     "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
     "learned_fine_units": Student(partial(gated, units=DEFAULT_UNITS), learns_gates=True),
     "learned_from_norms": Student(partial(gated, units=DEFAULT_UNITS, norm_spread=1.0), learns_gates=True),
+    "learned_ladder": Student(partial(gated, units=DEFAULT_UNITS, norm_spread=1.0), learns_gates=True, is_ladder=True),
     "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
     "learned_with_conv": Student(partial(gated, units=(*PAPER_UNITS, "conv")), learns_gates=True),
     "one_stage": Student(gated, learns_gates=True, trains_on=False),
@@ -186,6 +189,8 @@ STUDENTS = {
     "from_scratch": Student(from_scratch, learns_gates=False),
 }
 ROWS = (*STUDENTS, TEACHER)
+# At a single size, a ladder is the row that it is made like.
+DEFAULT_ROWS = tuple(row for row in ROWS if row == TEACHER or not STUDENTS[row].is_ladder)
 
 
 def check_rows(rows: list[str]) -> None:

@@ -31,7 +31,7 @@ SEED = 42
 def profile_clips(
     clips: Dataset, label: str, *, max_clips: int, min_clips_per_class: int = MIN_CLIPS_PER_CLASS, seed: int = SEED
 ) -> Dataset | None:
-    """Draws the clips that layers are scored on: as many of each class as there are of the smallest, or its fair share.
+    """Draws the clips that layers are scored on: of each class at most its fair share.
 
     Args:
         clips: With a column of this label.

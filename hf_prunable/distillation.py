@@ -12,6 +12,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 
+# What the convolutions give, by the name of a hidden state.
+FEATURES = -1
+
+
 def default_layers(num_hidden_layers: int) -> tuple[int, ...]:
     """The layers to distill: DPHuBERT's 0, 4, 8, 12 of 12 (arXiv 2305.17651), scaled to other depths."""
     return tuple(sorted({round(num_hidden_layers * third / 3) for third in range(4)}))
@@ -23,15 +27,20 @@ def captured_hidden_states(model: PreTrainedModel, layers: Sequence[int]) -> Ite
 
     Args:
         model: A stock or prunable model, with a head or without.
-        layers: 0 is the feature projection's output, before the position convolution (`hidden_states[0]` is after
-            it); n is the output of layer n, for the last layer as the encoder returns it, with the final norm of
-            pre-norm models.
+        layers: 0 is the feature projection's output, before the position convolution (`hidden_states[0]` is after it); n
+            is the output of layer n, for the last layer as the encoder returns it, with the final norm of pre-norm
+            models. `FEATURES` is the output of the convolutions.
 
     Yields:
-        Hidden states by layer, each of shape (batch, frames, hidden size), filled by the forward pass.
+        Hidden states by layer, each of shape (batch, frames, hidden size), filled by the forward pass; of the
+        convolutions, of shape (batch, channels, frames).
     """
     base, captured = model.base_model, {}
-    modules = {0: base.feature_projection, base.config.num_hidden_layers: base.encoder}
+    modules = {
+        FEATURES: base.feature_extractor,
+        0: base.feature_projection,
+        base.config.num_hidden_layers: base.encoder,
+    }
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(module, args, output):
@@ -41,7 +50,10 @@ def captured_hidden_states(model: PreTrainedModel, layers: Sequence[int]) -> Ite
 
         return hook
 
-    hooks = [modules.get(layer, base.encoder.layers[layer - 1]).register_forward_hook(keep(layer)) for layer in layers]
+    hooks = [
+        (modules[layer] if layer in modules else base.encoder.layers[layer - 1]).register_forward_hook(keep(layer))
+        for layer in layers
+    ]
     try:
         yield captured
     finally:
@@ -67,6 +79,29 @@ def _first_layers_only(model: PreTrainedModel, num_layers: int) -> Iterator[None
         yield
     finally:
         model.encoder.layers = layers
+
+
+class _Given(nn.Module):
+    """Stands for convolutions whose output is there already."""
+
+    def __init__(self, features: torch.Tensor):
+        super().__init__()
+        self.features = features
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        return self.features
+
+
+@contextmanager
+def _given_features(model: PreTrainedModel, features: torch.Tensor | None) -> Iterator[None]:
+    """Leaves out the convolutions, where their output is given."""
+    convolutions = model.feature_extractor
+    if features is not None:
+        model.feature_extractor = _Given(features)
+    try:
+        yield
+    finally:
+        model.feature_extractor = convolutions
 
 
 def layer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -100,6 +135,7 @@ class Distillation(nn.Module):
         form: "layers" compares each of these layers with the teacher's by `layer_loss`. "predictions" lets the
             student's last layer predict them all, each through a projection of its own, by `prediction_loss`.
         share_projections: For "layers", one projection for all layers but 0, as in DPHuBERT, or one for each layer.
+        shares_features: Whether the student's convolutions are the teacher's and stay so: they then run once for both.
 
     Raises:
         ValueError: If a layer or the form does not exist, or the frames of teacher and student do not match.
@@ -112,8 +148,10 @@ class Distillation(nn.Module):
         layers: Sequence[int] | None = None,
         form: str = "layers",
         share_projections: bool = True,
+        shares_features: bool = False,
     ):
         super().__init__()
+        self.shares_features = shares_features
         depth, teacher_depth = student_config.num_hidden_layers, teacher.config.num_hidden_layers
         layers = default_layers(depth) if layers is None else tuple(layers)
         if not layers or any(not 0 <= layer <= depth for layer in layers):
@@ -152,8 +190,8 @@ class Distillation(nn.Module):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The student's layers that `compare` reads."""
-        return tuple(dict.fromkeys(self.sources.values()))
+        """What `compare` reads of the student."""
+        return (FEATURES,) * self.shares_features + tuple(dict.fromkeys(self.sources.values()))
 
     def _apply(self, fn, recurse=True):
         self.teacher._apply(fn, recurse)
@@ -178,7 +216,12 @@ class Distillation(nn.Module):
         """
         needed = sorted(set(self.teacher_layers.values()))
         inputs = {} if attention_mask is None else {"attention_mask": attention_mask}
-        with torch.no_grad(), _first_layers_only(self.teacher, needed[-1]):
+        features = hidden_states[FEATURES].detach() if self.shares_features else None
+        with (
+            torch.no_grad(),
+            _given_features(self.teacher, features),
+            _first_layers_only(self.teacher, needed[-1]),
+        ):
             targets = hidden_states_of(self.teacher, input_values, needed, **inputs)
         is_real = ...
         if attention_mask is not None:

@@ -23,6 +23,7 @@ from .speech_commands_tasks import CLIP_SECONDS
 from .student import load_complete
 from .throughput import TrainingClock
 from .truncation import truncate
+from .truncation_arguments import TruncationArguments
 
 
 logger = logging.get_logger(__name__)
@@ -93,40 +94,32 @@ class FinetunedResult:
 
 
 def make_classifier(
-    pretrained_model_name_or_path: str | Path,
-    class_names: Sequence[str],
-    num_layers: int | None = None,
-    *,
-    weighted_layers: bool = False,
-    freeze_base_model: bool = False,
-    seed: int = 42,
+    options: TruncationArguments, class_names: Sequence[str], num_layers: int, seed: int
 ) -> PreTrainedModel:
-    """Loads an encoder with a new head, truncated.
+    """Loads an encoder with a new head, truncated, with what is not to be trained frozen.
 
     Args:
-        pretrained_model_name_or_path: A folder or a Hub id, stock or pruned.
+        options: With the checkpoint, the kind of head and what is frozen.
         class_names: In the order of their numbers.
-        num_layers: Blocks to keep: 1 to `num_layers`; all where `None`.
-        weighted_layers: Whether the head reads a learned sum of all hidden states instead of the last.
-        freeze_base_model: Whether the head alone is trained.
+        num_layers: Blocks to keep: 1 to `num_layers`.
         seed: Of the head's first weights.
 
     Raises:
         ValueError: If the family is not supported, the checkpoint is not whole, or there are not so many layers.
     """
-    options: dict[str, Any] = {
+    config: dict[str, Any] = {
         "label2id": {name: number for number, name in enumerate(class_names)},
         "id2label": dict(enumerate(class_names)),
-        "use_weighted_layer_sum": weighted_layers,
+        "use_weighted_layer_sum": options.weighted_layers,
     }
-    if weighted_layers:
+    if options.weighted_layers:
         # A dropped layer has no hidden state to take part in the sum.
-        options["layerdrop"] = 0.0
+        config["layerdrop"] = 0.0
     torch.manual_seed(seed)
-    model = load_complete(pretrained_model_name_or_path, auto_class=AUTO_CLASS, **options)
-    if num_layers is not None:
-        model = truncate(model, num_layers)
-    if freeze_base_model:
+    model = truncate(load_complete(options.model_name_or_path, auto_class=AUTO_CLASS, **config), num_layers)
+    if options.freeze_feature_encoder:
+        model.freeze_feature_encoder()
+    if options.freeze_base_model:
         model.freeze_base_model()
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from .measurement import Latency
 
 
 REPORT_FILE = "report.json"
+# Names of the variants of a model.
+FULL, TRUNCATED = "full", "truncated"
 # Of the normal distribution: what a 95 % interval has to each side, in standard errors.
 STANDARD_ERRORS = 1.96
 DOTS_PER_INCH = 150
@@ -122,10 +124,17 @@ class FinetuningReport:
         num_clips: By split.
         num_skipped: Clips left out, by cause.
         choice: Of the layer, see `LayerChoice`; `None` where none was made.
-        variants: "full", "truncated" or both.
+        variants: `FULL`, `TRUNCATED` or both; the last one is the model that is saved.
         references: The class of each test clip.
         difference: Full minus truncated, where both are there.
         profiles: Over the layers, by label and stage, see `LayerProfile`.
+        num_layers: Of the checkpoint.
+        family: Its model type: "wavlm", "hubert" or "wav2vec2".
+        dataset_name: As the user named it.
+        dataset_config_name: Likewise.
+        words: The words that were chosen; `None` for all.
+        versions: Of the libraries, by name.
+        commit: Of the source that made it: see `source_commit`.
     """
 
     command: str
@@ -140,6 +149,13 @@ class FinetuningReport:
     references: list[int]
     difference: PairedDifference | None
     profiles: dict[str, dict[str, Any]]
+    num_layers: int | None = None
+    family: str | None = None
+    dataset_name: str | None = None
+    dataset_config_name: str | None = None
+    words: list[str] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `report.json`."""

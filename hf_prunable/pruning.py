@@ -27,7 +27,8 @@ from .speech_data import clips_digest
 from .streaming import SpeechStream, StreamedCrops
 from .target import PARAMETERS, Measure
 from .task import Task
-from .training import PruningTrainer, PruningTrainingArguments
+from .training import PruningTrainer
+from .training_arguments import PruningTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -81,6 +82,7 @@ class PruningRun:
             self.collator = CropCollator(feature_extractor, objective.crop_seconds)
         self.measure, self.round_to = measure, round_to
         self.freezes_feature_encoder = _freezes_feature_encoder(student, teacher, args)
+        self.shares_features = self.freezes_feature_encoder and _has_convolutions_of(student, teacher)
         self.with_gates = student
         self._final_stage = "stage_2"
         self.history: list[dict[str, Any]] = []
@@ -197,6 +199,7 @@ class PruningRun:
             self.objective.distillation_layers,
             self.objective.distillation_form,
             self.objective.share_projections,
+            self.shares_features,
         )
 
     def _make_objective(self, lagrangian: Lagrangian | None = None) -> PruningObjective:
@@ -249,13 +252,16 @@ def _freezes_feature_encoder(
                 "`prune_units`."
             )
         return args.freeze_feature_encoder
-    if teacher is None or has_gates:
-        return False
     # Convolutions that give what the teacher's give have nothing to learn from it.
+    return not has_gates and _has_convolutions_of(student, teacher)
+
+
+def _has_convolutions_of(student: PreTrainedModel, teacher: PreTrainedModel | None) -> bool:
+    if teacher is None or student.dtype != teacher.dtype:
+        return False
     own, wanted = (model.base_model.feature_extractor.state_dict() for model in (student, teacher))
     return own.keys() == wanted.keys() and all(
-        tensor.shape == wanted[name].shape and torch.equal(tensor, wanted[name].to(tensor))
-        for name, tensor in own.items()
+        torch.equal(tensor, wanted[name].to(tensor.device)) for name, tensor in own.items()
     )
 
 

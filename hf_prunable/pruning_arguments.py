@@ -72,3 +72,9 @@ class PruningArguments:
         """
         targets, measure = choose_target(self.target_sparsity, self.target_macs, self.mac_seconds)
         return [DEFAULT_TARGET] if targets is None else targets, measure
+
+    def parts(self) -> list[str]:
+        """The folder of each target inside the output: the output itself where there is only one target."""
+        targets, measure = self.targets()
+        name = measure.option.removeprefix("target_")
+        return [f"{name}-{target:g}" for target in targets] if len(targets) > 1 else [""]

@@ -1,26 +1,30 @@
-"""The end of a pruning run: measure the result, check that it loads, and write report and pictures beside it."""
+"""The end of a run: measure the result, check that it loads, and write report, pictures and card beside it."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from .files import write_text_atomically
+from .eval_results import save_eval_results
+from .finetuning import AUTO_CLASS
+from .finetuning_report import FinetuningReport, draw_confusion
 from .measurement import describe_machine, measure_latency, measure_size
+from .model_card import (
+    CONFUSION_PICTURE,
+    CURVE_PICTURE,
+    SHAPE_PICTURE,
+    pruning_card,
+    truncation_card,
+)
+from .model_card_parts import save_card
 from .pictures import draw_shape, draw_sparsity_curve
-from .report import PruningReport, format_table, verify_reload
+from .provenance import library_versions, source_commit
+from .report import PruningReport, verify_reload
 from .size import SAMPLING_RATE, UnitCounts
 from .target import PARAMETERS, Measure
-
-
-SHAPE_PICTURE = "shape.png"
-CURVE_PICTURE = "sparsity_curve.png"
-REPORT_TEXT = "pruning_report.md"
-REPORTED_LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
 
 
 def measure_run(
@@ -47,7 +51,8 @@ def measure_run(
     )
     pruned_size = measure_size(pruned)
     return PruningReport(
-        versions={library: version(library) for library in REPORTED_LIBRARIES},
+        versions=library_versions(),
+        commit=source_commit(),
         machine=describe_machine(pruned.device),
         family=pruned.config.stock_config_class.model_type,
         measure=str(measure),
@@ -63,16 +68,22 @@ def measure_run(
     )
 
 
-def publish_report(
-    report: PruningReport, model: PreTrainedModel, folder: Path, title: str, auto_class: str = "AutoModel"
+def publish_pruning(
+    report: PruningReport,
+    model: PreTrainedModel,
+    folder: Path,
+    name: str,
+    repo_id: str | None = None,
+    auto_class: str = "AutoModel",
 ) -> None:
-    """Writes the report, its table and the pictures into the folder of a saved model, and checks that it reloads.
+    """Writes report, pictures and card into the folder of a pruned model, and checks that it reloads.
 
     Args:
         report: Of the run.
         model: What was saved, in memory.
         folder: Where it was saved.
-        title: Of the report's text.
+        name: Of the model.
+        repo_id: Where it will be on the Hub, if that is known.
         auto_class: Of the kind of head that was saved.
 
     Raises:
@@ -81,13 +92,35 @@ def publish_report(
     report.save(folder)
     draw_shape(model.config.shape, model.config, folder / SHAPE_PICTURE)
     draw_sparsity_curve(report.history, folder / CURVE_PICTURE)
-    text = (
-        f"# {title}\n\n{format_table(report)}\n"
-        f"![What is left of every layer]({SHAPE_PICTURE})\n\n![Sparsity and loss by step]({CURVE_PICTURE})\n"
-    )
-    write_text_atomically(folder / REPORT_TEXT, text)
-    generator = torch.Generator().manual_seed(report.seed)
-    input_values = torch.randn(2, SAMPLING_RATE, generator=generator)
+    save_card(pruning_card(report, name, repo_id=repo_id, auto_class=auto_class), folder)
+    _check_reload(model, folder, auto_class, report.seed)
+
+
+def publish_finetuning(
+    report: FinetuningReport, model: PreTrainedModel, folder: Path, name: str, repo_id: str | None = None
+) -> None:
+    """Writes report, picture and card into the folder of a fine-tuned classifier, and checks that it reloads.
+
+    Args:
+        report: Of the run; `model` is its last variant, of the first seed.
+        model: What was saved, in memory.
+        folder: Where it was saved, with the picture of its profile.
+        name: Of the model.
+        repo_id: Where it will be on the Hub, if that is known.
+
+    Raises:
+        RuntimeError: If a fresh process does not load the model, or computes something else with it.
+    """
+    report.save(folder)
+    *_, variant = report.variants.values()
+    draw_confusion(report.references, variant.results[0].predictions, report.class_names, folder / CONFUSION_PICTURE)
+    save_eval_results(report, folder)
+    save_card(truncation_card(report, name, repo_id=repo_id, is_stock=model.is_stock), folder)
+    _check_reload(model, folder, AUTO_CLASS)
+
+
+def _check_reload(model: PreTrainedModel, folder: Path, auto_class: str, seed: int = 0) -> None:
+    input_values = torch.randn(2, SAMPLING_RATE, generator=torch.Generator().manual_seed(seed))
     model = model.cpu().eval()
     with torch.inference_mode():
         hidden_states = model(input_values.to(model.dtype), output_hidden_states=True).hidden_states

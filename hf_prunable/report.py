@@ -57,8 +57,8 @@ class PruningReport:
         versions: Of the libraries, by name.
         machine: What latency was measured on.
         seed: Of the run.
-        model_name: The teacher, as the user named it.
-        family: Model type of the teacher: "wavlm", "hubert" or "wav2vec2".
+        model_name: The checkpoint that was pruned, as the user named it.
+        family: Its model type: "wavlm", "hubert" or "wav2vec2".
         units: The kinds of units that had gates.
         steps: Optimizer steps, by stage.
         skipped_audio: How many audio files were left out, by cause.
@@ -77,6 +77,9 @@ class PruningReport:
         shape: `PrunedShape.to_dict()` of the result.
         history: One entry a log step, with `step`, `stage` (1 with gates, 2 without), `loss`, `distillation_loss`,
             and in stage 1 `target_sparsity`, `expected_sparsity` and `deterministic_sparsity`.
+        teacher_name: What it was distilled from, as the user named it; `None` for an objective without distillation.
+        dataset_name: What it was trained on, as the user named it.
+        commit: Of the source that made it: see `source_commit`.
     """
 
     command: str
@@ -102,6 +105,9 @@ class PruningReport:
     held_out_loss: HeldOutLoss
     shape: dict[str, Any]
     history: list[dict[str, Any]]
+    teacher_name: str | None = None
+    dataset_name: str | None = None
+    commit: str | None = None
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes `pruning_report.json` into a folder; JSON has no NaN and no infinity, so these become null.

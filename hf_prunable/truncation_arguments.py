@@ -49,6 +49,9 @@ class TruncationArguments:
     weighted_layers: bool = field(
         default=False, metadata={"help": "Let the head read a learned sum of all hidden states instead of the last."}
     )
+    freeze_feature_encoder: bool = field(
+        default=True, metadata={"help": "Leave the convolutions as they are, as is usual in fine-tuning."}
+    )
     freeze_base_model: bool = field(default=False, metadata={"help": "Train the head alone."})
     override: bool = field(
         default=False, metadata={"help": "Go on with an interrupted run although the settings have changed."}

@@ -19,7 +19,8 @@ from hf_prunable.distillation import Distillation
 from hf_prunable.objective import PruningObjective
 from hf_prunable.sparsity import Lagrangian
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningTrainer, PruningTrainingArguments
+from hf_prunable.training import PruningTrainer
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 class Clips(torch.utils.data.Dataset):

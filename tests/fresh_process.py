@@ -15,22 +15,15 @@ import transformers
 import transformers.models.hubert.modeling_hubert
 import transformers.models.wav2vec2.modeling_wav2vec2
 import transformers.models.wavlm.modeling_wavlm
+from import_blocker import ImportBlocker
 from safetensors.torch import load_file, save_file
-
-
-class Blocker:
-    """Makes the package look as if it were not installed."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_prunable":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 plan = json.loads(Path(sys.argv[1]).read_text())
 out = Path(sys.argv[1]).with_suffix("")
 out.mkdir()
 if plan["mode"] in ("blocked", "stock"):
-    sys.meta_path.insert(0, Blocker())
+    ImportBlocker("hf_prunable").install()
 if plan["mode"] == "import":
     importlib.import_module("hf_prunable")
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from speech_files import RATE
+from speech_files import RATE, tone, write
 from tiny_models import tiny_stock
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -20,8 +20,9 @@ from benchmarks.students import ROWS, STUDENTS, TEACHER, uniform_shape
 from benchmarks.units import frame_units, purity, unit_purity
 from hf_prunable import PrunableWavLMConfig, compact
 from hf_prunable.audio import decode_audio
+from hf_prunable.pruning import PruningRun
 from hf_prunable.speech_data import load_speech_dataset
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 TARGET = 0.5
@@ -33,6 +34,7 @@ def teacher(tmp_path_factory):
     """The folder of a model whose units make up most of it, so that the sizes can be met closely."""
     folder = tmp_path_factory.mktemp("teacher")
     tiny_stock("wavlm", intermediate_size=160).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return str(folder)
 
 
@@ -267,6 +269,40 @@ def test_a_result_without_settings_is_not_taken_for_this_one(tmp_path):
     path.write_text(json.dumps({"row": "learned"}))
     with pytest.raises(ValueError, match="`max_steps` was None and is 5"):
         is_finished(path, {"max_steps": 5})
+
+
+def test_gates_of_a_ladder_learn_once(teacher, tmp_path, monkeypatch):
+    for number in range(4):
+        write(tmp_path / "clips" / f"{number}.wav", tone(0.1, frequency=200.0 + 50 * number))
+    clips = load_speech_dataset(tmp_path / "clips").add_column("seconds", [0.1] * 4)
+
+    class ToyMeasures:
+        train_clips, held_out_clips = clips.select(range(2)), clips.select(range(2, 4))
+        feature_extractor = Wav2Vec2FeatureExtractor()
+
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __call__(self, model):
+            return {}
+
+    monkeypatch.setattr(evidence, "Measures", ToyMeasures)
+    stages = []
+    train = PruningRun._train
+    monkeypatch.setattr(
+        PruningRun, "_train", lambda run, stage, *args: stages.append(stage) or train(run, stage, *args)
+    )
+    targets = [0.5, 0.3]
+    options = evidence.EvidenceArguments(teacher, "b", "c", target_sparsities=targets, crop_seconds=0.05)
+    training = PruningTrainingArguments(
+        str(tmp_path), max_steps=6, final_steps=2, per_device_train_batch_size=2, use_cpu=True, disable_tqdm=True
+    )
+    comparison = evidence.Comparison(options)
+    for target in targets:
+        result = comparison.run(Run("learned_ladder", target, 1), training, tmp_path / f"model-{target}")
+        assert result["sparsity"] == pytest.approx(target, abs=0.01)
+        assert (tmp_path / f"model-{target}" / "model.safetensors").exists()
+    assert stages == ["stage_1", "stage_2_0.5", "stage_2_0.3"]
 
 
 def test_errors_of_the_command(comparison, tmp_path, monkeypatch):

@@ -16,18 +16,20 @@ def clips(**counts):
 
 @pytest.mark.parametrize("max_clips, expected", [(100, {"b": 30, "c": 20}), (24, {"b": 12, "c": 12})])
 def test_classes_have_their_fair_share(max_clips, expected):
-    drawn = profile_clips(clips(a=9, b=30, c=20), "word", max_clips=max_clips)
+    drawn = profile_clips(clips(a=9, b=30, c=20), "word", max_clips=max_clips, min_clips_per_class=10)
     assert Counter(drawn["word"]) == expected
     assert drawn["word"][:] == sorted(drawn["word"])
 
 
 def test_more_classes_than_fit_are_left_out():
-    drawn = profile_clips(clips(**{f"w{number}": 20 for number in range(9)}), "word", max_clips=35)
+    drawn = profile_clips(
+        clips(**{f"w{number}": 20 for number in range(9)}), "word", max_clips=35, min_clips_per_class=10
+    )
     assert Counter(drawn["word"]) == {"w0": 11, "w1": 11, "w2": 11}
 
 
 def test_fewer_than_two_classes():
-    assert profile_clips(clips(a=9, b=30), "word", max_clips=100) is None
+    assert profile_clips(clips(a=4, b=30), "word", max_clips=100) is None
 
 
 def profile(values):

@@ -110,6 +110,22 @@ def test_a_copy_of_the_teacher_has_no_loss_and_another_model_the_mean_over_layer
     assert chosen(other, AUDIO).item() == pytest.approx(by_hand(states[2], targets[2]), rel=1e-5)
 
 
+@every_family
+@both_orders
+@pytest.mark.parametrize("layers", [None, [0], [2]])
+def test_convolutions_that_are_shared_run_once(family, norm_order, layers):
+    teacher, student = tiny_stock(family, norm_order, seed=0), tiny_prunable(family, norm_order, seed=1)
+    student.feature_extractor.load_state_dict(teacher.feature_extractor.state_dict())
+    convolutions, runs = teacher.feature_extractor, []
+    convolutions.register_forward_hook(lambda *args: runs.append(args))
+    plain, shared = (Distillation(teacher, student.config, layers, shares_features=shares) for shares in (False, True))
+    loss = shared(student, AUDIO)
+    assert not runs and teacher.feature_extractor is convolutions
+    assert torch.equal(loss, plain(student, AUDIO)) and len(runs) == 1
+    loss.backward()
+    assert student.feature_projection.projection.weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize(
     "depth, layers",
     [(12, (0, 4, 8, 12)), (24, (0, 8, 16, 24)), (3, (0, 1, 2, 3)), (2, (0, 1, 2)), (1, (0, 1)), (8, (0, 3, 5, 8))],

@@ -9,7 +9,8 @@ from transformers import HfArgumentParser
 from hf_prunable.objective import ObjectiveArguments
 from hf_prunable.pruning_arguments import PruningArguments
 from hf_prunable.speech_arguments import SpeechArguments
-from hf_prunable.training import GATE_DISTANCE, PruningTrainingArguments
+from hf_prunable.training import GATE_DISTANCE
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 ROOT = Path(__file__).parents[1]

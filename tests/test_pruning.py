@@ -19,7 +19,7 @@ from hf_prunable.size import UnitCounts, count_parameters
 from hf_prunable.student import NOISE_OFF, load_complete, load_student, restore_noise_
 from hf_prunable.target import PARAMETERS, Measure
 from hf_prunable.task import load_task
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 STEPS = 6
@@ -211,6 +211,25 @@ def test_convolutions_that_are_the_teachers_are_frozen(tmp_path, clips):
     assert all(convolutions_after(tmp_path / "frozen", source, clips, teacher=other, **frozen))
     with pytest.raises(ValueError, match="`freeze_feature_encoder` is given, and the convolutions have gates"):
         convolutions_after(tmp_path / "both", source, clips, ("conv",), **frozen)
+
+
+@pytest.mark.parametrize(
+    "units, seed, freeze, shares",
+    [
+        (("int",), None, None, True),
+        (("int",), None, True, True),
+        (("int",), None, False, False),
+        (("int",), 5, True, False),
+        (("int", "conv"), None, None, False),
+    ],
+)
+def test_only_convolutions_that_stay_the_teachers_are_shared(tmp_path, clips, units, seed, freeze, shares):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    student, _ = load_student(source)
+    student.attach_gates(units)
+    teacher = load_complete(source) if seed is None else tiny_prunable("wavlm", "post", seed=seed)
+    run = make_run(tmp_path, student, teacher, clips, freeze_feature_encoder=freeze)
+    assert run.shares_features == shares
 
 
 def test_another_teacher(tmp_path, clips):

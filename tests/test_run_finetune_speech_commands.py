@@ -17,13 +17,13 @@ from hf_prunable.truncation_arguments import TruncationArguments
 
 
 FILES = {
+    "README.md",
     "config.json",
     "confusion.png",
     "layer_profile.png",
     "model.safetensors",
     "preprocessor_config.json",
     "report.json",
-    "report.md",
 }
 FREQUENCIES = {"no": 300.0, "up": 700.0, "yes": 1500.0}
 
@@ -57,7 +57,9 @@ def run(run_finetune, clips, tmp_path):
     def finetune(family="wavlm", output_dir=tmp_path / "out", **changes):
         model = tmp_path / f"dense-{family}"
         if not model.exists():
-            tiny_stock(family, mask_time_prob=0.0, mask_feature_prob=0.0).save_pretrained(model)
+            tiny_stock(family, conv_stride=(20, 4, 2), mask_time_prob=0.0, mask_feature_prob=0.0).save_pretrained(
+                model
+            )
             Wav2Vec2FeatureExtractor().save_pretrained(model)
         options = {"profile_clips": 60, "n_neighbors": 5, "num_permutations": 2}
         training = {"num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
@@ -100,7 +102,8 @@ def test_a_comparison(run):
         "word",
         "speaker",
     }
-    assert "| Layers kept | 3 | 1 |" in (folder / "report.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "| Layers kept | 3 | 1 |" in card and "layers 1 to 1 are there" in card and report["machine"] in card
     for picture in ("confusion.png", "layer_profile.png"):
         assert imread(folder / picture).std() > 0.03
 
@@ -123,6 +126,7 @@ def test_the_depth_is_chosen_by_convexity(run):
         {"task": "speaker", "min_clips_per_speaker": 12, "truncate": "2"},
         {"truncate": "none", "weighted_layers": True},
         {"truncate": 2, "weighted_layers": True, "freeze_base_model": True},
+        {"truncate": 2, "freeze_feature_encoder": False},
     ],
 )
 def test_other_tasks_and_heads(run, tmp_path, options):
@@ -134,9 +138,11 @@ def test_other_tasks_and_heads(run, tmp_path, options):
     if options.get("weighted_layers"):
         depth = 3 if options["truncate"] == "none" else 2
         assert weights.layer_weights.shape == (depth + 1,) and weights.config.num_hidden_layers == depth
-    if options.get("freeze_base_model"):
-        dense = AutoModel.from_pretrained(tmp_path / "dense-wavlm").state_dict()
-        assert all(torch.equal(tensor, dense[name]) for name, tensor in weights.wavlm.state_dict().items())
+    dense = AutoModel.from_pretrained(tmp_path / "dense-wavlm").state_dict()
+    same = {name for name, tensor in weights.wavlm.state_dict().items() if torch.equal(tensor, dense[name])}
+    convolutions = {name for name in dense if name.startswith("feature_extractor")}
+    assert (same == weights.wavlm.state_dict().keys()) == options.get("freeze_base_model", False)
+    assert (same >= convolutions) == options.get("freeze_feature_encoder", True)
 
 
 def test_a_run_that_stopped_goes_on(run, run_finetune, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,27 +11,30 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
 from speech_files import RATE, tone, write
 from tiny_models import tiny_inputs, tiny_prunable, tiny_stock
-from transformers import AutoFeatureExtractor, AutoModel, BertConfig, Wav2Vec2FeatureExtractor
+from transformers import AutoFeatureExtractor, AutoModel, BertConfig, HfArgumentParser, Wav2Vec2FeatureExtractor
 
 from hf_prunable import PrunableWavLMModel
+from hf_prunable.hub import PushError
 from hf_prunable.objective import ObjectiveArguments
+from hf_prunable.pruning_arguments import PruningArguments
 from hf_prunable.report import PruningReport
 from hf_prunable.speech_arguments import SpeechArguments
-from hf_prunable.training import PruningTrainingArguments
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 SCRIPT = Path(__file__).parents[1] / "run_prune.py"
 FILES = {
+    "README.md",
     "config.json",
     "model.safetensors",
     "modeling_hf_prunable.py",
     "preprocessor_config.json",
     "pruning_report.json",
-    "pruning_report.md",
     "shape.png",
     "sparsity_curve.png",
 }
@@ -133,7 +137,14 @@ def test_the_report_of_a_run(result):
     report = PruningReport.load(folder)
     assert report.skipped_audio == SKIPPED
     assert "5 of 12 clips cannot be used" in log and "1 with NaN or infinite samples" in log
-    assert report.command == f"python {SCRIPT} recipe.yaml"
+    # The recipe is written out, so that the command alone makes the model again.
+    python, script, *options = shlex.split(report.command)
+    assert (python, script) == ("python", SCRIPT.name)
+    parsed = HfArgumentParser((PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
+    parts = parsed.parse_args_into_dataclasses(options)
+    values = {name: value for part in parts for name, value in vars(part).items()}
+    for name, value in {**OPTIONS, **TRAINING, "target_sparsity": [0.4]}.items():
+        assert values[name] == value, name
     assert (report.seed, report.family, report.target_sparsity) == (11, "wavlm", 0.4)
     assert 0.4 <= report.met_sparsity < 0.42
     assert report.met_sparsity == pytest.approx(
@@ -147,8 +158,11 @@ def test_the_report_of_a_run(result):
     losses = report.held_out_loss
     assert losses.dense < 1e-5 < losses.after_compaction
     assert losses.after_final_steps not in (losses.after_compaction, None)
-    text = (folder / "pruning_report.md").read_text()
-    assert text.startswith("# pruned\n") and "(shape.png)" in text and "(sparsity_curve.png)" in text
+    card = ModelCard.load(folder / "README.md")
+    assert "\n# pruned\n" in card.text and "(shape.png)" in card.text and "(sparsity_curve.png)" in card.text
+    assert f"{report.pruned_size.num_parameters:,}" in card.text and report.machine in card.text
+    assert card.data.eval_results[0].metric_value == pytest.approx(losses.after_final_steps, abs=1e-6)
+    assert str(folder.parent) not in card.text.replace(report.command, "")
 
 
 def test_auto_model_loads_the_result(result):
@@ -220,7 +234,7 @@ class TestBadInput:
             ({"target_sparsity": 72.0}, "must lie between 0 and 1, but is 72.0. .*0.72 leaves 28 %"),
             (
                 {"target_sparsity": 0.9},
-                r"is 0.9, and gates on mha, qk, .* at most 0\.6\d+ .*Ask for less, or gate more",
+                r"is 0.9, and gates on qk, vo, int .*at most 0\.6\d+ .*Ask for less, or gate more",
             ),
             ({"prune_units": ["mha", "heads"]}, r"Unknown units \['heads'\]: choose one or more of mha, head, qk"),
             ({"initial_drop_rate": 0.0}, "`initial_drop_rate` must be between 0 and 1, but is 0.0"),
@@ -304,10 +318,16 @@ def test_a_teacher_with_nan_stops_the_run(run, checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["push_to_hub", "resume_from_checkpoint"])
-def test_an_option_that_would_do_nothing_is_refused(run, tmp_path, option):
-    with pytest.raises(ValueError, match=f"`{option}` is not supported"):
-        run(**{option: True})
+def test_an_option_that_would_do_nothing_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="`resume_from_checkpoint` is not supported"):
+        run(resume_from_checkpoint=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_push_that_would_fail_stops_the_run_before_it_begins(run, tmp_path):
+    # These tests are offline.
+    with pytest.raises(PushError, match="(?s)A push to org/model would fail: .*push the finished folder later"):
+        run(push_to_hub=True, hub_model_id="org/model", hub_token="hf_x")
     assert not list(tmp_path.iterdir())
 
 

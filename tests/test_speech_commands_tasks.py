@@ -147,6 +147,24 @@ def test_parquet_without_speakers_knows_words_only(tmp_path):
         load(tmp_path / "train.parquet", "word")
 
 
+def test_a_copy_that_is_split_by_speakers_stays_so(tmp_path):
+    counts = {"train": 4, "validation": 1, "test": 2}
+    for split, count in counts.items():
+        speakers = ["bb", "aa", "cc"] * count
+        # The last speaker has too few clips.
+        speakers = [name for place, name in enumerate(speakers) if name != "cc" or place < 6]
+        audio = [
+            {"bytes": wav_bytes(tone(0.05)), "path": f"{name}_{split}_{place}.wav"}
+            for place, name in enumerate(speakers)
+        ]
+        columns = {"audio": audio, "label": ["segment"] * len(speakers), "speaker": speakers}
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / f"{split}.parquet")
+    splits, _ = load(tmp_path, "speaker", min_clips_per_speaker=3)
+    for split, count in counts.items():
+        assert splits[split]["speaker"][:] == ["aa"] * count + ["bb"] * count
+        assert all(f"_{split}_" in name for name in names(splits[split]))
+
+
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [

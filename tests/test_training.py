@@ -20,7 +20,8 @@ from hf_prunable.objective import PruningObjective
 from hf_prunable.sparsity import Lagrangian, expected_sparsity
 from hf_prunable.streaming import SpeechStream, StreamedCrops
 from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningTrainer, PruningTrainingArguments
+from hf_prunable.training import PruningTrainer
+from hf_prunable.training_arguments import PruningTrainingArguments
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)

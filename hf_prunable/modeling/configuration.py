@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
 from ..shape import PrunedShape
 from ..size import UnitCounts, count_parameters
+
+
+# Through it, `trust_remote_code=True` finds the classes where nobody has imported this library.
+SHIM_MODULE = "modeling_hf_prunable"
+SHIM_FILE = f"{SHIM_MODULE}.py"
+
+
+# Twenty times the deepest published models of these families, which have 48.
+MAX_LAYERS = 960
 
 
 class PrunableConfigMixin:
@@ -20,6 +30,14 @@ class PrunableConfigMixin:
     stock_config_class: ClassVar[type[PreTrainedConfig]]
     auto_classes: ClassVar[dict[str, str]]
     has_relative_position_bias: ClassVar[bool] = False
+
+    def validate_num_hidden_layers(self) -> None:
+        """Refuses what would fill the memory before any weight is looked at."""
+        if not 0 <= self.num_hidden_layers <= MAX_LAYERS:
+            raise ValueError(
+                f"`num_hidden_layers` is {self.num_hidden_layers}, and 0 to {MAX_LAYERS} are supported. The config.json is "
+                "damaged, or was made to do damage: do not use this checkpoint."
+            )
 
     def validate_pruned_shape(self) -> None:
         """Checks the stored shape against the widths of the original model."""
@@ -91,6 +109,22 @@ class PrunableConfigMixin:
         if not self.has_relative_position_bias:
             stock._attn_implementation = self._attn_implementation
         return stock
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Writes config.json, and beside it the one-line module that `trust_remote_code=True` reads.
+
+        Args:
+            save_directory: A folder, made where it is missing.
+            **kwargs: Passed to transformers' `save_pretrained`.
+        """
+        auto_classes = {"AutoConfig": type(self).__name__, **self.auto_classes}
+        self.auto_map = {auto: f"{SHIM_MODULE}.{name}" for auto, name in auto_classes.items()}
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The file is nothing but its imports, which a linter in the model's repository would take for unused.
+        shim = f"from hf_prunable import {', '.join(auto_classes.values())}  # noqa: F401\n"
+        (folder / SHIM_FILE).write_text(shim, encoding="utf-8")
+        super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -32,7 +33,6 @@ PAPER_UNITS = ("mha", "qk", "vo", "ffn", "int")
 # Without its gates on whole blocks, which Adam moves as fast as one on a single unit: blocks shut early, and the loss is
 # higher at the same size (benchmarks/results). A block whose units all close goes as well.
 DEFAULT_UNITS = ("qk", "vo", "int")
-SHIM_MODULE = "modeling_hf_prunable"
 # Parameters that are there because of the shape; an adapter in a layer is not, and a head has names of its own.
 SHAPED_PARAMETER = re.compile(r"(encoder\.layers\.\d+\.(?!adapter_layer)|feature_extractor\.conv_layers\.)")
 
@@ -228,9 +228,18 @@ class PrunableModelMixin:
         """As in transformers, but a pruned checkpoint whose weights do not fit its shape is an error, not a warning.
 
         Raises:
-            ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over.
+            ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over, or a file of
+                weights is damaged.
         """
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights of {str(pretrained_model_name_or_path)!r} are damaged: {error}. Fetch them again "
+                "(`force_download=True`, from the Hub), or ask who made them."
+            ) from error
         if model.config.pruned_shape is not None:
             wrong = {"missing": info["missing_keys"], "without a place": info["unexpected_keys"]}
             check_weights(
@@ -260,14 +269,7 @@ class PrunableModelMixin:
         kwargs.setdefault("save_original_format", False)
         if self.is_stock:
             return self.to_stock().save_pretrained(save_directory, **kwargs)
-        auto_classes = {"AutoConfig": type(self.config).__name__, **self.config.auto_classes}
-        self.config.auto_map = {auto: f"{SHIM_MODULE}.{name}" for auto, name in auto_classes.items()}
-        if kwargs.get("is_main_process", True):
-            folder = Path(save_directory)
-            folder.mkdir(parents=True, exist_ok=True)
-            names = ", ".join(auto_classes.values())
-            # The file is nothing but its imports, which a linter in the model's repository would take for unused.
-            (folder / f"{SHIM_MODULE}.py").write_text(f"from hf_prunable import {names}  # noqa: F401\n")
+        # The configuration brings the module.
         return super().save_pretrained(save_directory, **kwargs)
 
     @classmethod

@@ -1,0 +1,85 @@
+"""Which software and which command made a result."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
+# `hub_token` of transformers.TrainingArguments, which may be shortened.
+SECRET_OPTION = re.compile(r"--hub[-_]t[a-z]*")
+SECRET = "..."
+RECIPES = (".yaml", ".yml", ".json")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a result depends on, by the name of the library."""
+    return {library: version(library) for library in LIBRARIES}
+
+
+def source_commit() -> str | None:
+    """The git commit that this library runs from, and whether files were changed since.
+
+    Returns:
+        Such as "3f2a... with local changes"; `None` where it is installed and no checkout, or there is no git.
+    """
+    root = Path(__file__).resolve().parents[1]
+    # Where it is installed into an environment inside another checkout, that one's commit says nothing.
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit} with local changes" if commit and changes else commit
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command that starts a script again, with the options of a recipe written out and without a token.
+
+    Args:
+        arguments: The script and its options, or the script and a recipe in a .yaml or .json file, as in `sys.argv`.
+    """
+    script, *options = arguments
+    if len(options) == 1 and options[0].endswith(RECIPES):
+        options = _recipe_options(Path(options[0]))
+    shown: list[str] = []
+    for option in options:
+        name, equals, _ = option.partition("=")
+        if shown and SECRET_OPTION.fullmatch(shown[-1]):
+            option = SECRET
+        elif equals and SECRET_OPTION.fullmatch(name):
+            option = f"{name}={SECRET}"
+        shown.append(option)
+    # Where the script lies is nobody's business either.
+    return shlex.join(["python", Path(script).name, *shown])
+
+
+def _recipe_options(path: Path) -> list[str]:
+    """A recipe as the options that say the same."""
+    options = []
+    # JSON is YAML.
+    for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        if value is not None:
+            options += [f"--{name}", *map(_as_text, value if isinstance(value, list) else [value])]
+    return options
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; `None` where it fails or is not installed."""
+    try:
+        completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return completed.stdout.strip() if completed.returncode == 0 else None
