@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.students import STUDENTS, TEACHER
 
@@ -71,6 +72,7 @@ def draw_comparison(summaries: Sequence[Summary], measures: Sequence[Measure], p
         axes.set_title(f"{measure.label}\n({_better(measure)})", fontsize=NORMAL)
         axes.set_yticks(range(len(rows)), [summary.label for summary in rows], fontsize=NORMAL)
         axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         _tidy(axes)
     size = sum(summary.num_parameters for summary in rows) / len(rows)
     figure.suptitle(

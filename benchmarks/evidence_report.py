@@ -154,9 +154,11 @@ def _format_value(summary: Summary, measure: Measure) -> str:
 
 
 def _format_notes(results: Sequence[dict[str, Any]]) -> str:
+    has_ladder = any("ladder" in result["settings"] for result in results)
     words, speakers, units = (results[0][name] for name in ("words", "speakers", "units"))
     return (
-        "Mean ± standard deviation over the seeds. All students of a table had the same number of optimizer steps.\n\n"
+        "Mean ± standard deviation over the seeds. All students of a table had the same number of optimizer steps"
+        f"{', but for the ladder, whose gates learn once for all of its sizes' if has_ladder else ''}.\n\n"
         "- Distillation loss: on held-out audio; lower is better.\n"
         f"- Words: test accuracy of a linear classifier of {words['classes']} words on a learned weighted sum of "
         f"mean-pooled hidden states, {words['test_clips']} clips (one standard error is at most "

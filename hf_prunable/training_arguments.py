@@ -63,7 +63,7 @@ class PruningTrainingArguments(TrainingArguments):
     freeze_feature_encoder: bool | None = field(
         default=None,
         metadata={
-            "help": "Leave the convolutions as they are, which saves a fifth of a step; by default where they are the "
+            "help": "Leave the convolutions as they are, which makes steps cheaper; by default where they are the "
             "teacher's and have no gates."
         },
     )
