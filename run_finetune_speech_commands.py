@@ -29,7 +29,7 @@ from hf_prunable.finetuning_report import FinetuningReport, Variant, draw_confus
 from hf_prunable.measurement import describe_machine, measure_latency, measure_size
 from hf_prunable.report import verify_reload
 from hf_prunable.size import SAMPLING_RATE
-from hf_prunable.speech_commands_tasks import CLIP_SECONDS, load_speech_commands_task
+from hf_prunable.speech_commands_tasks import CLIP_SECONDS
 from hf_prunable.student import load_complete
 from hf_prunable.truncation_arguments import TruncationArguments
 
@@ -46,14 +46,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
     check_output_directory(output_dir)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
     with training.main_process_first(desc="reading the clips"):
-        splits, skipped = load_speech_commands_task(
-            options.dataset_name,
-            options.task,
-            sampling_rate=feature_extractor.sampling_rate,
-            words=options.words,
-            min_clips_per_speaker=options.min_clips_per_speaker,
-            config_name=options.dataset_config_name,
-        )
+        splits, skipped = options.load_clips(feature_extractor.sampling_rate)
         if training.process_index == 0:
             remember_settings(working_dir, asdict(options) | training.settings(), options.override)
 
