@@ -15,6 +15,7 @@ class ScoredClipsArguments:
     """Clips of words and of speakers."""
 
     words: str = field(metadata={"help": "Speech Commands, for its words."})
+    only_words: list[str] | None = field(default=None, metadata={"help": "Clips of these words only."})
     speakers: str = field(metadata={"help": "Speech Commands or alike, for its speakers."})
     output_dir: str = field(metadata={"help": "For profiles, table and picture."})
     min_clips_per_speaker: int = field(
@@ -37,12 +38,16 @@ class ScoredClipsArguments:
             ValueError: If fewer than two classes have enough clips.
         """
         clips = {}
-        for task, source, split in (
-            ("word", self.words, self.words_split),
-            ("speaker", self.speakers, self.speakers_split),
+        for task, source, split, words in (
+            ("word", self.words, self.words_split, self.only_words),
+            ("speaker", self.speakers, self.speakers_split, None),
         ):
             splits, _ = load_speech_commands_task(
-                source, task, sampling_rate=sampling_rate, min_clips_per_speaker=self.min_clips_per_speaker
+                source,
+                task,
+                sampling_rate=sampling_rate,
+                words=words,
+                min_clips_per_speaker=self.min_clips_per_speaker,
             )
             clips[task] = profile_clips(splits[split], task, max_clips=self.max_clips)
             if clips[task] is None:
