@@ -36,7 +36,7 @@ from hf_prunable.measurement import describe_machine, measure_latency, measure_s
 from hf_prunable.model_card import PROFILE_PICTURE
 from hf_prunable.provenance import command_line, library_versions, source_commit
 from hf_prunable.publication import publish_finetuning
-from hf_prunable.speech_commands_tasks import CLIP_SECONDS, load_speech_commands_task
+from hf_prunable.speech_commands_tasks import CLIP_SECONDS
 from hf_prunable.student import load_complete
 from hf_prunable.truncation_arguments import TruncationArguments
 
@@ -55,14 +55,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
         hub.check()
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
     with training.main_process_first(desc="reading the clips"):
-        splits, skipped = load_speech_commands_task(
-            options.dataset_name,
-            options.task,
-            sampling_rate=feature_extractor.sampling_rate,
-            words=options.words,
-            min_clips_per_speaker=options.min_clips_per_speaker,
-            config_name=options.dataset_config_name,
-        )
+        splits, skipped = options.load_clips(feature_extractor.sampling_rate)
         if training.process_index == 0:
             remember_settings(working_dir, asdict(options) | training.settings(), options.override)
 

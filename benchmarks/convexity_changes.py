@@ -9,38 +9,28 @@ The claim is that of arXiv 2408.11858: what the task needs becomes more convex, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
 from transformers.utils import logging
 
-from hf_prunable.clip_profiles import MIN_CLIPS_PER_CLASS, profile_clips
+from benchmarks.scored_clips import ScoredClipsArguments
+from hf_prunable.clip_profiles import draw_profiles
 from hf_prunable.files import write_text_atomically
-from hf_prunable.layer_pictures import convexity_curves, draw_layer_profiles
 from hf_prunable.layer_profile import LayerProfile, layer_convexity
-from hf_prunable.speech_commands_tasks import load_speech_commands_task
 from hf_prunable.student import load_complete
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")
 
 
-@dataclass
-class ChangesArguments:
+@dataclass(kw_only=True)
+class ChangesArguments(ScoredClipsArguments):
     """Models of one depth, and clips of words and of speakers."""
 
     models: list[str] = field(metadata={"help": "NAME=FOLDER, the pretrained one first."})
-    words: str = field(metadata={"help": "Speech Commands, for its words."})
-    speakers: str = field(metadata={"help": "Speech Commands or alike, for its speakers."})
-    output_dir: str = field(metadata={"help": "For profiles, table and picture."})
-    min_clips_per_speaker: int = field(default=50, metadata={"help": "That a speaker needs to take part."})
     words_split: str = field(default="test", metadata={"help": "Whose words are scored."})
-    speakers_split: str = field(
-        default="train",
-        metadata={"help": "Whose speakers are scored. Test clips may be too few of each to make a region."},
-    )
-    max_clips: int = field(default=2000, metadata={"help": "Scored clips of each kind, at most."})
     n_neighbors: int = field(default=10, metadata={"help": "Of the graph."})
 
 
@@ -52,23 +42,7 @@ def profile_models(options: ChangesArguments) -> dict[str, dict[str, LayerProfil
     """
     folders = dict(pair.split("=", 1) for pair in options.models)
     first = AutoFeatureExtractor.from_pretrained(next(iter(folders.values())))
-    clips = {}
-    for task, source, split in (
-        ("word", options.words, options.words_split),
-        ("speaker", options.speakers, options.speakers_split),
-    ):
-        splits, _ = load_speech_commands_task(
-            source,
-            task,
-            sampling_rate=first.sampling_rate,
-            min_clips_per_speaker=options.min_clips_per_speaker,
-        )
-        clips[task] = profile_clips(splits[split], task, max_clips=options.max_clips)
-        if clips[task] is None:
-            raise ValueError(
-                f"Fewer than two classes of {source} have {MIN_CLIPS_PER_CLASS} clips in the split {split!r}. Choose "
-                f"another by `--{task}s_split`."
-            )
+    clips = options.load(first.sampling_rate)
     return {name: _profile(load_complete(folder), clips, first, options) for name, folder in folders.items()}
 
 
@@ -114,13 +88,7 @@ def main() -> None:
     write_text_atomically(folder / "profiles.json", json.dumps(values, indent=1) + "\n")
     table = format_changes(profiles)
     write_text_atomically(folder / "changes.md", table)
-    curves = [
-        replace(curve, color=color)
-        for dashes, (name, by_task) in enumerate(profiles.items())
-        for color, profile in enumerate(by_task.values())
-        for curve in convexity_curves(profile, suffix=f", {name}", dashes=dashes, with_band=False)
-    ]
-    draw_layer_profiles(curves, folder / "changes.png")
+    draw_profiles(profiles, None, "", folder / "changes.png")
     logger.warning(table)
 
 

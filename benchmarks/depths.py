@@ -28,7 +28,6 @@ from hf_prunable.layer_choice import LayerChoice, choose_layer
 from hf_prunable.layer_profile import CRITERIA, LayerProfile
 from hf_prunable.measurement import describe_machine
 from hf_prunable.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL
-from hf_prunable.speech_commands_tasks import load_speech_commands_task
 from hf_prunable.student import load_complete
 from hf_prunable.truncation_arguments import TruncationArguments
 
@@ -52,14 +51,7 @@ def fine_tune_depths(
     """
     folder = Path(training.output_dir)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
-    splits, _ = load_speech_commands_task(
-        options.dataset_name,
-        options.task,
-        sampling_rate=feature_extractor.sampling_rate,
-        words=options.words,
-        min_clips_per_speaker=options.min_clips_per_speaker,
-        config_name=options.dataset_config_name,
-    )
+    splits, _ = options.load_clips(feature_extractor.sampling_rate)
     base = load_complete(options.model_name_or_path)
     profile = profile_labels(base, splits["train"], feature_extractor, options, folder / "features")[options.task]
     results = []

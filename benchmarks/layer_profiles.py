@@ -20,14 +20,13 @@ from datasets import Dataset
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
 from transformers.utils import logging
 
-from hf_prunable.clip_profiles import MIN_CLIPS_PER_CLASS, profile_clips
+from benchmarks.scored_clips import ScoredClipsArguments
 from hf_prunable.files import write_text_atomically
 from hf_prunable.layer_choice import choose_layer
 from hf_prunable.layer_pictures import convexity_curves, draw_layer_profiles
 from hf_prunable.layer_profile import CRITERIA, LayerProfile, profile_features
 from hf_prunable.measurement import describe_machine
-from hf_prunable.pooled_features import BATCH_SIZE, PooledFeatures, pooled_features
-from hf_prunable.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, load_speech_commands_task
+from hf_prunable.pooled_features import BATCH_SIZE, pooled_features
 from hf_prunable.student import load_complete
 
 
@@ -36,19 +35,12 @@ logger = logging.get_logger("hf_prunable.benchmarks")
 NUM_PERMUTATIONS = 20
 
 
-@dataclass
-class ProfileArguments:
+@dataclass(kw_only=True)
+class ProfileArguments(ScoredClipsArguments):
     """A model, and clips of words and of speakers."""
 
     model: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
-    words: str = field(metadata={"help": "Speech Commands, for its words."})
-    speakers: str = field(metadata={"help": "Speech Commands or alike, for its speakers."})
-    output_dir: str = field(metadata={"help": "For profiles, table and picture."})
-    min_clips_per_speaker: int = field(
-        default=MIN_CLIPS_PER_SPEAKER, metadata={"help": "That a speaker needs to take part."}
-    )
     n_neighbors: list[int] = field(default_factory=lambda: [10, 5, 20], metadata={"help": "Of the graphs."})
-    max_clips: int = field(default=2000, metadata={"help": "Scored clips of each kind, at most."})
 
 
 @dataclass(frozen=True)
@@ -68,22 +60,6 @@ class TaskProfiles:
     num_classes: int
     largest_difference: float
     layers_in_band: int
-
-
-def training_clips(options: ProfileArguments, task: str, sampling_rate: int) -> Dataset:
-    """The clips that are scored, with a column of the task's name.
-
-    Raises:
-        ValueError: If fewer than two classes have enough clips.
-    """
-    source = options.words if task == "word" else options.speakers
-    splits, _ = load_speech_commands_task(
-        source, task, sampling_rate=sampling_rate, min_clips_per_speaker=options.min_clips_per_speaker
-    )
-    clips = profile_clips(splits["train"], task, max_clips=options.max_clips)
-    if clips is None:
-        raise ValueError(f"Fewer than two classes of {source} have {MIN_CLIPS_PER_CLASS} training clips. Give more.")
-    return clips
 
 
 def profile_task(
@@ -114,11 +90,8 @@ def profile_task(
     *first.permuted_convexity, further = first.permuted_convexity
     low, high = first.permuted_band()
     inside = sum(below <= value <= above for below, value, above in zip(low, further, high, strict=True))
-    return TaskProfiles(profiles, len(labels), len(set(labels)), _largest_difference(batches, alone), inside)
-
-
-def _largest_difference(first: PooledFeatures, second: PooledFeatures) -> float:
-    return float(np.abs(first.layers - second.layers).max())
+    largest_difference = float(np.abs(batches.layers - alone.layers).max())
+    return TaskProfiles(profiles, len(labels), len(set(labels)), largest_difference, inside)
 
 
 def format_profiles(results: dict[str, TaskProfiles]) -> str:
@@ -152,10 +125,10 @@ def main() -> None:
     (options,) = HfArgumentParser(ProfileArguments).parse_args_into_dataclasses()
     model = load_complete(options.model)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model)
-    results = {}
-    for task in ("word", "speaker"):
-        clips = training_clips(options, task, feature_extractor.sampling_rate)
-        results[task] = profile_task(model, feature_extractor, clips, task, options.n_neighbors)
+    results = {
+        task: profile_task(model, feature_extractor, clips, task, options.n_neighbors)
+        for task, clips in options.load(feature_extractor.sampling_rate).items()
+    }
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     values = {

@@ -174,12 +174,13 @@ def from_scratch(teacher: str, target_sparsity: float) -> PreTrainedModel:
 
 
 TEACHER = "teacher"
+from_norms = partial(gated, units=DEFAULT_UNITS, norm_spread=1.0)
 STUDENTS = {
     "learned": Student(gated, learns_gates=True),
     "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
     "learned_fine_units": Student(partial(gated, units=DEFAULT_UNITS), learns_gates=True),
-    "learned_from_norms": Student(partial(gated, units=DEFAULT_UNITS, norm_spread=1.0), learns_gates=True),
-    "learned_ladder": Student(partial(gated, units=DEFAULT_UNITS, norm_spread=1.0), learns_gates=True, is_ladder=True),
+    "learned_from_norms": Student(from_norms, learns_gates=True),
+    "learned_ladder": Student(from_norms, learns_gates=True, is_ladder=True),
     "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
     "learned_with_conv": Student(partial(gated, units=(*PAPER_UNITS, "conv")), learns_gates=True),
     "one_stage": Student(gated, learns_gates=True, trains_on=False),

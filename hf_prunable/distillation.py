@@ -70,17 +70,6 @@ def hidden_states_of(
     return {layer: captured[layer] for layer in layers}
 
 
-@contextmanager
-def _first_layers_only(model: PreTrainedModel, num_layers: int) -> Iterator[None]:
-    """Leaves out the layers after the last one that is asked for."""
-    layers = model.encoder.layers
-    model.encoder.layers = layers[:num_layers]
-    try:
-        yield
-    finally:
-        model.encoder.layers = layers
-
-
 class _Given(nn.Module):
     """Stands for convolutions whose output is there already."""
 
@@ -93,15 +82,14 @@ class _Given(nn.Module):
 
 
 @contextmanager
-def _given_features(model: PreTrainedModel, features: torch.Tensor | None) -> Iterator[None]:
-    """Leaves out the convolutions, where their output is given."""
-    convolutions = model.feature_extractor
-    if features is not None:
-        model.feature_extractor = _Given(features)
+def _replaced(parent: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
+    """Puts a module in the place of another for a while."""
+    own = getattr(parent, name)
+    setattr(parent, name, module)
     try:
         yield
     finally:
-        model.feature_extractor = convolutions
+        setattr(parent, name, own)
 
 
 def layer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -216,11 +204,13 @@ class Distillation(nn.Module):
         """
         needed = sorted(set(self.teacher_layers.values()))
         inputs = {} if attention_mask is None else {"attention_mask": attention_mask}
-        features = hidden_states[FEATURES].detach() if self.shares_features else None
+        convolutions, layers = self.teacher.feature_extractor, self.teacher.encoder.layers
+        if self.shares_features:
+            convolutions = _Given(hidden_states[FEATURES].detach())
         with (
             torch.no_grad(),
-            _given_features(self.teacher, features),
-            _first_layers_only(self.teacher, needed[-1]),
+            _replaced(self.teacher, "feature_extractor", convolutions),
+            _replaced(self.teacher.encoder, "layers", layers[: needed[-1]]),
         ):
             targets = hidden_states_of(self.teacher, input_values, needed, **inputs)
         is_real = ...

@@ -15,8 +15,8 @@ from .modeling.gated import GatedMixin
 def order_gates_by_weights_(model: PreTrainedModel, spread: float) -> None:
     """Moves the gates of fine units apart, those of large weights up and those of small weights down.
 
-    In a short training, the noise of the batches moves a gate about as far as what its unit is worth. Gates that start
-    in the order of magnitude pruning only have to learn where that order is wrong.
+    Gates then start in the order of magnitude pruning, and learn where that order is wrong. In runs of 1,200 steps they
+    ended where gates that start alike ended (benchmarks/results).
 
     Each log_alpha is moved by `spread` times the logarithm of its unit's weight norm, less its mean and divided by its
     standard deviation over the gates of its kind in its layer. Gates on whole blocks stay where they are.

@@ -81,8 +81,9 @@ class PruningRun:
         else:
             self.collator = CropCollator(feature_extractor, objective.crop_seconds)
         self.measure, self.round_to = measure, round_to
-        self.freezes_feature_encoder = _freezes_feature_encoder(student, teacher, args)
-        self.shares_features = self.freezes_feature_encoder and _has_convolutions_of(student, teacher)
+        has_teachers_convolutions = _has_convolutions_of(student, teacher)
+        self.freezes_feature_encoder = _freezes_feature_encoder(student, args, has_teachers_convolutions)
+        self.shares_features = self.freezes_feature_encoder and has_teachers_convolutions
         self.with_gates = student
         self._final_stage = "stage_2"
         self.history: list[dict[str, Any]] = []
@@ -242,7 +243,7 @@ class PruningRun:
 
 
 def _freezes_feature_encoder(
-    student: PreTrainedModel, teacher: PreTrainedModel | None, args: PruningTrainingArguments
+    student: PreTrainedModel, args: PruningTrainingArguments, has_teachers_convolutions: bool
 ) -> bool:
     has_gates = any(name.endswith(".conv") for name, _ in student.named_gates())
     if args.freeze_feature_encoder is not None:
@@ -253,7 +254,7 @@ def _freezes_feature_encoder(
             )
         return args.freeze_feature_encoder
     # Convolutions that give what the teacher's give have nothing to learn from it.
-    return not has_gates and _has_convolutions_of(student, teacher)
+    return not has_gates and has_teachers_convolutions
 
 
 def _has_convolutions_of(student: PreTrainedModel, teacher: PreTrainedModel | None) -> bool:

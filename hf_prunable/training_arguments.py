@@ -15,8 +15,7 @@ RESULT_ARGUMENTS = (
     "multiplier_learning_rate sparsity_warmup_steps freeze_feature_encoder max_grad_norm weight_decay optim optim_args "
     "adam_beta1 adam_beta2 adam_epsilon lr_scheduler_type lr_scheduler_kwargs seed bf16 fp16 per_device_train_batch_size"
 ).split()
-# The paper's rates suit 50,000 steps. These products of rate and steps served runs of 400 to 1,600 steps best: see
-# benchmarks/results/.
+# The paper's rates, for 50,000 steps; and the products of rate and steps of the best short runs, in benchmarks/results.
 GATE_RATE, GATE_RATE_TIMES_STEPS = 0.02, 36.0
 MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS = 0.002, 8.0
 

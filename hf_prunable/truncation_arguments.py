@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from datasets import DatasetDict
+
 from .layer_profile import CRITERIA
-from .speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS
+from .speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS, load_speech_commands_task
+from .speech_data import SkippedAudio
 
 
 AUTO, NONE = "auto", "none"
@@ -68,3 +71,18 @@ class TruncationArguments:
             raise ValueError(f"`truncate` is {self.truncate!r}; it must be '{AUTO}', '{NONE}' or a number of layers.")
         if not self.seeds:
             raise ValueError("`seeds` is empty; give at least one.")
+
+    def load_clips(self, sampling_rate: int) -> tuple[DatasetDict, SkippedAudio]:
+        """The task's clips, as `load_speech_commands_task` gives them.
+
+        Args:
+            sampling_rate: The rate they will be decoded to, in Hz.
+        """
+        return load_speech_commands_task(
+            self.dataset_name,
+            self.task,
+            sampling_rate=sampling_rate,
+            words=self.words,
+            min_clips_per_speaker=self.min_clips_per_speaker,
+            config_name=self.dataset_config_name,
+        )

@@ -11,7 +11,7 @@ from fresh_processes import (
     plan_checkpoints,
     ragged,
 )
-from tiny_models import FAMILIES, PRUNABLE_CLASSES, STOCK_CLASSES, tiny_prunable
+from tiny_models import FAMILIES, PRUNABLE_CLASSES, STOCK_CLASSES, tiny_prunable, tiny_stock
 from transformers import AutoConfig, AutoModel, WhisperConfig, WhisperModel
 
 import hf_prunable
@@ -128,6 +128,24 @@ def test_head_and_base_checkpoints_load_into_each_other(fresh, mode, family, hea
     assert not result["info"]["unexpected_keys"] and not result["info"]["mismatched_keys"]
     base_state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     assert_bitwise(base_state, models[f"{family}-base"].state_dict())
+
+
+@pytest.fixture
+def poisoned_memory():
+    """New memory is NaN until somebody writes to it."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("family", "head"), [(family, head) for family, head in FAMILY_HEADS if head != "base"])
+def test_a_new_head_leaves_nothing_uninitialized(tmp_path, poisoned_memory, family, head):
+    tiny_stock(family).save_pretrained(tmp_path)
+    options = {"use_weighted_layer_sum": head != "ctc", "num_labels": 5}
+    model = PRUNABLE_CLASSES[family][head].from_pretrained(tmp_path, **options)
+    assert not [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if head != "ctc":
+        torch.testing.assert_close(model.layer_weights.detach(), torch.full((4,), 0.25))
 
 
 @BOTH_ROADS

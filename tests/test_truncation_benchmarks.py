@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.image import imread
-from speech_files import tone
+from speech_files import tone, write_speech_commands
 from tiny_models import tiny_stock
 from transformers import Wav2Vec2FeatureExtractor
 
 from benchmarks.convexity_changes import format_changes
 from benchmarks.depths import draw_depths, format_depths
 from benchmarks.layer_profiles import format_profiles, profile_task
+from benchmarks.scored_clips import ScoredClipsArguments
 from benchmarks.speaker_segments import segment_splits
 from hf_prunable.audio import audio_dataset
 from hf_prunable.finetuning import FinetunedResult
@@ -23,6 +24,7 @@ from hf_prunable.speech_commands_tasks import load_speech_commands_task
 
 
 RATE = 16000
+LISTS = ("validation", "test")
 
 
 def profile(values, name="word"):
@@ -88,6 +90,21 @@ def test_segments_make_a_speaker_task(utterances, tmp_path, monkeypatch):
     # The ramp rises: the test segments are the last ones.
     last = soundfile.read(io.BytesIO(splits["test"][1]["audio"]["bytes"]))[0]
     assert last[-1] == pytest.approx(0.5, abs=1e-3) and len(last) == RATE
+
+
+def test_scored_clips_of_chosen_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    names = [f"{word}/{speaker}_nohash_{take}" for word in ("no", "up", "yes") for speaker in "ab" for take in range(6)]
+    held_out = {split: [f"{word}/b_nohash_{take}" for word in ("no", "up", "yes")] for take, split in enumerate(LISTS)}
+    write_speech_commands(tmp_path / "clips", names, **held_out)
+    clips = str(tmp_path / "clips")
+    options = ScoredClipsArguments(
+        words=clips, speakers=clips, output_dir="", min_clips_per_speaker=6, only_words=["yes", "no"]
+    )
+    loaded = options.load(RATE)
+    assert set(loaded["word"]["word"][:]) == {"no", "yes"}
+    # The speakers keep all their clips.
+    assert len(loaded["speaker"]) > len(loaded["word"])
 
 
 def test_profiles_of_a_task(tmp_path):

@@ -93,6 +93,9 @@ class PrunableModelMixin:
             init.constant_(module.log_alpha, module.initial_log_alpha)
         elif isinstance(module, OutputBias):
             init.zeros_(module.bias)
+        elif hasattr(module, "layer_weights"):
+            # Of a weighted sum; transformers 5.23 sets HuBERT's alone, and leaves the others as the memory was.
+            init.constant_(module.layer_weights, 1.0 / len(module.layer_weights))
 
     def get_input_embeddings(self) -> nn.Module:
         """The module that takes the waveform in: what LoRA under gradient checkpointing and torchao ask a model for."""
