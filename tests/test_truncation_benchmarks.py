@@ -94,7 +94,9 @@ def test_segments_make_a_speaker_task(utterances, tmp_path, monkeypatch):
 
 def test_scored_clips_of_chosen_words(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    names = [f"{word}/{speaker}_nohash_{take}" for word in ("no", "up", "yes") for speaker in "ab" for take in range(6)]
+    names = [
+        f"{word}/{speaker}_nohash_{take}" for word in ("no", "up", "yes") for speaker in "ab" for take in range(6)
+    ]
     held_out = {split: [f"{word}/b_nohash_{take}" for word in ("no", "up", "yes")] for take, split in enumerate(LISTS)}
     write_speech_commands(tmp_path / "clips", names, **held_out)
     clips = str(tmp_path / "clips")
