@@ -1,14 +1,13 @@
 """What every test stands on: no network, one thread, the same examples each time."""
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from scripts import load_script
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -39,22 +38,13 @@ def shared_models() -> Path:
     return _shared("models")
 
 
-def load_script(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    # dataclasses look their module up by its name.
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def run_prune() -> ModuleType:
     """The pruning script as a module."""
-    return load_script("run_prune")
+    return load_script("run_prune.py")
 
 
 @pytest.fixture(scope="session")
 def run_finetune() -> ModuleType:
     """The fine-tuning script as a module."""
-    return load_script("run_finetune_speech_commands")
+    return load_script("run_finetune_speech_commands.py")

@@ -1,13 +1,12 @@
 """The demonstration speech: what the clips are like, that a seed fixes them, and how a folder comes to be."""
 
 import csv
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from scripts import load_script
 
 
 pytest.importorskip("espeakng_loader")
@@ -16,13 +15,7 @@ NUM_CLIPS = 6
 
 @pytest.fixture(scope="module")
 def script():
-    path = Path(__file__).parents[1] / "examples" / "make_speech.py"
-    specification = importlib.util.spec_from_file_location("make_speech", path)
-    module = importlib.util.module_from_spec(specification)
-    # dataclasses look their module up by its name.
-    sys.modules["make_speech"] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_script("examples/make_speech.py")
 
 
 @pytest.fixture(scope="module")

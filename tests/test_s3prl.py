@@ -1,28 +1,23 @@
 """The upstream for s3prl, against the interface that its runner and its featurizer use."""
 
-import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from scripts import load_script
 from tiny_models import FAMILIES, NORM_ORDERS, tiny_stock
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from hf_prunable import compact, load_prunable, truncate
 
 
-PATH = Path(__file__).parents[1] / "examples" / "s3prl_upstream.py"
 LENGTHS = (700, 400, 800, 400)
 
 
 @pytest.fixture(scope="module")
 def upstream_module():
-    specification = importlib.util.spec_from_file_location("s3prl_upstream", PATH)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("examples/s3prl_upstream.py")
 
 
 def checkpoint(folder, family, norm_order, pruned):

@@ -1,0 +1,56 @@
+"""Two ways to a faster CPU: an ONNX file for onnxruntime, and eight-bit weights in PyTorch; both are measured.
+
+pip install "hf_prunable[export]"
+python examples/export_and_quantize.py --model_name_or_path wavlm-pruned --path wavlm-pruned.onnx
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.ao.quantization import quantize_dynamic
+from transformers import HfArgumentParser
+
+from hf_prunable import export_onnx, load_prunable
+from hf_prunable.measurement import Latency, describe_machine, measure_latency
+from hf_prunable.size import SAMPLING_RATE
+
+
+@dataclass
+class ExportArguments:
+    """What to export."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
+    path: str = field(metadata={"help": "Of the ONNX file."})
+    seconds: float = field(default=10.0, metadata={"help": "Length of the clip that speed is measured on."})
+
+
+def print_latencies(latencies: dict[str, Latency]) -> None:
+    """Prints a line for each model."""
+    for name, latency in latencies.items():
+        print(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
+
+
+def main() -> None:
+    (arguments,) = HfArgumentParser(ExportArguments).parse_args_into_dataclasses()
+    exported = export_onnx(arguments.model_name_or_path, arguments.path, latency_seconds=arguments.seconds)
+    print(f"{exported.path}: {exported.num_bytes / 1e6:.1f} MB, {exported.largest_difference:.1e} from PyTorch")
+    print_latencies(exported.latencies)
+
+    # Eight-bit weights are made in a moment each time that the model is loaded, so that no file of them is needed.
+    model = load_prunable(arguments.model_name_or_path).prepare_for_inference_()
+    small = quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
+    audio = torch.randn(1, SAMPLING_RATE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, found = (each(audio).last_hidden_state for each in (model, small))
+    error = ((found - expected).abs().mean() / expected.std()).item()
+    print(f"int8: mean error of {error:.1%} of the outputs' standard deviation")
+    print_latencies(measure_latency({"float32": model, "int8": small}, seconds=arguments.seconds))
+    print(f"Measured with {arguments.seconds:g} s of audio on: {describe_machine('cpu')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Fine-tunes a pruned, truncated or stock model for speech recognition, with CTC over the letters of the transcripts.
+
+    python examples/finetune_ctc.py --model_name_or_path wavlm-pruned --dataset_name recordings \
+        --output_dir wavlm-pruned-ctc --num_train_epochs 30 --learning_rate 1e-4
+
+`recordings` is a folder of audio with a `metadata.csv` (columns `file_name` and `text`), parquet, or a data set on the Hub.
+All options of transformers' Trainer can be given. The result works in the pipeline for speech recognition.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+    Wav2Vec2CTCTokenizer,
+)
+
+import hf_prunable  # noqa: F401 (registers pruned models)
+from hf_prunable.batches import LabelledClips, LabelledCollator
+from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset
+
+
+SPECIAL_TOKENS = ("<pad>", "<unk>", "|")
+IGNORED_LABEL = -100
+
+
+@dataclass
+class RecognitionArguments:
+    """What to fine-tune, and on what."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
+    dataset_name: str = field(metadata={"help": "Audio with transcripts in the column `text`."})
+    min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are left out."})
+
+
+def make_tokenizer(texts: Sequence[str], folder: Path) -> Wav2Vec2CTCTokenizer:
+    """Makes a tokenizer of every letter in the transcripts and saves it.
+
+    Args:
+        texts: Transcripts; upper and lower case are told apart.
+        folder: Where to, made where it is missing.
+    """
+    letters = sorted(set("".join(texts)) - {" ", "|"})
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL_TOKENS, *letters])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    # CTC has no use for beginnings and ends.
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def main() -> None:
+    arguments, training = HfArgumentParser((RecognitionArguments, TrainingArguments)).parse_args_into_dataclasses()
+    # The clips are not the model's inputs before they are collated.
+    training.remove_unused_columns = False
+    feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path)
+    clips, _ = scan_speech_dataset(
+        load_speech_dataset(arguments.dataset_name),
+        sampling_rate=feature_extractor.sampling_rate,
+        min_seconds=arguments.min_seconds,
+    )
+    tokenizer = make_tokenizer(clips["text"][:], Path(training.output_dir))
+
+    def encode(texts: Sequence[str]) -> torch.Tensor:
+        labels = tokenizer(list(texts), padding=True, return_tensors="pt")
+        return labels["input_ids"].masked_fill(labels["attention_mask"] == 0, IGNORED_LABEL)
+
+    model = AutoModelForCTC.from_pretrained(
+        arguments.model_name_or_path,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        ctc_loss_reduction="mean",
+        # A transcript that its clip is too short for would make the loss infinite.
+        ctc_zero_infinity=True,
+    )
+    model.freeze_feature_encoder()
+    trainer = Trainer(
+        model=model,
+        args=training,
+        train_dataset=LabelledClips(clips, sampling_rate=feature_extractor.sampling_rate, label_column="text"),
+        data_collator=LabelledCollator(feature_extractor, encode),
+    )
+    trainer.train()
+    trainer.save_model()
+    feature_extractor.save_pretrained(training.output_dir)
+
+
+if __name__ == "__main__":
+    main()

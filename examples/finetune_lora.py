@@ -1,0 +1,82 @@
+"""Fine-tunes low-rank adapters on the queries and values of a pruned model, tells words apart with it, and merges them.
+
+    pip install peft
+    python examples/finetune_lora.py --model_name_or_path wavlm-pruned --dataset_name speech_commands_v0.02 \
+        --output_dir wavlm-pruned-words --num_train_epochs 5 --learning_rate 1e-3
+
+`--words yes no up down` takes these words only. All options of transformers' Trainer can be given. The merged model is an
+ordinary checkpoint of the size of the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+)
+
+import hf_prunable  # noqa: F401 (registers pruned models)
+from hf_prunable.batches import LabelledClips, LabelledCollator
+from hf_prunable.speech_commands_tasks import load_speech_commands_task
+
+
+@dataclass
+class AdapterArguments:
+    """What to adapt, and to what."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
+    dataset_name: str = field(metadata={"help": "Speech Commands: the archive, its folder, or a parquet copy."})
+    words: list[str] | None = field(default=None, metadata={"help": "Clips of these words only."})
+    rank: int = field(default=8, metadata={"help": "Of the adapters."})
+
+
+def main() -> None:
+    arguments, training = HfArgumentParser((AdapterArguments, TrainingArguments)).parse_args_into_dataclasses()
+    # The clips are not the model's inputs before they are collated.
+    training.remove_unused_columns = False
+    feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path)
+    sampling_rate = feature_extractor.sampling_rate
+    splits, _ = load_speech_commands_task(
+        arguments.dataset_name, "word", sampling_rate=sampling_rate, words=arguments.words
+    )
+    names = splits["train"].features["label"].names
+    model = AutoModelForAudioClassification.from_pretrained(
+        arguments.model_name_or_path,
+        id2label=dict(enumerate(names)),
+        label2id={name: number for number, name in enumerate(names)},
+    )
+    # The head is new, and learned in full beside the adapters.
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            r=arguments.rank,
+            lora_alpha=2 * arguments.rank,
+            target_modules=["q_proj", "v_proj"],
+            modules_to_save=["projector", "classifier"],
+        ),
+    )
+    adapted.print_trainable_parameters()
+    clips = {split: LabelledClips(splits[split], sampling_rate=sampling_rate) for split in splits}
+    trainer = Trainer(
+        model=adapted,
+        args=training,
+        train_dataset=clips["train"],
+        data_collator=LabelledCollator(feature_extractor, torch.tensor, seconds=1.0),
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+    )
+    trainer.train()
+    found = trainer.predict(clips["test"])
+    print(f"Test accuracy: {(found.predictions == found.label_ids).mean():.3f}")
+    adapted.merge_and_unload().save_pretrained(training.output_dir)
+    feature_extractor.save_pretrained(training.output_dir)
+
+
+if __name__ == "__main__":
+    main()
