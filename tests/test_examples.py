@@ -45,7 +45,8 @@ def test_finetune_ctc(run, checkpoint, tmp_path):
     recognize = pipeline("automatic-speech-recognition", model=str(folder))
     # Letters of both cases, blank, unknown and the word boundary.
     assert recognize.model.config.vocab_size == 7
-    assert set(recognize(tone(0.5))["text"]) <= set("Aabc |")
+    # It has hardly learned anything, and may say that it does not know.
+    assert set(recognize(tone(0.5))["text"].replace("<unk>", "")) <= set("Aabc ")
 
 
 def test_finetune_lora(run, checkpoint, tmp_path, capsys):
