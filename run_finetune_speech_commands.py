@@ -17,7 +17,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoFeatureExtractor, HfArgumentParser
+from transformers import AutoFeatureExtractor
 
 from hf_prunable.checkpoints import remember_settings
 from hf_prunable.clip_profiles import choose_depth, draw_profiles, profile_labels
@@ -36,6 +36,7 @@ from hf_prunable.measurement import describe_machine, measure_latency, measure_s
 from hf_prunable.model_card import PROFILE_PICTURE
 from hf_prunable.provenance import command_line, library_versions, source_commit
 from hf_prunable.publication import publish_finetuning
+from hf_prunable.recipes import parse_options
 from hf_prunable.speech_commands_tasks import CLIP_SECONDS
 from hf_prunable.student import load_complete
 from hf_prunable.truncation_arguments import TruncationArguments
@@ -133,13 +134,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
 def main() -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
-    parser = HfArgumentParser((TruncationArguments, FinetuningArguments))
-    if len(sys.argv) == 2 and sys.argv[1].endswith((".yaml", ".yml", ".json")):
-        read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file
-        arguments = read(sys.argv[1])
-    else:
-        arguments = parser.parse_args_into_dataclasses()
-    finetune(*arguments)
+    finetune(*parse_options(TruncationArguments, FinetuningArguments))
 
 
 if __name__ == "__main__":

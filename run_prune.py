@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser
+from transformers import AutoConfig, AutoFeatureExtractor
 
 from hf_prunable.checkpoints import remember_settings
 from hf_prunable.decisions import check_target
@@ -30,6 +30,7 @@ from hf_prunable.provenance import command_line
 from hf_prunable.pruning import PruningRun
 from hf_prunable.pruning_arguments import PruningArguments
 from hf_prunable.publication import measure_run, publish_pruning
+from hf_prunable.recipes import parse_options
 from hf_prunable.report import HeldOutLoss, format_table
 from hf_prunable.speech_arguments import SpeechArguments, load_speech
 from hf_prunable.student import load_complete, load_student, restore_noise_
@@ -150,13 +151,7 @@ def prune(
 def main() -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
-    parser = HfArgumentParser((PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
-    if len(sys.argv) == 2 and sys.argv[1].endswith((".yaml", ".yml", ".json")):
-        read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file
-        arguments = read(sys.argv[1])
-    else:
-        arguments = parser.parse_args_into_dataclasses()
-    prune(*arguments)
+    prune(*parse_options(PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
 
 
 if __name__ == "__main__":

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import yaml
+from .recipes import recipe_file, recipe_options
 
 
 LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
 # `hub_token` of transformers.TrainingArguments, which may be shortened.
 SECRET_OPTION = re.compile(r"--hub[-_]t[a-z]*")
 SECRET = "..."
-RECIPES = (".yaml", ".yml", ".json")
 
 
 def library_versions() -> dict[str, str]:
@@ -48,8 +45,9 @@ def command_line(arguments: Sequence[str]) -> str:
         arguments: The script and its options, or the script and a recipe in a .yaml or .json file, as in `sys.argv`.
     """
     script, *options = arguments
-    if len(options) == 1 and options[0].endswith(RECIPES):
-        options = _recipe_options(Path(options[0]))
+    recipe = recipe_file(options)
+    if recipe is not None:
+        options = recipe_options(recipe)
     shown: list[str] = []
     for option in options:
         name, equals, _ = option.partition("=")
@@ -60,20 +58,6 @@ def command_line(arguments: Sequence[str]) -> str:
         shown.append(option)
     # Where the script lies is nobody's business either.
     return shlex.join(["python", Path(script).name, *shown])
-
-
-def _recipe_options(path: Path) -> list[str]:
-    """A recipe as the options that say the same."""
-    options = []
-    # JSON is YAML.
-    for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        if value is not None:
-            options += [f"--{name}", *map(_as_text, value if isinstance(value, list) else [value])]
-    return options
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

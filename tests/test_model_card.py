@@ -1,7 +1,6 @@
 """The cards of both kinds of run: held as a whole against a pattern, and what must not be in them."""
 
 import dataclasses
-import json
 import re
 
 import numpy as np
@@ -17,7 +16,6 @@ from hf_prunable.layer_choice import LayerChoice
 from hf_prunable.measurement import Latency
 from hf_prunable.model_card import pruning_card, truncation_card
 from hf_prunable.model_card_parts import address_card, hub_id, license_fields, save_card
-from hf_prunable.provenance import command_line, library_versions, source_commit
 from hf_prunable.report import HeldOutLoss
 
 
@@ -388,53 +386,3 @@ def test_a_real_shape_is_counted(tmp_path):
 
 
 # Where results come from
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--hub_token", "hf_x"], ["--hub_token=hf_x"], ["--hub-token", "hf_x"], ["--hub_tok", "hf_x"]],
-)
-def test_the_command_is_shown_without_its_token(arguments):
-    command = command_line(["/srv/run.py", "--push_to_hub", *arguments, "--output_dir", "my models"])
-    assert "hf_x" not in command
-    assert command.startswith("python run.py --push_to_hub --hub") and command.endswith("--output_dir 'my models'")
-
-
-@pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_a_recipe_is_written_out_in_the_command(tmp_path, suffix):
-    recipe = {
-        "ste": False,
-        "max_steps": 7,
-        "seeds": [1, 2],
-        "hub_token": "hf_x",
-        "task": None,
-        "output_dir": "my models",
-    }
-    path = tmp_path / f"recipe.{suffix}"
-    path.write_text(json.dumps(recipe) if suffix == "json" else yaml.safe_dump(recipe, sort_keys=False))
-    assert command_line(["run.py", str(path)]) == (
-        "python run.py --ste false --max_steps 7 --seeds 1 2 --hub_token ... --output_dir 'my models'"
-    )
-
-
-def test_versions_and_commit():
-    assert {"hf_prunable", "torch", "transformers"} <= library_versions().keys()
-    commit = source_commit()
-    assert commit is None or re.fullmatch(r"[0-9a-f]{40}( with local changes)?", commit)
-
-
-def test_another_checkout_around_an_installed_library_says_nothing(tmp_path, monkeypatch):
-    package = tmp_path / "environment" / "hf_prunable"
-    package.mkdir(parents=True)
-    monkeypatch.setattr("hf_prunable.provenance.__file__", str(package / "provenance.py"))
-    answers = {"rev-parse --show-toplevel": str(tmp_path), "rev-parse HEAD": "3f2a", "status": ""}
-
-    def git(folder, *arguments):
-        return next(answer for start, answer in answers.items() if " ".join(arguments).startswith(start))
-
-    monkeypatch.setattr("hf_prunable.provenance._git", git)
-    assert source_commit() is None
-    answers["rev-parse --show-toplevel"] = str(package.parent)
-    assert source_commit() == "3f2a"
-    answers["status"] = " M hf_prunable/gates.py"
-    assert source_commit() == "3f2a with local changes"
