@@ -79,7 +79,7 @@ def convexity_curves(
             name=f"{name}{suffix}",
             values=labels.convexity.values,
             standard_errors=labels.convexity.standard_errors,
-            band=labels.permuted_band() if with_band and labels.permuted_convexity else None,
+            band=labels.permuted_band() if with_band and len(labels.permuted_convexity or ()) > 1 else None,
             num_layers=kept.get(name),
             color=color,
             dashes=dashes,

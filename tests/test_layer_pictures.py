@@ -12,7 +12,7 @@ from hf_prunable.layer_profile import LabelProfile, LayerScores
 @pytest.fixture
 def profile():
     labels = {
-        name: LabelProfile(LayerScores(values, [0.01] * 4), permuted_convexity=[[0.1] * 4, [0.2] * 4])
+        name: LabelProfile(LayerScores(values, [0.01] * 4), permuted_convexity=[[0.1] * 4, [0.2] * 4, [0.15] * 4])
         for name, values in (("word", [0.1, 0.3, 0.8, 0.7]), ("speaker", [0.2, 0.9, 0.5, 0.3]))
     }
     return LayerProfile(3, 100, 10, 5000, 42, labels | {"accent": LabelProfile()})
@@ -25,7 +25,7 @@ def test_curves_are_those_of_the_profile(profile):
     assert [curve.num_layers for curve in curves] == [2, 1]
     assert curves[0].values == [0.1, 0.3, 0.8, 0.7] and curves[0].dashes == 1
     assert [curve.color for curve in curves] == [0, 1]
-    np.testing.assert_allclose(curves[0].band, [[0.1025] * 4, [0.1975] * 4])
+    np.testing.assert_allclose(curves[0].band, profile.labels["word"].permuted_band())
     bare = convexity_curves(profile, with_band=False)
     assert [curve.band for curve in bare] == [None, None] and [curve.num_layers for curve in bare] == [None, None]
 

@@ -109,8 +109,21 @@ def test_only_what_is_asked_for_is_computed(features, profile):
             value if criterion == name else None
             for name, value in (("block_influence", profile.block_influence), ("cka", profile.cka))
         )
-    with pytest.raises(ValueError, match="no permuted profiles.*num_permutations"):
-        LabelProfile().permuted_band()
+
+
+@pytest.mark.parametrize("permuted", [None, [], [[0.1, 0.2]]])
+def test_a_band_needs_two_permutations(permuted):
+    with pytest.raises(ValueError, match="needs two permutations.*num_permutations"):
+        LabelProfile(permuted_convexity=permuted).permuted_band()
+
+
+def test_the_band_holds_another_permutation_in_95_of_100_cases():
+    draws = np.random.default_rng(0).normal(0.3, [0.01, 0.1], size=(4000, 21, 2))
+    inside = []
+    for *permuted, further in draws:
+        low, high = LabelProfile(permuted_convexity=[values.tolist() for values in permuted]).permuted_band()
+        inside.append((low < further) & (further < high))
+    assert np.mean(inside, axis=0) == pytest.approx([0.95, 0.95], abs=0.015)
 
 
 def test_a_profile_goes_to_json_and_back(profile):
