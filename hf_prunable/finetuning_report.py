@@ -205,8 +205,9 @@ def _format_difference(difference: PairedDifference) -> str:
         verdict = "truncation gains accuracy"
     else:
         verdict = "no difference that these test clips can show"
+    seeds = "one seed" if len(difference.by_seed) == 1 else f"{len(difference.by_seed)} seeds"
     return (
-        f"Full minus truncated, clip by clip over {len(difference.by_seed)} seed(s): {100 * difference.mean:+.2f} points, "
+        f"Full minus truncated, clip by clip over {seeds}: {100 * difference.mean:+.2f} points, "
         f"95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict}."
     )
 

@@ -180,7 +180,7 @@ What follows layer 4 of 12; layers 1 to 4 are there\. They were chosen by convex
 \|  \| full \| truncated \| ratio \|
 \| --- \| ---: \| ---: \| ---: \|
 (\| [^\n]+ \|\n){6}
-Full minus truncated, clip by clip over 2 seed\(s\)[^\n]+
+Full minus truncated, clip by clip over 2 seeds: [^\n]+
 
 The figures are means over the seeds 1, 2\. The model here is that of seed 1, with a test accuracy of 0\.7000\.
 
