@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForCTC,
@@ -24,13 +23,13 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
 )
 
-import hf_prunable  # noqa: F401 (registers pruned models)
+# Importing the package registers pruned models with the Auto classes.
 from hf_prunable.batches import LabelledClips, LabelledCollator
 from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset
+from hf_prunable.task import load_task
 
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "|")
-IGNORED_LABEL = -100
 
 
 @dataclass
@@ -70,11 +69,7 @@ def main() -> None:
         min_seconds=arguments.min_seconds,
     )
     tokenizer = make_tokenizer(clips["text"][:], Path(training.output_dir))
-
-    def encode(texts: Sequence[str]) -> torch.Tensor:
-        labels = tokenizer(list(texts), padding=True, return_tensors="pt")
-        return labels["input_ids"].masked_fill(labels["attention_mask"] == 0, IGNORED_LABEL)
-
+    task = load_task("ctc", training.output_dir, clips)
     model = AutoModelForCTC.from_pretrained(
         arguments.model_name_or_path,
         vocab_size=len(tokenizer),
@@ -87,8 +82,10 @@ def main() -> None:
     trainer = Trainer(
         model=model,
         args=training,
-        train_dataset=LabelledClips(clips, sampling_rate=feature_extractor.sampling_rate, label_column="text"),
-        data_collator=LabelledCollator(feature_extractor, encode),
+        train_dataset=LabelledClips(
+            clips, sampling_rate=feature_extractor.sampling_rate, label_column=task.label_column
+        ),
+        data_collator=LabelledCollator(feature_extractor, task.encode),
     )
     trainer.train()
     trainer.save_model()

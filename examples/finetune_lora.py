@@ -22,7 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 
-import hf_prunable  # noqa: F401 (registers pruned models)
+# Importing the package registers pruned models with the Auto classes.
 from hf_prunable.batches import LabelledClips, LabelledCollator
 from hf_prunable.speech_commands_tasks import load_speech_commands_task
 

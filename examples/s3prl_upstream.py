@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoFeatureExtractor, AutoModel
 
-import hf_prunable  # noqa: F401 (registers pruned models)
+# Importing the package registers pruned models with the Auto classes.
 from hf_prunable.pooled_features import padding_changes_features, plan_batches
 
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ import transformers.models.hubert.modeling_hubert
 import transformers.models.wav2vec2.modeling_wav2vec2
 import transformers.models.wavlm.modeling_wavlm
 from import_blocker import ImportBlocker
+from job_outcome import outcome
 from safetensors.torch import load_file, save_file
 
 
@@ -68,11 +68,7 @@ def do(job):
 def attempt(job):
     records.clear()
     before = "hf_prunable" in sys.modules
-    try:
-        result = do(job)
-    # Whatever it is: the test reads it, and holds its name and message against what it expects.
-    except Exception as error:
-        result = {"error": type(error).__name__, "message": str(error), "trace": traceback.format_exc()}
+    result = outcome(do, job)
     result |= {"logs": list(records), "imported": [before, "hf_prunable" in sys.modules]}
     (out / f"{job['name']}.json").write_text(json.dumps(result))
 

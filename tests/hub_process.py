@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import huggingface_hub.utils._http
@@ -20,6 +19,7 @@ import transformers
 import transformers.models.wav2vec2.modeling_wav2vec2
 import transformers.models.wavlm.modeling_wavlm
 from import_blocker import ImportBlocker
+from job_outcome import outcome
 from safetensors.torch import load_file, save_file
 
 
@@ -98,11 +98,7 @@ def attempt(job):
     huggingface_hub.constants.ENDPOINT = job.get("endpoint", huggingface_hub.constants.ENDPOINT)
     # Waiting between attempts is for a network, not for a test.
     huggingface_hub.utils._http.time = type("time", (), {"sleep": staticmethod(lambda seconds: None)})
-    try:
-        result = {"value": globals()[job["do"]](job)}
-    # Whatever it is: the test reads it, and holds its name and message against what it expects.
-    except Exception as error:
-        result = {"error": type(error).__name__, "message": str(error), "trace": traceback.format_exc()}
+    result = outcome(lambda job: {"value": globals()[job["do"]](job)}, job)
     (out / f"{job['name']}.json").write_text(json.dumps(result))
 
 
