@@ -1,20 +1,24 @@
 """Two ways to a faster CPU: an ONNX file for onnxruntime, and eight-bit weights in PyTorch; both are measured.
 
 pip install "hf_prunable[export]"
-python examples/export_and_quantize.py --model_name_or_path wavlm-pruned --path wavlm-pruned.onnx
+python examples/export_and_quantize.py --model_name_or_path wavlm-pruned --path wavlm-pruned.onnx \
+    --audio recordings/a.flac recordings/b.flac
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 from torch.ao.quantization import quantize_dynamic
-from transformers import HfArgumentParser
+from transformers import AutoFeatureExtractor, HfArgumentParser
 
 from hf_prunable import export_onnx, load_prunable
+from hf_prunable.audio import audio_dataset, decode_audio
+from hf_prunable.export import OnnxModel
 from hf_prunable.measurement import Latency, describe_machine, measure_latency
 from hf_prunable.size import SAMPLING_RATE
 
@@ -25,6 +29,7 @@ class ExportArguments:
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
     path: str = field(metadata={"help": "Of the ONNX file."})
+    audio: list[str] = field(default_factory=list, metadata={"help": "Recordings to compare the two on as well."})
     seconds: float = field(default=10.0, metadata={"help": "Length of the clip that speed is measured on."})
 
 
@@ -34,11 +39,26 @@ def print_latencies(latencies: dict[str, Latency]) -> None:
         print(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
 
 
+@torch.inference_mode()
+def print_agreement(files: list[str], model: nn.Module, exported: OnnxModel, feature_extractor: Any) -> None:
+    """Prints for each recording how far onnxruntime's outputs are from PyTorch's."""
+    sampling_rate = feature_extractor.sampling_rate
+    for file, clip in zip(files, audio_dataset(files)["audio"], strict=True):
+        inputs = feature_extractor(decode_audio(clip, sampling_rate), sampling_rate=sampling_rate, return_tensors="pt")
+        expected, found = model(inputs["input_values"]), exported(inputs["input_values"])
+        difference = max((found[name] - expected[name]).abs().max().item() for name in found)
+        print(f"{file}, {inputs['input_values'].shape[1] / sampling_rate:.1f} s: {difference:.1e} from PyTorch")
+
+
 def main() -> None:
     (arguments,) = HfArgumentParser(ExportArguments).parse_args_into_dataclasses()
     exported = export_onnx(arguments.model_name_or_path, arguments.path, latency_seconds=arguments.seconds)
     print(f"{exported.path}: {exported.num_bytes / 1e6:.1f} MB, {exported.largest_difference:.1e} from PyTorch")
     print_latencies(exported.latencies)
+    if arguments.audio:
+        model = load_prunable(arguments.model_name_or_path, exported.auto_class)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path)
+        print_agreement(arguments.audio, model, OnnxModel(arguments.path), feature_extractor)
 
     # Eight-bit weights are made in a moment each time that the model is loaded, so that no file of them is needed.
     model = load_prunable(arguments.model_name_or_path).prepare_for_inference_()

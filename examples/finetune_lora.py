@@ -71,9 +71,12 @@ def main() -> None:
         data_collator=LabelledCollator(feature_extractor, torch.tensor, seconds=1.0),
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
     )
+    before = trainer.predict(clips["test"])
     trainer.train()
-    found = trainer.predict(clips["test"])
-    print(f"Test accuracy: {(found.predictions == found.label_ids).mean():.3f}")
+    after = trainer.predict(clips["test"])
+    accuracy = (after.predictions == after.label_ids).mean()
+    print(f"Test loss: {before.metrics['test_loss']:.3f} before, {after.metrics['test_loss']:.3f} after")
+    print(f"Test accuracy: {accuracy:.3f}")
     adapted.merge_and_unload().save_pretrained(training.output_dir)
     feature_extractor.save_pretrained(training.output_dir)
 
