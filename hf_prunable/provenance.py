@@ -39,7 +39,9 @@ def source_commit() -> str | None:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command that starts a script again, with the options of a recipe written out and without a token.
+    """The command that starts a script again, with the options of a recipe written out.
+
+    It is published with a model: of a token it shows nothing, and of an absolute path the last part.
 
     Args:
         arguments: The script and its options, or the script and a recipe in a .yaml or .json file, as in `sys.argv`.
@@ -50,14 +52,23 @@ def command_line(arguments: Sequence[str]) -> str:
         options = recipe_options(recipe)
     shown: list[str] = []
     for option in options:
-        name, equals, _ = option.partition("=")
+        name, equals, value = option.partition("=")
         if shown and SECRET_OPTION.fullmatch(shown[-1]):
             option = SECRET
         elif equals and SECRET_OPTION.fullmatch(name):
             option = f"{name}={SECRET}"
+        elif equals and name.startswith("--"):
+            option = f"{name}={_last_part(value)}"
+        else:
+            option = _last_part(option)
         shown.append(option)
-    # Where the script lies is nobody's business either.
     return shlex.join(["python", Path(script).name, *shown])
+
+
+def _last_part(value: str) -> str:
+    """The name of a file or folder that is given by an absolute path; any other value as it is."""
+    path = Path(value)
+    return path.name if path.is_absolute() and path.name else value
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -19,6 +19,15 @@ def test_the_command_is_shown_without_its_token(arguments):
     assert command.startswith("python run.py --push_to_hub --hub") and command.endswith("--output_dir 'my models'")
 
 
+def test_the_command_is_shown_without_the_folders_of_a_machine():
+    command = command_line(
+        ["run.py", "--dataset_name", "/home/ada/speech", "--output_dir=/srv/out/words", "--seed", "1"]
+    )
+    assert command == "python run.py --dataset_name speech --output_dir=words --seed 1"
+    command = command_line(["run.py", "--model_name_or_path", "org/model", "--dataset_name", "data/speech"])
+    assert command == "python run.py --model_name_or_path org/model --dataset_name data/speech"
+
+
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_a_recipe_is_written_out_in_the_command(tmp_path, suffix):
     recipe = {
