@@ -251,7 +251,7 @@ def _load(model_dir: str | Path, auto_class: str) -> PreTrainedModel:
             f"{str(model_dir)!r} has {num_bytes / 2**20:.0f} MiB of weights in float32; one ONNX file holds "
             f"{SINGLE_FILE_BYTES / 2**20:.0f}. Prune it to a smaller size first."
         )
-    return model.prepare_for_inference_()
+    return model.prepare_for_inference_(standard_layers_only=True)
 
 
 @torch.no_grad()

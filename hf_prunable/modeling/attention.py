@@ -178,13 +178,28 @@ class PrunableAttention(nn.Module):
             weights = hidden_states.new_zeros(batch_size, 0, frames, frames) if eager else None
             return output, weights, position_bias
 
-        value = self._split_heads(self.v_proj(hidden_states), self.value_output_places)
+        value = self.v_proj(hidden_states)
+        query = key = None
         if self.q_proj is not None:
-            query = self._split_heads(self.q_proj(hidden_states), self.query_key_places)
-            key = self._split_heads(self.k_proj(hidden_states), self.query_key_places)
-        else:
-            query = key = torch.zeros_like(value)
+            query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        output, weights = self._attend(query, key, value, attention_mask, position_bias, **kwargs)
+        return self.out_proj(output), weights, position_bias
 
+    def _attend(
+        self,
+        query: torch.Tensor | None,
+        key: torch.Tensor | None,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_bias: torch.Tensor | None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Maps projections of shape (batch, frames, dimensions of all heads) to an output like `value`, and weights."""
+        value = self._split_heads(value, self.value_output_places)
+        if query is None:
+            query = key = torch.zeros_like(value)
+        else:
+            query, key = (self._split_heads(states, self.query_key_places) for states in (query, key))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         if position_bias is not None:
             kwargs["position_bias"] = position_bias
@@ -201,11 +216,11 @@ class PrunableAttention(nn.Module):
         output = output.flatten(2)
         if self.value_output_places is not None:
             output = output.index_select(-1, self.value_output_places)
-        return self.out_proj(output), weights, position_bias
+        return output, weights
 
     def _split_heads(self, states: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
         """Maps (batch, frames, dimensions of all heads) to (batch, heads, frames, width)."""
         if places is not None:
             padded = states.new_zeros(*states.shape[:-1], len(self.heads) * self.width)
-            states = padded.index_copy(-1, places, states)
+            states = padded.index_copy_(-1, places, states)
         return states.unflatten(-1, (len(self.heads), self.width)).transpose(1, 2)

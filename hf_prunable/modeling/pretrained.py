@@ -22,7 +22,7 @@ from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
 from .gated import GatedConv1d, GatedMixin, OutputBias
-from .inference import make_convolutions_fast_, make_layers_plain_
+from .inference import make_layers_fast_, make_layers_plain_
 
 
 # Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
@@ -196,7 +196,7 @@ class PrunableModelMixin:
         self._check_not_prepared()
         make_layers_plain_(self)
         if not standard_layers_only and self.device.type == "cpu":
-            make_convolutions_fast_(self.base_model)
+            make_layers_fast_(self.base_model)
         return self.eval()
 
     def _check_not_prepared(self) -> None:
