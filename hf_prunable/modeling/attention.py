@@ -178,23 +178,7 @@ class PrunableAttention(nn.Module):
             weights = hidden_states.new_zeros(batch_size, 0, frames, frames) if eager else None
             return output, weights, position_bias
 
-        value = self.v_proj(hidden_states)
-        query = key = None
-        if self.q_proj is not None:
-            query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
-        output, weights = self._attend(query, key, value, attention_mask, position_bias, **kwargs)
-        return self.out_proj(output), weights, position_bias
-
-    def _attend(
-        self,
-        query: torch.Tensor | None,
-        key: torch.Tensor | None,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_bias: torch.Tensor | None,
-        **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Maps projections of shape (batch, frames, dimensions of all heads) to an output like `value`, and weights."""
+        query, key, value = self._project(hidden_states)
         value = self._split_heads(value, self.value_output_places)
         if query is None:
             query = key = torch.zeros_like(value)
@@ -216,7 +200,14 @@ class PrunableAttention(nn.Module):
         output = output.flatten(2)
         if self.value_output_places is not None:
             output = output.index_select(-1, self.value_output_places)
-        return output, weights
+        return self.out_proj(output), weights, position_bias
+
+    def _project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+        """Queries, keys and values, of shape (batch, frames, dimensions of all heads); `None` for those without any."""
+        value = self.v_proj(hidden_states)
+        if self.q_proj is None:
+            return None, None, value
+        return self.q_proj(hidden_states), self.k_proj(hidden_states), value
 
     def _split_heads(self, states: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
         """Maps (batch, frames, dimensions of all heads) to (batch, heads, frames, width)."""

@@ -130,6 +130,7 @@ class PrunableWavLMAttention(PrunableAttention):
     def _goes_head_by_head(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
         return (
             self.may_go_head_by_head
+            and not self.training
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and self.config._attn_implementation == "sdpa"
@@ -139,10 +140,7 @@ class PrunableWavLMAttention(PrunableAttention):
         )
 
     def _attend_head_by_head(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
-        value = self.v_proj(hidden_states)
-        query = key = None
-        if self.q_proj is not None:
-            query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        query, key, value = self._project(hidden_states)
         gate, own_bias = self._gate_and_bias(hidden_states, position_bias)
         widths = self.shape.query_key, self.shape.value_output
         return self.out_proj(attend_head_by_head(query, key, value, *widths, gate, own_bias, self.scaling))
