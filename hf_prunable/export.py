@@ -16,6 +16,7 @@ from transformers.utils import logging
 from .files import replacing
 from .measurement import Latency, describe_machine, measure_latency
 from .modeling.auto import load_prunable, saved_auto_class
+from .modeling.inference import make_layers_fast_
 from .modeling.pretrained import check_weights
 from .size import SAMPLING_RATE
 
@@ -221,6 +222,8 @@ def export_onnx(
         _check_agreement(target, agreements)
         latencies = {}
         if latency_seconds is not None:
+            # What PyTorch can do when nothing is to be traced.
+            make_layers_fast_(model.base_model)
             models = {"PyTorch": model, "onnxruntime": exported}
             latencies = measure_latency(models, seconds=latency_seconds, num_threads=num_threads)
     export = OnnxExport(
@@ -251,7 +254,7 @@ def _load(model_dir: str | Path, auto_class: str) -> PreTrainedModel:
             f"{str(model_dir)!r} has {num_bytes / 2**20:.0f} MiB of weights in float32; one ONNX file holds "
             f"{SINGLE_FILE_BYTES / 2**20:.0f}. Prune it to a smaller size first."
         )
-    return model.prepare_for_inference_()
+    return model.prepare_for_inference_(standard_layers_only=True)
 
 
 @torch.no_grad()

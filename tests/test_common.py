@@ -27,7 +27,6 @@ from tiny_models import FAMILIES, NUM_LABELS, tiny_emptied, tiny_inputs, tiny_la
 from torch import nn
 
 from hf_prunable import load_prunable
-from hf_prunable.modeling.gated import GatedMixin
 
 
 # A post-norm model of full width, one of uneven width, and a pre-norm one with empty blocks.
@@ -287,28 +286,6 @@ def test_freezing(family, head, kind):
     assert {name for name, gradient in gradients.items() if gradient is None} == {
         name for name in gradients if name.startswith(f"{prefix}.")
     }
-
-
-@EVERY_ENCODER
-def test_prepared_for_inference(tmp_path, family, kind):
-    model, untouched = (build(family, "base", kind) for _ in range(2))
-    expected = run(model).last_hidden_state
-    names = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    assert model.prepare_for_inference_() is model
-    assert torch.equal(run(model).last_hidden_state, expected)
-    # Copies share the class that torch made for a parametrized module.
-    assert torch.equal(run(untouched).last_hidden_state, expected)
-    assert names == {name for name, module in model.named_modules() if type(module) is nn.Linear}
-    gated = [module for module in model.modules() if isinstance(module, GatedMixin)]
-    assert not [module for module in gated if module.weight is not None]
-    assert not [name for name in model.state_dict() if "parametrizations" in name]
-    for forbidden in (lambda: model.save_pretrained(tmp_path), model.attach_gates):
-        with pytest.raises(ValueError, match="Load its checkpoint again"):
-            forbidden()
-    model = build(family, "base", kind)
-    model.attach_gates()
-    with pytest.raises(ValueError, match="still to be pruned"):
-        model.prepare_for_inference_()
 
 
 @pytest.mark.slow

@@ -178,13 +178,12 @@ class PrunableAttention(nn.Module):
             weights = hidden_states.new_zeros(batch_size, 0, frames, frames) if eager else None
             return output, weights, position_bias
 
-        value = self._split_heads(self.v_proj(hidden_states), self.value_output_places)
-        if self.q_proj is not None:
-            query = self._split_heads(self.q_proj(hidden_states), self.query_key_places)
-            key = self._split_heads(self.k_proj(hidden_states), self.query_key_places)
-        else:
+        query, key, value = self._project(hidden_states)
+        value = self._split_heads(value, self.value_output_places)
+        if query is None:
             query = key = torch.zeros_like(value)
-
+        else:
+            query, key = (self._split_heads(states, self.query_key_places) for states in (query, key))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         if position_bias is not None:
             kwargs["position_bias"] = position_bias
@@ -203,9 +202,16 @@ class PrunableAttention(nn.Module):
             output = output.index_select(-1, self.value_output_places)
         return self.out_proj(output), weights, position_bias
 
+    def _project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+        """Queries, keys and values, of shape (batch, frames, dimensions of all heads); `None` for those without any."""
+        value = self.v_proj(hidden_states)
+        if self.q_proj is None:
+            return None, None, value
+        return self.q_proj(hidden_states), self.k_proj(hidden_states), value
+
     def _split_heads(self, states: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
         """Maps (batch, frames, dimensions of all heads) to (batch, heads, frames, width)."""
         if places is not None:
             padded = states.new_zeros(*states.shape[:-1], len(self.heads) * self.width)
-            states = padded.index_copy(-1, places, states)
+            states = padded.index_copy_(-1, places, states)
         return states.unflatten(-1, (len(self.heads), self.width)).transpose(1, 2)

@@ -84,6 +84,11 @@ class PrunableFeatureEncoder(nn.Module):
         for reader in self.conv_layers[1:]:
             reader.conv.add_gate("conv", make_gate(reader.conv.in_channels), "columns")
 
+    @property
+    def input_layer(self) -> nn.Module:
+        """The module that takes the waveform in."""
+        return self.conv_layers[0].conv
+
     def _freeze_parameters(self) -> None:
         # The name under which transformers' `freeze_feature_encoder` looks for it.
         for parameter in self.parameters():

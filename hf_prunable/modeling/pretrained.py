@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from torch.nn.utils import parametrize
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.output_capturing import OutputRecorder
@@ -22,7 +21,8 @@ from ..shape import PrunedShape
 from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
-from .gated import GatedConv1d, GatedLinear, GatedMixin, OutputBias, plain_layer
+from .gated import GatedConv1d, GatedMixin, OutputBias
+from .inference import make_layers_fast_, make_layers_plain_
 
 
 # Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
@@ -99,7 +99,7 @@ class PrunableModelMixin:
 
     def get_input_embeddings(self) -> nn.Module:
         """The module that takes the waveform in: what LoRA under gradient checkpointing and torchao ask a model for."""
-        return self.base_model.feature_extractor.conv_layers[0].conv
+        return self.base_model.feature_extractor.input_layer
 
     def attach_gates(
         self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.05
@@ -171,34 +171,39 @@ class PrunableModelMixin:
             gate.set_noise(None if seed is None else torch.rand(gate.num_gates, generator=generator))
 
     @torch.no_grad()
-    def prepare_for_inference_(self) -> PreTrainedModel:
-        """Folds the position convolution's weight norm, and makes layers that could have gates torch's own, in place.
+    def prepare_for_inference_(self, standard_layers_only: bool = False) -> PreTrainedModel:
+        """Makes the model faster to use, in place and in memory only.
 
-        Outputs are the same to the bit. Tools that look for `torch.nn.Linear` itself, as dynamic quantisation does,
-        find it then. The names of the weights change: the model cannot be saved by `save_pretrained` or get gates.
+        Layers that could have gates become torch's own, which tools such as dynamic quantisation look for, and the
+        position convolution's weight norm is folded. On a CPU, convolutions then become matrix products and products of
+        spectra; outputs stay the same to rounding. The names of the weights change: the model can no longer be saved by
+        `save_pretrained`, get gates, or train its convolutions.
+
+        Args:
+            standard_layers_only: Leave the convolutions, for tools that export a model. Outputs stay the same to the
+                bit, as they do on another device than the CPU.
 
         Returns:
-            The model.
+            The model, in evaluation mode.
 
         Raises:
-            ValueError: If the model has gates.
+            ValueError: If the model has gates, or was prepared before.
         """
         if self.config.gates is not None:
             raise ValueError(
                 "A model with gates is still to be pruned. Prepare the one that `compact(model)` returns."
             )
-        for module in list(self.modules()):
-            for name, child in module.named_children():
-                # `remove_parametrizations` would change the class that copies of the model share.
-                if isinstance(child, GatedLinear | GatedConv1d) or parametrize.is_parametrized(child, "weight"):
-                    setattr(module, name, plain_layer(child))
-        return self
+        self._check_not_prepared()
+        make_layers_plain_(self)
+        if not standard_layers_only and self.device.type == "cpu":
+            make_layers_fast_(self.base_model)
+        return self.eval()
 
     def _check_not_prepared(self) -> None:
-        if not isinstance(self.base_model.feature_extractor.conv_layers[0].conv, GatedConv1d):
+        if not any(isinstance(module, GatedConv1d) for module in self.base_model.feature_extractor.modules()):
             raise ValueError(
-                "The model was changed by `prepare_for_inference_()`, and can no longer be pruned or saved. Load its "
-                "checkpoint again."
+                "The model was changed by `prepare_for_inference_()`, and can no longer be pruned, saved or prepared "
+                "again. Load its checkpoint again."
             )
 
     @property

@@ -27,6 +27,7 @@ from ..shape import PrunedShape
 from ..size import BIAS_GATE_SIZE
 from .attention import KeptHeads, PrunableAttention
 from .configuration import PrunableConfigMixin
+from .head_by_head import LEAST_FRAMES, attend_head_by_head
 from .pretrained import PrunableHeadMixin, PrunableModelMixin
 
 
@@ -74,6 +75,7 @@ class PrunableWavLMAttention(PrunableAttention):
         self.num_buckets = config.num_buckets
         self.max_distance = config.max_bucket_distance
         bias_heads = shape.position_bias_heads
+        self.may_go_head_by_head = False
         self.rel_attn_embed = nn.Embedding(config.num_buckets, len(bias_heads)) if number == 0 and bias_heads else None
         if self.reads_input:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
@@ -104,37 +106,78 @@ class PrunableWavLMAttention(PrunableAttention):
         position_bias: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """As in `PrunableAttention`; `position_bias` is the ungated one, of shape (table columns, frames, frames)."""
+        """As in `PrunableAttention`; `position_bias` is the ungated one, of shape (table columns, frames, frames).
+
+        A layer that attends head by head makes and takes it by distance, of shape (table columns, 2 frames - 1).
+        """
+        goes_head_by_head = self._goes_head_by_head(hidden_states, attention_mask)
         if position_bias is None and self.rel_attn_embed is not None:
-            position_bias = self.relative_position_bias(hidden_states.shape[1])
-        gated_bias = self._gated_position_bias(hidden_states, position_bias) if self.reads_input else None
+            position_bias = self.bias_by_distance(hidden_states.shape[1])
+            if not goes_head_by_head:
+                position_bias = bias_of_pairs(position_bias)
+        if self.reads_input and goes_head_by_head:
+            return self._attend_head_by_head(hidden_states, position_bias), None, position_bias
+        gated_bias = None
+        if self.reads_input:
+            gate, own_bias = self._gate_and_bias(hidden_states, position_bias)
+            gated_bias = gate * own_bias
         output, weights, _ = super().forward(hidden_states, attention_mask, gated_bias, **kwargs)
         if self.training and self.reads_input and self.config.hidden_dropout > 0:
             # Dropout draws its numbers in memory order, and stock WavLM's attention puts the frames before the batch.
             output = output.transpose(0, 1).contiguous().transpose(0, 1)
         return output, weights, position_bias
 
+    def _goes_head_by_head(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+        return (
+            self.may_go_head_by_head
+            and not self.training
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and self.config._attn_implementation == "sdpa"
+            and attention_mask is None
+            and hidden_states.device.type == "cpu"
+            and hidden_states.shape[1] >= LEAST_FRAMES
+        )
+
+    def _attend_head_by_head(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
+        query, key, value = self._project(hidden_states)
+        gate, own_bias = self._gate_and_bias(hidden_states, position_bias)
+        widths = self.shape.query_key, self.shape.value_output
+        return self.out_proj(attend_head_by_head(query, key, value, *widths, gate, own_bias, self.scaling))
+
     # The published mapping from a distance in frames to a bucket of the table.
     _relative_positions_bucket = WavLMAttention._relative_positions_bucket
 
-    def relative_position_bias(self, frames: int) -> torch.Tensor:
-        """The bias of every pair of frames, of shape (table columns, frames, frames)."""
-        device = self.rel_attn_embed.weight.device
-        # A circle of distances that begins with 0: cut into rows of one less than all of it, each begins one before the
-        # last. That is the table of all pairs without a look-up for each, at any number of frames when exported.
-        distances = torch.cat((torch.arange(frames, device=device), torch.arange(-frames, 0, device=device)))
-        circle = self.rel_attn_embed(self._relative_positions_bucket(distances)).t().contiguous()
-        rows = circle.unsqueeze(1).expand(-1, frames, -1).flatten(1)[:, : frames * (2 * frames - 1)]
-        return rows.unflatten(1, (frames, 2 * frames - 1))[..., :frames]
+    def bias_by_distance(self, frames: int) -> torch.Tensor:
+        """The bias of every distance from 1 - `frames` to `frames` - 1, of shape (table columns, 2 frames - 1)."""
+        distances = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
+        return self.rel_attn_embed(self._relative_positions_bucket(distances)).t().contiguous()
 
-    def _gated_position_bias(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
+    def _gate_and_bias(
+        self, hidden_states: torch.Tensor, position_bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gate of each head and frame, (batch, heads, frames, 1), and the bias of the block's heads."""
         heads = hidden_states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         if self.head_numbers is not None:
             heads = heads.index_select(1, self.head_numbers)
             position_bias = position_bias.index_select(0, self.bias_columns)
         projected = self.gru_rel_pos_linear(heads).unflatten(-1, (2, BIAS_GATE_SIZE // 2)).sum(-1)
         reset, update = torch.sigmoid(projected).chunk(2, dim=-1)
-        return (reset * (update * self.gru_rel_pos_const - 1.0) + 2.0) * position_bias
+        return reset * (update * self.gru_rel_pos_const - 1.0) + 2.0, position_bias
+
+
+def bias_of_pairs(bias_by_distance: torch.Tensor) -> torch.Tensor:
+    """The bias of every pair of frames, (heads, frames, frames), from that of every distance, (heads, 2 frames - 1)."""
+    frames = (bias_by_distance.shape[1] + 1) // 2
+    if not torch.compiler.is_exporting():
+        return bias_by_distance.unfold(-1, frames, 1).flip(1)
+    # An exported graph has no windows of a length that is known only when it runs. A circle that begins with distance 0,
+    # cut into rows of one less than all of it, gives the same: each row begins one before the last.
+    circle = torch.cat(
+        (bias_by_distance[:, frames - 1 :], bias_by_distance[:, :1], bias_by_distance[:, : frames - 1]), 1
+    )
+    rows = circle.unsqueeze(1).expand(-1, frames, -1).flatten(1)[:, : frames * (2 * frames - 1)]
+    return rows.unflatten(1, (frames, 2 * frames - 1))[..., :frames]
 
 
 class PrunableWavLMModel(PrunableModelMixin, WavLMModel):
