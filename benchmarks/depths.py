@@ -28,6 +28,7 @@ from hf_prunable.layer_choice import LayerChoice, choose_layer
 from hf_prunable.layer_profile import CRITERIA, LayerProfile
 from hf_prunable.measurement import describe_machine
 from hf_prunable.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL
+from hf_prunable.provenance import published_name
 from hf_prunable.student import load_complete
 from hf_prunable.truncation_arguments import TruncationArguments
 
@@ -131,7 +132,8 @@ def main() -> None:
     choices = {name: choose_layer(profile, name, options.task) for name in CRITERIA}
     folder = Path(training.output_dir)
     values = {
-        "options": asdict(options) | {"dataset_name": Path(options.dataset_name).name},
+        "options": asdict(options)
+        | {name: published_name(getattr(options, name)) for name in ("model_name_or_path", "dataset_name")},
         "training": training.settings(),
         "machine": describe_machine("cpu"),
         "profile": profile.to_dict(),

@@ -38,6 +38,12 @@ def source_commit() -> str | None:
     return f"{commit} with local changes" if commit and changes else commit
 
 
+def published_name(value: str) -> str:
+    """The name of a file or folder that is given by an absolute path; any other value as it is."""
+    path = Path(value)
+    return path.name if path.is_absolute() and path.name else value
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """The command that starts a script again, with the options of a recipe written out.
 
@@ -58,17 +64,11 @@ def command_line(arguments: Sequence[str]) -> str:
         elif equals and SECRET_OPTION.fullmatch(name):
             option = f"{name}={SECRET}"
         elif equals and name.startswith("--"):
-            option = f"{name}={_last_part(value)}"
+            option = f"{name}={published_name(value)}"
         else:
-            option = _last_part(option)
+            option = published_name(option)
         shown.append(option)
     return shlex.join(["python", Path(script).name, *shown])
-
-
-def _last_part(value: str) -> str:
-    """The name of a file or folder that is given by an absolute path; any other value as it is."""
-    path = Path(value)
-    return path.name if path.is_absolute() and path.name else value
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
