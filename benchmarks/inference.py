@@ -136,7 +136,6 @@ def measure(options: InferenceArguments) -> Iterator[dict[str, Any]]:
             built[model.name] = torch.compile(built[model.name], dynamic=False)
     result = {
         **asdict(options),
-        "machine": describe_machine(options.device, max(options.threads)),
         "versions": library_versions(),
         "commit": source_commit(),
         "cases": [],
@@ -146,7 +145,14 @@ def measure(options: InferenceArguments) -> Iterator[dict[str, Any]]:
         # Compiled code is of one length and one number of threads, and the compiler keeps only a few.
         torch.compiler.reset()
         rounds = time_in_turn(built, case.clip_seconds, repetitions=options.repetitions, num_threads=case.threads)
-        result["cases"].append({"name": case.name, **asdict(case), "models": summarize(models, case, rounds)})
+        result["cases"].append(
+            {
+                "name": case.name,
+                **asdict(case),
+                "machine": describe_machine(options.device, case.threads),
+                "models": summarize(models, case, rounds),
+            }
+        )
         yield result
 
 

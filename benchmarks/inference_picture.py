@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from benchmarks.compared_models import PREPARED, STOCK
+from benchmarks.inference_report import heading
 from hf_prunable.pictures import DOTS_PER_INCH, GRID_COLOR, INK, NORMAL, SMALL, WIDTHS
 
 
@@ -26,7 +28,7 @@ GROUP = ("threads", "padded", "batch_size")
 def draw_latency(result: dict[str, Any], path: str | os.PathLike) -> None:
     """Draws the median latency of every model and case against parameters and against multiply-accumulates.
 
-    A dashed line through the stock model shows where a latency in proportion to the multiply-accumulates would lie.
+    Dashed lines from the stock model show where a latency in proportion to the multiply-accumulates would lie.
 
     Args:
         result: As `benchmarks.inference.measure` gives it.
@@ -45,18 +47,25 @@ def draw_latency(result: dict[str, Any], path: str | os.PathLike) -> None:
     for (by_parameters, by_macs), cases in zip(rows, groups.values(), strict=True):
         for case in cases:
             color = colors[case["seconds"]]
+            stock_macs = case["models"][STOCK]["macs"]
             _draw_case(by_parameters, case["models"], "num_parameters", 1e6, color, markers)
-            _draw_case(by_macs, case["models"], "macs", 1e9, color, markers)
-            _draw_reference(by_macs, case["models"])
+            _draw_case(by_macs, case["models"], "macs", stock_macs, color, markers)
+            _draw_lines(by_macs, case["models"], color)
         by_parameters.set_title(_title(cases[0]), fontsize=NORMAL, loc="left")
         by_parameters.set_ylabel("latency, ms", fontsize=NORMAL)
+        by_parameters.set_yscale("log")
+        by_parameters.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        by_parameters.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        by_parameters.yaxis.set_minor_formatter(NullFormatter())
+        by_macs.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     rows[-1][0].set_xlabel("parameters, millions", fontsize=NORMAL)
-    rows[-1][1].set_xlabel("multiply-accumulates of the batch, billions", fontsize=NORMAL)
+    rows[-1][1].set_xlabel("multiply-accumulates, of the stock model's", fontsize=NORMAL)
     for axes in rows.flat:
         _style(axes)
     figure.legend(
-        handles=_legend(markers, colors), loc="outside upper center", ncols=5, frameon=False, fontsize=NORMAL
+        handles=_legend(markers, colors), loc="outside lower center", ncols=5, frameon=False, fontsize=NORMAL
     )
+    figure.suptitle(heading(result), fontsize=NORMAL)
     figure.savefig(path)
 
 
@@ -69,8 +78,6 @@ def _title(case: dict[str, Any]) -> str:
 def _draw_case(
     axes: Axes, models: dict[str, Any], size: str, unit: float, color: Any, markers: dict[str, str]
 ) -> None:
-    as_loaded = sorted((models[name][size] / unit, 1e3 * models[name]["median_seconds"]) for name in markers)
-    axes.plot(*zip(*as_loaded, strict=True), color=color, linewidth=0.8)
     for name, row in models.items():
         prepared = name.endswith(f" {PREPARED}")
         axes.plot(
@@ -83,20 +90,18 @@ def _draw_case(
         )
 
 
-def _draw_reference(axes: Axes, models: dict[str, Any]) -> None:
-    stock, fewest = models[STOCK], min(row["macs"] for row in models.values())
-    macs = [fewest / 1e9, stock["macs"] / 1e9]
-    milliseconds = [1e3 * stock["median_seconds"] * part for part in (fewest / stock["macs"], 1)]
-    axes.plot(macs, milliseconds, "--", color=REFERENCE_COLOR, linewidth=0.8, zorder=1)
+def _draw_lines(axes: Axes, models: dict[str, Any], color: Any) -> None:
+    """Joins the models as loaded, and draws the line of proportion."""
+    stock = models[STOCK]
+    as_loaded = [row for name, row in models.items() if not name.endswith(f" {PREPARED}")]
+    measured = sorted((row["macs"] / stock["macs"], 1e3 * row["median_seconds"]) for row in as_loaded)
+    axes.plot(*zip(*measured, strict=True), color=color, linewidth=0.8)
+    share = np.linspace(measured[0][0], 1)
+    axes.plot(share, 1e3 * stock["median_seconds"] * share, "--", color=REFERENCE_COLOR, linewidth=0.8, zorder=1)
 
 
 def _style(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(left=0)
     axes.tick_params(labelsize=SMALL + 1, length=0, which="both")
     axes.grid(color=GRID_COLOR, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

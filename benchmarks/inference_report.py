@@ -11,22 +11,27 @@ HEADER = (
 )
 
 
+def heading(result: dict[str, Any]) -> str:
+    """What a run timed, in a few words."""
+    return f"{result['model']}, {result['dtype']}{', compiled' if result['compile'] else ''}"
+
+
 def format_cases(result: dict[str, Any]) -> str:
     """A table for each case.
 
     Args:
         result: As `benchmarks.inference.measure` gives it.
     """
-    compiled = ", compiled" if result["compile"] else ""
-    parts = [f"# {result['model']}, {result['dtype']}{compiled}"]
+    parts = [f"# {heading(result)}"]
     for case in result["cases"]:
         rows = [_format_row(name, row) for name, row in case["models"].items()]
         parts.append("\n".join([f"## {case['name']}\n", HEADER, *rows]))
+    machines = "; ".join(dict.fromkeys(case["machine"] for case in result["cases"]))
     parts.append(
         f"Latency is the median of {result['repetitions']} rounds, in each of which all models ran once; speed-up is the "
         "median of the rounds' ratios, with its quartiles. MACs are multiply-accumulates of the whole batch, padding "
         'included. "prepared": after `prepare_for_inference_()`.\n\n'
-        f"Measured on: {result['machine']}."
+        f"Measured on: {machines}."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -62,7 +62,7 @@ def test_a_run_writes_every_case_of_every_model(shapes_dir, tmp_path, monkeypatc
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert shapes_dir not in json.dumps(result)
     assert (result["model"], result["dtype"], result["compile"], result["repetitions"]) == (TINY, "float32", False, 2)
-    assert "1 thread" in result["machine"] and "torch" in result["versions"]
+    assert "1 thread" in result["cases"][0]["machine"] and "torch" in result["versions"]
     cases = {case["name"]: case for case in result["cases"]}
     batches = ("0.1 s", "0.2 s", "3 x 0.1 s", "3 x 0.2 s", "3 x 0.1 s, padded", "3 x 0.2 s, padded")
     assert list(cases) == [f"{batch}, 1 thread" for batch in batches]
