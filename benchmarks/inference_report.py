@@ -28,8 +28,8 @@ def format_cases(result: dict[str, Any]) -> str:
         parts.append("\n".join([f"## {case['name']}\n", HEADER, *rows]))
     machines = "; ".join(dict.fromkeys(case["machine"] for case in result["cases"]))
     parts.append(
-        f"Latency is the median of {result['repetitions']} rounds, in each of which all models ran once; speed-up is the "
-        "median of the rounds' ratios, with its quartiles. MACs are multiply-accumulates of the whole batch, padding "
+        f"Latency is the median of {result['repetitions']} rounds, in each of which all models ran once; speed-up is "
+        "the median of the rounds' ratios, with its quartiles. MACs are multiply-accumulates of the whole batch, padding "
         'included. "prepared": after `prepare_for_inference_()`.\n\n'
         f"Measured on: {machines}."
     )

@@ -3,9 +3,9 @@
     python -m benchmarks.make_shapes --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --output_dir outputs/gates
 
-Gates learn in three runs, which take some minutes each and are kept in `--output_dir`. What they learned is brought to the
-size of the models in `MODELS`, of random weights, and the library decides at the target which units stay. Further options
-are the Trainer's; the defaults are those of benchmarks/results/wavlm-mini.
+Gates learn in three runs, which take some minutes each and are kept in `--output_dir`. What they learned is brought to
+the size of the models in `MODELS`, of random weights, and the library decides at the target which units stay. Further
+options are the Trainer's; the defaults are those of benchmarks/results/wavlm-mini.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks startup --output_dir startup
     python -m benchmarks startup --output_dir startup --model wavlm-large --memory_seconds 10
 
-Everything is measured in fresh processes, and times in turn. Weights are random. On the CPU, memory is that of the process
-beyond what it had before; on a GPU, that of torch.
+Everything is measured in fresh processes, and times in turn. Weights are random. On the CPU, memory is that of the
+process beyond what it had before; on a GPU, that of torch.
 """
 
 from __future__ import annotations
@@ -146,12 +146,12 @@ def forward_memory(model: ComparedModel, options: StartupArguments) -> dict[str,
         for seconds in (FIRST_SECONDS, options.memory_seconds):
             audio = torch.randn(1, round(seconds * SAMPLING_RATE)).to(tensors[0])
             if on_gpu:
-                torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
+                torch.cuda.reset_peak_memory_stats(built.device)
+                before = torch.cuda.memory_allocated(built.device)
             else:
                 before = process_memory.reset_peak()
             built(audio)
-            peak = torch.cuda.max_memory_allocated() if on_gpu else process_memory.peak()
+            peak = torch.cuda.max_memory_allocated(built.device) if on_gpu else process_memory.peak()
     return {
         "weight_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         "forward_bytes": peak - before,
@@ -201,8 +201,8 @@ def format_startup(result: dict[str, Any]) -> str:
     return (
         f"# {result['model']}, {result['dtype']}\n\n" + "\n".join(lines) + "\n\n"
         f"Times and peaks of loading are medians of {result['repetitions']} fresh processes. Imports: all classes of "
-        "transformers that this library is made of, against the library itself, which imports them. Loading counts from "
-        "where both are imported; its memory is that of the process, pages of the file among them. "
+        "transformers that this library is made of, against the library itself, which imports them. Loading counts "
+        "from where both are imported; its memory is that of the process, pages of the file among them. "
         f'"prepared": after `prepare_for_inference_()`.\n\nMeasured on: {result["machine"]}.\n'
     )
 

@@ -1,4 +1,4 @@
-"""What a training step costs: fine-tuning of stock transformers, of the dense prunable model and of its shapes, in turn.
+"""What a training step costs: fine-tuning stock transformers, the dense prunable model and its shapes, in turn.
 
     python -m benchmarks training --output_dir training
     python -m benchmarks training --output_dir training --model hubert-base --shapes paper-28 --batch_size 8 --bf16
@@ -95,8 +95,8 @@ def measure_fine_tuning(
         training: Of the step.
 
     Returns:
-        For each model the seconds of its steps, their median, and "speedup", the median of the rounds' ratios of the stock
-        model's seconds to its own.
+        For each model the seconds of its steps, their median, and "speedup", the median of the rounds' ratios of the
+        stock model's seconds to its own.
     """
     # Layer drop would make a step's time a matter of chance.
     shapes = [replace(shape, config={**shape.config, **NOISE_OFF}) for shape in shapes]
@@ -129,7 +129,7 @@ def measure(options: StepArguments, training: PruningTrainingArguments) -> dict[
     """
     shapes = load_shapes(options.model, options.shapes, options.shapes_dir)
     result = {**asdict(options), "machine": describe_machine(training.device), "bf16": training.bf16}
-    del result["shapes_dir"]
+    del result["shapes_dir"], result["gates"]
     result["fine_tuning"] = measure_fine_tuning(shapes, options, training)
     if options.gates:
         family = shapes[0].config["model_type"]

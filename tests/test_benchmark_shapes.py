@@ -1,4 +1,4 @@
-"""The shapes that benchmarks measure: those in the repository, their files, and how learned gates grow to a larger model."""
+"""The shapes that benchmarks measure: those in the repository, their files, and how learned gates are scaled."""
 
 import json
 
@@ -111,7 +111,7 @@ def test_gates_grow_head_by_head_and_keep_their_shares():
             source = old[head // 2]
             assert (values.max(), values.min()) == (source.max(), source.min())
             assert values.tolist() == sorted(values.tolist(), reverse=True)
-            assert (values > 0).float().mean() == pytest.approx((source > 0).float().mean(), abs=1 / 12)
+            assert (values > 0).float().mean().item() == pytest.approx((source > 0).float().mean().item(), abs=1 / 12)
     conv = "feature_extractor.conv_layers.1.conv.gates.conv"
     torch.testing.assert_close(dict(large.named_gates())[conv].log_alpha, learned[conv].sort(descending=True).values)
     del learned[conv]
