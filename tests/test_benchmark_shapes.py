@@ -58,8 +58,8 @@ def test_shape_is_ragged(committed):
     assert len(intermediates) > config.num_hidden_layers / 2
     dense = PrunedShape.dense(config).conv_channels
     if "conv" in committed.units:
-        assert all(2 <= kept < full for kept, full in zip(shape.conv_channels[:-1], dense[:-1], strict=True))
-        assert len(set(shape.conv_channels)) > 3
+        assert min(shape.conv_channels) > 1 and len(set(shape.conv_channels)) > 2
+        assert shape.conv_channels[-1] == dense[-1]
     else:
         assert shape.conv_channels == dense
 
