@@ -3,7 +3,7 @@
     python -m benchmarks.make_shapes --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --output_dir outputs/gates
 
-Gates learn in three runs, which take some minutes each and are kept in `--output_dir`. What they learned is brought to
+Gates learn in two runs, which take some minutes each and are kept in `--output_dir`. What they learned is brought to
 the size of the models in `MODELS`, of random weights, and the library decides at the target which units stay. Further
 options are the Trainer's; the defaults are those of benchmarks/results/wavlm-mini.
 """
@@ -72,18 +72,21 @@ class Plan:
         target: The part of the dense model to remove.
         measure: What that counts.
         models: That the shape is made of.
+        gates_of: The plan whose gates decide, where it is another one.
     """
 
     units: tuple[str, ...]
     target: float
     measure: Measure
     models: tuple[str, ...]
+    gates_of: str | None = None
 
 
 PLANS = {
     # Convolution channels of models with norms over them cannot go.
     "paper-28": Plan(DEFAULT_UNITS, 0.72, PARAMETERS, tuple(MODELS)),
-    "conv-28": Plan((*DEFAULT_UNITS, "conv"), 0.72, PARAMETERS, BASE_MODELS),
+    # Convolutions have few parameters and much of the computation: gates that learn to save parameters leave them alone.
+    "conv-28": Plan((*DEFAULT_UNITS, "conv"), 0.72, PARAMETERS, BASE_MODELS, gates_of="macs-20"),
     "macs-20": Plan((*DEFAULT_UNITS, "conv"), 0.8, Measure("macs"), BASE_MODELS),
 }
 
@@ -172,13 +175,14 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in options.plans:
         plan, training_of_plan = PLANS[name], copy.copy(training)
-        training_of_plan.output_dir = str(Path(training.output_dir) / name)
-        learned, learned_on = learn_gates(plan, options, training_of_plan)
+        learning_plan = PLANS[plan.gates_of or name]
+        training_of_plan.output_dir = str(Path(training.output_dir) / (plan.gates_of or name))
+        learned, learned_on = learn_gates(learning_plan, options, training_of_plan)
         source = (
-            f"Gates on {', '.join(plan.units)} learned on {Path(options.teacher).name} "
+            f"Gates on {', '.join(learning_plan.units)} learned on {Path(options.teacher).name} "
             f"({learned_on.num_hidden_layers} layers, {learned_on.num_attention_heads} heads of "
             f"{learned_on.hidden_size // learned_on.num_attention_heads}, {learned_on.intermediate_size} intermediate "
-            f"units) at {plan.measure.option} {plan.target}: {training.max_steps} steps of "
+            f"units) at {learning_plan.measure.option} {learning_plan.target}: {training.max_steps} steps of "
             f"{training.train_batch_size} x {CROP_SECONDS:g} s of {Path(options.dataset_name).name}."
         )
         for model_name in plan.models:
