@@ -9,8 +9,6 @@ and not at those that passed. Memory is measured on Linux only.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -21,6 +19,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from transformers import HfArgumentParser
 
+from benchmarks import process_memory
+from benchmarks.process_memory import in_fresh_process
 from hf_prunable.class_pairs import ClassPairs, PointClasses
 from hf_prunable.convexity import graph_convexity, score_paths
 from hf_prunable.files import write_text_atomically
@@ -38,9 +38,6 @@ LEAST_POINTS_OF_FIT = 4000
 NUM_PERMUTATIONS = 20
 # Between the centres of the classes, against the spread of 1 within each.
 CENTER_SPREAD = 0.25
-CLEAR_PEAK = "5"
-# Bytes; glibc's own, which it no longer raises once it is set.
-MMAP_THRESHOLD = "131072"
 
 
 @dataclass
@@ -70,12 +67,11 @@ def measure(num_points: int, threads: int) -> dict[str, Any]:
     with threadpool_limits(threads):
         # The first call loads libraries.
         graph_convexity(features[: 3 * NUM_CLASSES], classes[: 3 * NUM_CLASSES])
-        Path("/proc/self/clear_refs").write_text(CLEAR_PEAK)
-        memory = _memory("VmRSS")
+        memory = process_memory.reset_peak()
         seconds, processor_seconds = time.perf_counter(), time.process_time()
         result = graph_convexity(features, classes)
         seconds, processor_seconds = time.perf_counter() - seconds, time.process_time() - processor_seconds
-        peak = _memory("VmHWM") - memory
+        peak = process_memory.peak() - memory
     return {
         "num_points": num_points,
         "seconds": seconds,
@@ -106,15 +102,6 @@ def measure_permutations(num_points: int) -> dict[str, Any]:
     }
 
 
-def _memory(name: str) -> int:
-    """Bytes that the process has (`VmRSS`) or had at most (`VmHWM`)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return 1024 * int(value.split()[0])
-    raise OSError(f"/proc/self/status does not tell {name}; memory can be measured on Linux only.")
-
-
 def estimate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The speaker task's time, by the power of the number of points that fits the larger measurements."""
     rows = [row for row in rows if row["num_points"] >= LEAST_POINTS_OF_FIT]
@@ -133,13 +120,10 @@ def estimate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     (options,) = HfArgumentParser(SpeedArguments).parse_args_into_dataclasses()
-    # glibc would keep freed arrays for the next ones, which then would not show as memory.
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = MMAP_THRESHOLD
     # Each in a fresh process, so that memory is not what was freed before.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        published = [pool.apply(measure, (NUM_POINTS, options.threads)) for _ in range(options.repeats)]
-        permutations = pool.apply(measure_permutations, (NUM_POINTS,))
-        growth = [pool.apply(measure, (num_points, options.threads)) for num_points in options.num_points]
+    published = [in_fresh_process(measure, NUM_POINTS, options.threads) for _ in range(options.repeats)]
+    permutations = in_fresh_process(measure_permutations, NUM_POINTS)
+    growth = [in_fresh_process(measure, num_points, options.threads) for num_points in options.num_points]
     result = {
         "machine": describe_machine("cpu", options.threads),
         "dimensions": DIMENSIONS,

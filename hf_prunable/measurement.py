@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .modeling.configuration import PrunableConfigMixin
 from .size import MAC_SECONDS, SAMPLING_RATE, UnitCounts, count_macs, count_parameters
@@ -135,18 +136,8 @@ def measure_latency(
     Raises:
         ValueError: If there is no model, the models are on different devices, or a number is not positive.
     """
-    numbers = {"seconds": seconds, "batch_size": batch_size, "repetitions": repetitions, "num_threads": num_threads}
-    wrong = {name: number for name, number in numbers.items() if number is not None and number <= 0}
-    if wrong or not models:
-        raise ValueError(f"Latency needs at least one model and positive numbers, but got {wrong or models}.")
-    inputs = _random_audio(models, round(seconds * SAMPLING_RATE), batch_size)
-    with evaluation_mode(list(models.values()), num_threads):
-        for _ in range(WARM_UP_RUNS):
-            for name, model in models.items():
-                _time_forward(model, inputs[name])
-        rounds = [
-            {name: _time_forward(model, inputs[name]) for name, model in models.items()} for _ in range(repetitions)
-        ]
+    _check_positive(batch_size=batch_size)
+    rounds = time_in_turn(models, [seconds] * batch_size, repetitions=repetitions, num_threads=num_threads)
     first = next(iter(models))
     latencies = {}
     for name in models:
@@ -157,15 +148,69 @@ def measure_latency(
     return latencies
 
 
-def _random_audio(models: dict[str, nn.Module], num_samples: int, batch_size: int) -> dict[str, torch.Tensor]:
-    """The same noise for every model, on its device and in its dtype."""
-    audio = torch.randn(batch_size, num_samples, generator=torch.Generator().manual_seed(INPUT_SEED))
+def time_in_turn(
+    models: dict[str, nn.Module],
+    seconds: Sequence[float],
+    *,
+    repetitions: int = 7,
+    num_threads: int | None = None,
+) -> list[dict[str, float]]:
+    """Times forward passes of models in turn on the same random audio.
+
+    Args:
+        models: By the names that the result has too; all on one device.
+        seconds: Length of each clip of the batch. Where lengths differ, clips are padded to the longest, and the models
+            are given an attention mask.
+        repetitions: Rounds that are timed, after a warm-up that is not.
+        num_threads: CPU threads of torch; `None` leaves them as they are.
+
+    Returns:
+        For each round, the seconds that every model took.
+
+    Raises:
+        ValueError: If there is no model, the models are on different devices, or a number is not positive.
+    """
+    _check_positive(seconds=min(seconds, default=0), repetitions=repetitions, num_threads=num_threads)
+    if not models:
+        raise ValueError("Latency needs at least one model, but got none.")
+    inputs = _random_audio(models, [round(length * SAMPLING_RATE) for length in seconds])
+    num_rounds = WARM_UP_RUNS + repetitions
+    with (
+        evaluation_mode(list(models.values()), num_threads),
+        logging.tqdm(total=num_rounds * len(models), desc="Timing", unit="run", leave=False) as progress,
+    ):
+        rounds: list[dict[str, float]] = []
+        for _ in range(num_rounds):
+            rounds.append({})
+            for name, model in models.items():
+                rounds[-1][name] = _time_forward(model, **inputs[name])
+                progress.update()
+    return rounds[WARM_UP_RUNS:]
+
+
+def _check_positive(**numbers: float | None) -> None:
+    wrong = {name: number for name, number in numbers.items() if number is not None and number <= 0}
+    if wrong:
+        raise ValueError(f"Latency needs positive numbers, but got {wrong}.")
+
+
+def _random_audio(models: dict[str, nn.Module], num_samples: Sequence[int]) -> dict[str, dict[str, torch.Tensor]]:
+    """The same noise for every model, on its device and in its dtype, with a mask where clips differ in length."""
+    longest = max(num_samples)
+    audio = torch.randn(len(num_samples), longest, generator=torch.Generator().manual_seed(INPUT_SEED))
     # What has no parameters runs outside torch and takes what the CPU has.
     parameters = {name: next(model.parameters(), audio) for name, model in models.items()}
     devices = {name: str(parameter.device) for name, parameter in parameters.items()}
     if len(set(devices.values())) > 1:
         raise ValueError(f"Models can be compared on one device only, but are on {devices}. Move them with `.to()`.")
-    return {name: audio.to(parameter) for name, parameter in parameters.items()}
+    mask = {}
+    if min(num_samples) < longest:
+        is_audio = torch.arange(longest) < torch.tensor(num_samples)[:, None]
+        audio, mask = audio * is_audio, {"attention_mask": is_audio.long()}
+    return {
+        name: {"audio": audio.to(parameter)} | {key: value.to(parameter.device) for key, value in mask.items()}
+        for name, parameter in parameters.items()
+    }
 
 
 @contextmanager
@@ -186,10 +231,10 @@ def evaluation_mode(models: list[nn.Module], num_threads: int | None = None) -> 
             module.training = training
 
 
-def _time_forward(model: nn.Module, audio: torch.Tensor) -> float:
+def _time_forward(model: nn.Module, audio: torch.Tensor, **mask: torch.Tensor) -> float:
     _wait_for(audio.device)
     start = time.perf_counter()
-    model(audio)
+    model(audio, **mask)
     _wait_for(audio.device)
     return time.perf_counter() - start
 

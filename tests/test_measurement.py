@@ -8,7 +8,7 @@ from tiny_models import tiny_prunable, tiny_stock
 from torch import nn
 
 from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact, measurement
-from hf_prunable.measurement import describe_machine, measure_latency, measure_size
+from hf_prunable.measurement import describe_machine, measure_latency, measure_size, time_in_turn
 
 
 class Sleeper(nn.Module):
@@ -18,9 +18,11 @@ class Sleeper(nn.Module):
         super().__init__()
         self.linear = nn.Linear(1, 1)
         self.child = nn.Dropout()
+        self.masks = []
         self.seconds, self.log, self.name, self.fails = seconds, log if log is not None else [], name, fails
 
-    def forward(self, audio):
+    def forward(self, audio, attention_mask=None):
+        self.masks.append(attention_mask)
         modes = (self.training, self.child.training, torch.is_inference_mode_enabled(), torch.get_num_threads())
         self.log.append((self.name, audio, modes))
         time.sleep(self.seconds)
@@ -103,6 +105,20 @@ def test_runs_alternate_on_equal_audio_in_evaluation_mode():
     assert torch.equal(a.to(torch.bfloat16), b)
     measure_latency({"a": models["a"]}, seconds=0.01, batch_size=3, repetitions=1)
     assert torch.equal(log[-1][1], a)
+
+
+def test_clips_of_different_lengths_are_padded_and_masked():
+    log = []
+    model = Sleeper(0.001, log)
+    rounds = time_in_turn({"a": model}, [0.02, 0.01], repetitions=2)
+    assert len(rounds) == 2 and all(list(seconds) == ["a"] and seconds["a"] >= 0.001 for seconds in rounds)
+    audio, mask = log[-1][1], model.masks[-1]
+    assert mask.tolist() == [[1] * 320, [1] * 160 + [0] * 160]
+    assert audio.shape == (2, 320) and audio[1, :160].all() and not audio[1, 160:].any()
+    time_in_turn({"a": model}, [0.02, 0.02], repetitions=1)
+    assert model.masks[-1] is None
+    with pytest.raises(ValueError, match="seconds"):
+        time_in_turn({"a": model}, [])
 
 
 @pytest.mark.parametrize("fails", [False, True])
