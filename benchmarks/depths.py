@@ -113,11 +113,14 @@ def draw_depths(
     axes.errorbar(
         depths, accuracies, margins, color=ACCURACY_COLOR, label="accuracy after fine-tuning, 95 %", capsize=3, **LINE
     )
-    low, high = axes.get_ylim()
     for num_layers in sorted({choice.num_layers for choice in choices.values()}):
-        names = "\n".join(name for name, choice in choices.items() if choice.num_layers == num_layers)
+        names = "\n".join(
+            name.replace("_", " ") for name, choice in choices.items() if choice.num_layers == num_layers
+        )
         axes.axvline(num_layers, color=INK, linewidth=0.8, linestyle=":")
-        axes.annotate(names, (num_layers, low + 0.02 * (high - low)), rotation=90, ha="right", va="bottom", color=INK)
+        # Above the frame, where no curve is.
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"}
+        axes.annotate(names, (num_layers, 1), rotation=30, ha="left", va="bottom", color=INK, **place)
     axes.set_xlabel("layers kept", fontsize=NORMAL)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GRID_COLOR, linewidth=0.6)
