@@ -1,7 +1,8 @@
 """What fine-tuning does to convexity: words and speakers, before and after fine-tuning on either, in one picture.
 
-    python -m benchmarks.convexity_changes --models pretrained=wavlm-base words=depths-word/full speakers=depths-speaker/full \
-        --words speech_commands_v0.02 --speakers speaker_segments --output_dir convexity-changes
+    python -m benchmarks.convexity_changes --models pretrained=wavlm-base "tuned on words=depths-word/full" \
+        "tuned on speakers=depths-speaker/full" --words speech_commands_v0.02 --speakers speaker_segments \
+        --output_dir convexity-changes
 
 The claim is that of arXiv 2408.11858: what the task needs becomes more convex, and the rest less.
 """
