@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-import hf_prunable  # noqa: F401  (registers the pruned models)
-from benchmarks.shape_files import ShapeFile
+# Importing the package registers pruned models with the Auto classes.
+from benchmarks.shape_files import ChosenShapes, ShapeFile
 from hf_prunable.size import UnitCounts, count_macs, count_parameters
 
 
 STOCK, DENSE, PREPARED = "stock", "dense", "prepared"
 WEIGHT_SEED = 0
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass
+class ModelArguments(ChosenShapes):
+    """Which models take part."""
+
+    output_dir: str = field(metadata={"help": "Folder for the result."})
+    device: str = field(default="cpu", metadata={"help": "cpu, cuda or another device of torch."})
+    dtype: str = field(default="float32", metadata={"help": f"Of weights and audio: {', '.join(DTYPES)}."})
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise ValueError(f"`dtype` is {self.dtype!r}; choose from {', '.join(DTYPES)}.")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ The deepest model is kept in `full`.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from transformers import AutoFeatureExtractor, HfArgumentParser
 from transformers.utils import logging
 
+from benchmarks.result_files import save_result
 from hf_prunable.clip_profiles import profile_labels
-from hf_prunable.files import write_text_atomically
 from hf_prunable.finetuning import FinetunedResult, FinetuningArguments, fine_tune, make_classifier
 from hf_prunable.layer_choice import LayerChoice, choose_layer
 from hf_prunable.layer_profile import CRITERIA, LayerProfile
@@ -143,11 +142,8 @@ def main() -> None:
         "choices": {name: asdict(choice) for name, choice in choices.items()},
         "results": [vars(result) for result in results],
     }
-    write_text_atomically(folder / "depths.json", json.dumps(values, indent=1) + "\n")
-    table = format_depths(results, choices)
-    write_text_atomically(folder / "depths.md", table)
+    save_result(folder, "depths", values, format_depths(results, choices))
     draw_depths(profile, results, choices, folder / "depths.png")
-    logger.warning(table)
 
 
 if __name__ == "__main__":

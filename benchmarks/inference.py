@@ -22,37 +22,15 @@ import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from benchmarks.compared_models import STOCK, ComparedModel, compared_models
+from benchmarks.compared_models import STOCK, ComparedModel, ModelArguments, compared_models
 from benchmarks.inference_picture import draw_latency
 from benchmarks.inference_report import format_cases
-from benchmarks.shape_files import SHAPES_FOLDER, load_shapes
 from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine, time_in_turn
 from hf_prunable.provenance import library_versions, source_commit
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")
-
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass
-class ModelArguments:
-    """Which models take part."""
-
-    output_dir: str = field(metadata={"help": "Folder for the result."})
-    model: str = field(default="wavlm-base", metadata={"help": "Dense model: see benchmarks/shapes."})
-    shapes: list[str] | None = field(
-        default=None,
-        metadata={"help": "Its shapes, such as paper-28 (with or without the model's name); by default all."},
-    )
-    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Folder of the shapes."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda or another device of torch."})
-    dtype: str = field(default="float32", metadata={"help": f"Of weights and audio: {', '.join(DTYPES)}."})
-
-    def __post_init__(self):
-        if self.dtype not in DTYPES:
-            raise ValueError(f"`dtype` is {self.dtype!r}; choose from {', '.join(DTYPES)}.")
 
 
 @dataclass
@@ -128,7 +106,7 @@ def measure(options: InferenceArguments) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: If there is no such model or shape, or a number is not positive.
     """
-    models = compared_models(load_shapes(options.model, options.shapes, options.shapes_dir))
+    models = compared_models(options.load_shapes())
     built = {}
     for model in logging.tqdm(models, desc="Building models", unit="model"):
         built[model.name] = model.build(options.dtype, options.device)

@@ -9,7 +9,6 @@ the band is made of, which should lie in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +19,8 @@ from datasets import Dataset
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
 from transformers.utils import logging
 
+from benchmarks.result_files import save_result
 from benchmarks.scored_clips import ScoredClipsArguments
-from hf_prunable.files import write_text_atomically
 from hf_prunable.layer_choice import choose_layer
 from hf_prunable.layer_pictures import convexity_curves, draw_layer_profiles
 from hf_prunable.layer_profile import CRITERIA, LayerProfile, profile_features
@@ -130,7 +129,6 @@ def main() -> None:
         for task, clips in options.load(feature_extractor.sampling_rate).items()
     }
     folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     values = {
         "machine": describe_machine("cpu"),
         "profiles": {
@@ -138,16 +136,13 @@ def main() -> None:
             for task, result in results.items()
         },
     }
-    write_text_atomically(folder / "layer_profiles.json", json.dumps(values, indent=1) + "\n")
-    table = format_profiles(results)
-    write_text_atomically(folder / "layer_profiles.md", table)
+    save_result(folder, "layer_profiles", values, format_profiles(results))
     curves = []
     for color, (task, result) in enumerate(results.items()):
         profile = result.profiles[options.n_neighbors[0]]
         (curve,) = convexity_curves(profile, [choose_layer(profile, "convexity", task)])
         curves.append(replace(curve, color=color))
     draw_layer_profiles(curves, folder / "layer_profiles.png")
-    logger.warning(table)
 
 
 if __name__ == "__main__":

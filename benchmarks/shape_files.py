@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +111,23 @@ def load_shapes(
     if unknown := [name for name in wanted if name not in of_model]:
         raise ValueError(f"There is no shape {', '.join(unknown)} of {model}; choose from {', '.join(of_model)}.")
     return [of_model[name] for name in wanted]
+
+
+@dataclass(kw_only=True)
+class ChosenShapes:
+    """Options of a benchmark: which shapes it measures."""
+
+    model: str = field(default="wavlm-base", metadata={"help": "Dense model: see benchmarks/shapes."})
+    shapes: list[str] | None = field(
+        default=None,
+        metadata={"help": "Its shapes, such as paper-28 (with or without the model's name); by default all."},
+    )
+    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Folder of the shapes."})
+
+    def load_shapes(self) -> list[ShapeFile]:
+        """The shapes.
+
+        Raises:
+            ValueError: If there is no such model, or no such shape of it.
+        """
+        return load_shapes(self.model, self.shapes, self.shapes_dir)

@@ -9,7 +9,6 @@ process beyond what it had before; on a GPU, that of torch.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -25,12 +24,10 @@ from transformers import AutoModel, HfArgumentParser
 from transformers.utils import logging
 
 from benchmarks import process_memory
-from benchmarks.compared_models import ComparedModel, compared_models
-from benchmarks.inference import ModelArguments
+from benchmarks.compared_models import ComparedModel, ModelArguments, compared_models
 from benchmarks.process_memory import in_fresh_process
-from benchmarks.shape_files import load_shapes
+from benchmarks.result_files import save_result
 from hf_prunable import load_prunable
-from hf_prunable.files import write_text_atomically
 from hf_prunable.measurement import describe_machine, evaluation_mode
 from hf_prunable.modeling.auto import FAMILIES
 from hf_prunable.provenance import library_versions, source_commit
@@ -164,7 +161,7 @@ def measure(options: StartupArguments) -> dict[str, Any]:
     Raises:
         ValueError: If there is no such model or shape.
     """
-    shapes = load_shapes(options.model, options.shapes, options.shapes_dir)
+    shapes = options.load_shapes()
     all_models = logging.tqdm(compared_models(shapes), desc="Forward passes", unit="model")
     result = {
         **asdict(options),
@@ -209,14 +206,9 @@ def format_startup(result: dict[str, Any]) -> str:
 
 def main() -> None:
     (options,) = HfArgumentParser(StartupArguments).parse_args_into_dataclasses()
-    folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     result = measure(options)
     name = f"startup-{options.model}-{torch.device(options.device).type}-{options.dtype}"
-    write_text_atomically(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    table = format_startup(result)
-    write_text_atomically(folder / f"{name}.md", table)
-    logger.warning(table)
+    save_result(Path(options.output_dir), name, result, format_startup(result))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transformers import AutoConfig, HfArgumentParser
 
 from hf_prunable.distillation import Distillation
 from hf_prunable.files import write_text_atomically
-from hf_prunable.measurement import describe_machine
+from hf_prunable.measurement import describe_machine, wait_for
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.pretrained import PAPER_UNITS
 from hf_prunable.objective import PruningObjective
@@ -71,7 +71,7 @@ class Step:
 
     def __call__(self) -> float:
         """Takes a step; returns its seconds."""
-        self._wait()
+        wait_for(self.trainer.args.device)
         start = time.perf_counter()
         self.student.set_gate_noise(0, self.steps)
         self.trainer.accelerator.backward(self.trainer.compute_loss(self.objective, self.batch))
@@ -80,12 +80,8 @@ class Step:
         self.trainer.callback_handler.on_optimizer_step(self.trainer.args, self.trainer.state, self.trainer.control)
         self.objective.zero_grad()
         self.steps += 1
-        self._wait()
+        wait_for(self.trainer.args.device)
         return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.trainer.args.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def measure(options: OverheadArguments, training: PruningTrainingArguments) -> dict[str, Any]:

@@ -9,7 +9,6 @@ depend on their values.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -21,11 +20,11 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from benchmarks.compared_models import STOCK, ComparedModel, compared_models
-from benchmarks.shape_files import SHAPES_FOLDER, ShapeFile, load_shapes
+from benchmarks.result_files import save_result
+from benchmarks.shape_files import ChosenShapes, ShapeFile
 from benchmarks.step_overhead import OverheadArguments
 from benchmarks.step_overhead import measure as measure_gates
-from hf_prunable.files import write_text_atomically
-from hf_prunable.measurement import describe_machine
+from hf_prunable.measurement import describe_machine, wait_for
 from hf_prunable.size import SAMPLING_RATE
 from hf_prunable.student import NOISE_OFF
 from hf_prunable.training_arguments import PruningTrainingArguments
@@ -35,12 +34,9 @@ logger = logging.get_logger("hf_prunable.benchmarks")
 
 
 @dataclass
-class StepArguments:
+class StepArguments(ChosenShapes):
     """What to time."""
 
-    model: str = field(default="wavlm-base", metadata={"help": "Dense model: see benchmarks/shapes."})
-    shapes: list[str] | None = field(default=None, metadata={"help": "Its shapes, by default all."})
-    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Folder of the shapes."})
     batch_size: int = field(default=8, metadata={"help": "Clips of a step."})
     seconds: float = field(default=5.0, metadata={"help": "Their length."})
     rounds: int = field(default=10, metadata={"help": "Steps of each model, after one that is not counted."})
@@ -69,19 +65,15 @@ class FineTuningStep:
 
     def __call__(self) -> float:
         """Takes a step; returns its seconds."""
-        self._wait()
+        wait_for(self.audio.device)
         start = time.perf_counter()
         with torch.autocast(self.audio.device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.model(self.audio).last_hidden_state.float().square().mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._wait()
+        wait_for(self.audio.device)
         return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.audio.device.type != "cpu":
-            torch.accelerator.synchronize(self.audio.device)
 
 
 def measure_fine_tuning(
@@ -127,7 +119,7 @@ def measure(options: StepArguments, training: PruningTrainingArguments) -> dict[
     Raises:
         ValueError: If there is no such model or shape.
     """
-    shapes = load_shapes(options.model, options.shapes, options.shapes_dir)
+    shapes = options.load_shapes()
     result = {**asdict(options), "machine": describe_machine(training.device), "bf16": training.bf16}
     del result["shapes_dir"], result["gates"]
     result["fine_tuning"] = measure_fine_tuning(shapes, options, training)
@@ -167,14 +159,9 @@ def format_steps(result: dict[str, Any]) -> str:
 
 def main() -> None:
     options, training = HfArgumentParser((StepArguments, PruningTrainingArguments)).parse_args_into_dataclasses()
-    folder = Path(training.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     result = measure(options, training)
     name = f"training-{options.model}-{training.device.type}{'-bfloat16' if training.bf16 else ''}"
-    write_text_atomically(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    table = format_steps(result)
-    write_text_atomically(folder / f"{name}.md", table)
-    logger.warning(table)
+    save_result(Path(training.output_dir), name, result, format_steps(result))
 
 
 if __name__ == "__main__":

@@ -232,14 +232,14 @@ def evaluation_mode(models: list[nn.Module], num_threads: int | None = None) -> 
 
 
 def _time_forward(model: nn.Module, audio: torch.Tensor, **mask: torch.Tensor) -> float:
-    _wait_for(audio.device)
+    wait_for(audio.device)
     start = time.perf_counter()
     model(audio, **mask)
-    _wait_for(audio.device)
+    wait_for(audio.device)
     return time.perf_counter() - start
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """Waits until the device has done what it was given."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

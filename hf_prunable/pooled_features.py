@@ -20,6 +20,7 @@ from transformers.utils import logging
 from .audio import AudioError, audio_name, count_samples, decode_audio, undecoded_audio
 from .files import save_tensors_atomically
 from .measurement import evaluation_mode
+from .size import count_frames
 from .speech_data import SkippedAudio
 
 
@@ -203,13 +204,6 @@ def plan_batches(lengths: Sequence[int], batch_size: int, equal_lengths: bool) -
         if is_full or is_last or (equal_lengths and lengths[order[end]] != lengths[order[start]]):
             yield order[start:end]
             start = end
-
-
-def count_frames(config: Any, num_samples: int) -> int:
-    """The frames that the convolutions make of a clip; below 1 for a clip that is too short."""
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        num_samples = (num_samples - kernel) // stride + 1
-    return num_samples
 
 
 def _of_equal_length(waveforms: dict[int, np.ndarray]) -> list[list[int]]:

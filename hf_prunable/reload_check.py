@@ -14,7 +14,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-import hf_prunable  # noqa: F401 (registers the Auto classes)
+
+# Run as a module of the package, which registers the Auto classes before this file is read.
 
 
 def main() -> None:

@@ -147,6 +147,13 @@ def _layer_parameters(config: Any, layer: LayerCounts) -> Any:
     return total
 
 
+def count_frames(config: Any, num_samples: int) -> int:
+    """The frames that the convolutions make of a clip; below 1 for a clip that is too short."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        num_samples = (num_samples - kernel) // stride + 1
+    return num_samples
+
+
 def count_macs(config: Any, counts: UnitCounts, seconds: float = MAC_SECONDS) -> Any:
     """Multiply-accumulates of one forward pass over one clip: those of convolutions and matrix products.
 

@@ -115,7 +115,14 @@ def test_compiled_models_are_what_is_timed(shapes_dir, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_model)
     options = InferenceArguments(
-        "out", TINY, shapes_dir=shapes_dir, seconds=[0.1], batch_sizes=[1], threads=[1], compile=True, repetitions=1
+        "out",
+        model=TINY,
+        shapes_dir=shapes_dir,
+        seconds=[0.1],
+        batch_sizes=[1],
+        threads=[1],
+        compile=True,
+        repetitions=1,
     )
     (result,) = inference.measure(options)
     assert result["compile"] and compiled == ["WavLMModel"] + 4 * ["PrunableWavLMModel"]

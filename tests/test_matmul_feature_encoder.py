@@ -16,8 +16,9 @@ def both(channels=(12, 5, 20), **options):
 
     In double precision: a norm over a few channels that are almost equal enlarges any rounding.
     """
-    encoder = randomize_(PrunableFeatureEncoder(tiny_config("wavlm", prunable=True, **options), channels))
-    return encoder.double().eval(), MatmulFeatureEncoder(encoder.double())
+    config = tiny_config("wavlm", prunable=True, **options)
+    encoder = randomize_(PrunableFeatureEncoder(config, channels)).double().eval()
+    return encoder, MatmulFeatureEncoder(encoder, config)
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from hf_prunable import pooled_features as module
 from hf_prunable.audio import audio_dataset
-from hf_prunable.pooled_features import count_frames, plan_batches, pool_clips, pooled_features
+from hf_prunable.pooled_features import plan_batches, pool_clips, pooled_features
+from hf_prunable.size import count_frames
 from hf_prunable.speech_commands import load_speech_commands
 
 

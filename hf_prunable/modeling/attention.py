@@ -70,6 +70,8 @@ class PrunableAttention(nn.Module):
     """
 
     is_causal = False
+    # Set in models prepared for inference; for families that have a faster way to attend.
+    may_go_head_by_head = False
 
     def __init__(self, config: Any, shape: PrunedShape, number: int):
         super().__init__()

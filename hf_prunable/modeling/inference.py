@@ -25,7 +25,7 @@ def make_layers_fast_(base_model: nn.Module) -> None:
     Args:
         base_model: With plain layers.
     """
-    base_model.feature_extractor = MatmulFeatureEncoder(base_model.feature_extractor)
+    base_model.feature_extractor = MatmulFeatureEncoder(base_model.feature_extractor, base_model.config)
     position_conv = base_model.encoder.pos_conv_embed
     position_conv.conv = FourierConv1d(position_conv.conv)
     for layer in base_model.encoder.layers:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from ..size import count_frames
 from .feature_encoder import PrunableConvLayer, PrunableFeatureEncoder
 
 
@@ -73,10 +75,12 @@ class MatmulFeatureEncoder(nn.Module):
 
     Args:
         feature_encoder: Whose weights are taken over.
+        config: The model's configuration.
     """
 
-    def __init__(self, feature_encoder: PrunableFeatureEncoder):
+    def __init__(self, feature_encoder: PrunableFeatureEncoder, config: Any):
         super().__init__()
+        self.config = config
         self.conv_layers = nn.ModuleList(MatmulConvLayer(layer) for layer in feature_encoder.conv_layers)
         norm = feature_encoder.conv_layers[0].layer_norm
         self.group_norm = norm if isinstance(norm, nn.GroupNorm) else None
@@ -89,7 +93,7 @@ class MatmulFeatureEncoder(nn.Module):
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Maps (batch, samples) to (batch, channels, frames)."""
-        num_clips, num_frames = len(input_values), self._num_frames(input_values.shape[1])
+        num_clips, num_frames = len(input_values), count_frames(self.config, input_values.shape[1])
         if num_frames < 1:
             raise ValueError(
                 f"The waveform has {input_values.shape[1]} samples, and a frame takes {self._num_samples(1)}. Give a "
@@ -112,11 +116,6 @@ class MatmulFeatureEncoder(nn.Module):
                     hidden_states = layer(hidden_states)
                 parts.append(hidden_states)
         return torch.cat([part.flatten(0, 1) for part in parts]).unflatten(0, (num_clips, num_frames)).transpose(1, 2)
-
-    def _num_frames(self, num_samples: int) -> int:
-        for layer in self.conv_layers:
-            num_samples = (num_samples - layer.kernel_size) // layer.stride + 1
-        return num_samples
 
     def _num_samples(self, num_frames: int) -> int:
         """The samples that so many frames are computed from."""

@@ -75,7 +75,6 @@ class PrunableWavLMAttention(PrunableAttention):
         self.num_buckets = config.num_buckets
         self.max_distance = config.max_bucket_distance
         bias_heads = shape.position_bias_heads
-        self.may_go_head_by_head = False
         self.rel_attn_embed = nn.Embedding(config.num_buckets, len(bias_heads)) if number == 0 and bias_heads else None
         if self.reads_input:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
