@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.activations import GELUActivation
 
 from ..size import count_frames
 from .feature_encoder import PrunableConvLayer, PrunableFeatureEncoder
 
 
-# Frames that go through all layers together. Fewer make small matrices, and more do not stay in a processor's cache.
-FRAMES_AT_A_TIME = 128
+# Frames that go through all layers together, at most. Fewer make small matrices, and more do not stay in a processor's
+# cache.
+FRAMES_AT_A_TIME = 250
 
 
 class MatmulConvLayer(nn.Module):
@@ -35,10 +37,9 @@ class MatmulConvLayer(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), requires_grad=False)
         self.layer_norm = layer.layer_norm if layer.normalizes_channels else None
-        self.activation = layer.activation
+        self.activation = _gelu_in_place if isinstance(layer.activation, GELUActivation) else layer.activation
         # Where there are few inputs, it costs less to copy all taps side by side than to add up several products.
-        copies_taps = self.kernel_size * self.in_channels < conv.out_channels
-        self.taps_at_a_time = self.kernel_size if copies_taps else self.stride
+        self.copies_taps = self.kernel_size * self.in_channels < conv.out_channels
 
     def forward(
         self, frames: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
@@ -52,18 +53,48 @@ class MatmulConvLayer(nn.Module):
         """
         if weight is None:
             weight, bias = self.weight.expand(len(frames), -1, -1), self.bias
-        num_outputs = (frames.shape[1] - self.kernel_size) // self.stride + 1
-        values = frames.flatten(1)
-        output = bias
-        for first in range(0, self.kernel_size, self.taps_at_a_time):
-            width = min(self.taps_at_a_time, self.kernel_size - first) * self.in_channels
-            start = first * self.in_channels
-            taps = values[:, start:].unfold(1, width, self.stride * self.in_channels)[:, :num_outputs]
-            part = weight[:, start : start + width]
-            output = torch.bmm(taps, part) if output is None else torch.baddbmm(output, taps, part)
+        if self.copies_taps:
+            output = self._product_of_all_taps(frames, weight, bias)
+        else:
+            output = self._sum_of_products(frames, weight, bias)
         if self.layer_norm is not None:
             output = self.layer_norm(output)
         return self.activation(output)
+
+    def _product_of_all_taps(
+        self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        taps = self._taps(frames, 0, self.kernel_size)
+        if bias is not None:
+            # As the weight of one more input, which is 1, because the inputs are fewer to write than the outputs.
+            taps = nn.functional.pad(taps, (0, 1), value=1.0)
+            weight = torch.cat((weight, bias.expand(len(weight), 1, -1)), 1)
+        return torch.bmm(taps, weight)
+
+    def _sum_of_products(self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        # Autocast knows only the product that makes a new tensor.
+        add_product = torch.baddbmm if torch.is_autocast_enabled(frames.device.type) else torch.Tensor.baddbmm_
+        output = None
+        for first in range(0, self.kernel_size, self.stride):
+            last = min(first + self.stride, self.kernel_size)
+            taps = self._taps(frames, first, last)
+            part = weight[:, first * self.in_channels : last * self.in_channels]
+            if output is not None:
+                output = add_product(output, taps, part)
+            else:
+                output = torch.bmm(taps, part) if bias is None else torch.baddbmm(bias, taps, part)
+        return output
+
+    def _taps(self, frames: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """The inputs of some taps, side by side for each output: a view."""
+        num_outputs = (frames.shape[1] - self.kernel_size) // self.stride + 1
+        width, step = (last - first) * self.in_channels, self.stride * self.in_channels
+        return frames.flatten(1)[:, first * self.in_channels :].unfold(1, width, step)[:, :num_outputs]
+
+
+def _gelu_in_place(hidden_states: torch.Tensor) -> torch.Tensor:
+    # torch has no other name for it.
+    return torch.ops.aten.gelu_(hidden_states)
 
 
 class MatmulFeatureEncoder(nn.Module):
@@ -101,17 +132,14 @@ class MatmulFeatureEncoder(nn.Module):
             )
         weight, bias = self._normalized_first_layer(input_values) if self.group_norm is not None else (None, None)
         # A loop of a length that depends on the input has no place in a graph.
-        frames_at_a_time = num_frames if torch.compiler.is_compiling() else FRAMES_AT_A_TIME
-        clips_at_a_time = num_clips if torch.compiler.is_compiling() else max(1, FRAMES_AT_A_TIME // num_frames)
+        in_parts = not torch.compiler.is_compiling()
         parts = []
-        for clip in range(0, num_clips, clips_at_a_time):
-            clips = slice(clip, clip + clips_at_a_time)
+        for clips in _equal_parts(num_clips, max(1, FRAMES_AT_A_TIME // num_frames) if in_parts else num_clips):
             own = (None, None) if weight is None else (weight[clips], bias[clips])
-            for frame in range(0, num_frames, frames_at_a_time):
-                length = min(frames_at_a_time, num_frames - frame)
-                begin = frame * self.hop
-                hidden_states = input_values[clips, begin : begin + self._num_samples(length)].unsqueeze(-1)
-                hidden_states = self.conv_layers[0](hidden_states, *own)
+            for frames in _equal_parts(num_frames, FRAMES_AT_A_TIME if in_parts else num_frames):
+                begin = frames.start * self.hop
+                end = begin + self._num_samples(frames.stop - frames.start)
+                hidden_states = self.conv_layers[0](input_values[clips, begin:end].unsqueeze(-1), *own)
                 for layer in self.conv_layers[1:]:
                     hidden_states = layer(hidden_states)
                 parts.append(hidden_states)
@@ -137,3 +165,9 @@ class MatmulFeatureEncoder(nn.Module):
         # The convolution's own bias would only move the mean that is taken off.
         bias = norm.bias.double() - mean @ weight * scale
         return (weight * scale).to(layer.weight), bias.to(layer.weight)
+
+
+def _equal_parts(length: int, most: int) -> list[slice]:
+    """Cuts a range into as few parts as may be, of no more than `most`, that differ by one at most."""
+    num_parts = -(-length // most)
+    return [slice(length * part // num_parts, length * (part + 1) // num_parts) for part in range(num_parts)]

@@ -156,11 +156,13 @@ class PrunableWavLMAttention(PrunableAttention):
         self, hidden_states: torch.Tensor, position_bias: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The gate of each head and frame, (batch, heads, frames, 1), and the bias of the block's heads."""
-        heads = hidden_states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        heads = hidden_states.unflatten(-1, (self.num_heads, self.head_dim))
         if self.head_numbers is not None:
-            heads = heads.index_select(1, self.head_numbers)
+            heads = heads.index_select(2, self.head_numbers)
             position_bias = position_bias.index_select(0, self.bias_columns)
         projected = self.gru_rel_pos_linear(heads).unflatten(-1, (2, BIAS_GATE_SIZE // 2)).sum(-1)
+        # In the layout of the scores, which their product with the bias takes on.
+        projected = projected.transpose(1, 2).contiguous()
         reset, update = torch.sigmoid(projected).chunk(2, dim=-1)
         return reset * (update * self.gru_rel_pos_const - 1.0) + 2.0, position_bias
 
