@@ -1,10 +1,13 @@
 """A pruned, truncated or stock model as an upstream of s3prl, with the hidden states of every layer.
 
-    pip install s3prl
-    python examples/s3prl_upstream.py -m train -u hf_prunable -k wavlm-pruned -d speech_commands -n words
+    pip install s3prl "torch<2.9" "torchaudio<2.9"
+    python examples/s3prl_upstream.py -m train -u hf_prunable -k wavlm-pruned -d speech_commands -c config.yaml -n words
 
 All options are those of s3prl's run_downstream.py; `-k` is a folder or a Hub id. The hidden states are those that
 transformers returns: the input of the first layer, and what each layer gives.
+
+s3prl 0.4.18 calls functions that torchaudio dropped in 2.9. Its wheel has no configurations of tasks: take the one from its
+repository, and name it with `-c`. Speech Commands needs `pip install catalyst` and the library of sox (libsox-dev) too.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import huggingface_hub
 import torch
 from torch import nn
 from transformers import AutoFeatureExtractor, AutoModel
@@ -77,6 +81,10 @@ class UpstreamExpert(nn.Module):
 
 
 def main() -> None:
+    # s3prl 0.4.18 imports two names that huggingface_hub dropped in 1.0, for a push that `hf_prunable.hub` does.
+    for name in ("HfFolder", "Repository"):
+        if not hasattr(huggingface_hub, name):
+            setattr(huggingface_hub, name, None)
     from s3prl import hub, run_downstream
 
     setattr(hub, NAME, UpstreamExpert)

@@ -27,6 +27,21 @@ def test_equals_convolution(kernel_size, groups, padding, extra_frames, batch_si
         torch.testing.assert_close(FourierConv1d(conv)(inputs), conv(inputs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kernel_size", [15, 16])
+@torch.no_grad()
+def test_about_the_length_that_a_short_block_holds(monkeypatch, kernel_size):
+    block_sizes = []
+    inverse = torch.fft.irfft
+    monkeypatch.setattr(torch.fft, "irfft", lambda values, n: block_sizes.append(n) or inverse(values, n))
+    conv = nn.Conv1d(8, 8, kernel_size, padding=kernel_size // 2, groups=2)
+    fast = FourierConv1d(conv)
+    for frames in range(1, 12):
+        inputs = torch.randn(2, 8, frames)
+        torch.testing.assert_close(fast(inputs), conv(inputs), atol=1e-5, rtol=0)
+    # With 15 taps and 7 in the padding, 8 frames and their 8 outputs; with 16 and 8, 8 frames and 9 outputs.
+    assert block_sizes == [kernel_size] * 8 + [2 * kernel_size] * 3
+
+
 def test_follows_the_model_to_another_dtype():
     conv = nn.Conv1d(8, 8, 16, padding=8, groups=2)
     inputs = torch.randn(2, 8, 40)

@@ -1,8 +1,6 @@
 """The upstream for s3prl, against the interface that its runner and its featurizer use."""
 
-import sys
-from types import ModuleType, SimpleNamespace
-
+import huggingface_hub
 import pytest
 import torch
 from scripts import load_script
@@ -58,11 +56,23 @@ def test_hidden_states_are_those_of_each_clip_alone(upstream_module, tmp_path, f
             torch.testing.assert_close(state[number, :frames], own[0], rtol=0, atol=2e-5)
 
 
-def test_the_runner_finds_it_by_name(upstream_module, monkeypatch):
-    seen = []
-    package, hub = ModuleType("s3prl"), ModuleType("s3prl.hub")
-    package.hub = hub
-    package.run_downstream = SimpleNamespace(main=lambda: seen.append(hub.hf_prunable))
-    monkeypatch.setitem(sys.modules, "s3prl", package)
+def test_the_runner_finds_it_by_name(upstream_module, tmp_path, monkeypatch):
+    # With the imports of s3prl 0.4.18, two of which huggingface_hub no longer has.
+    (tmp_path / "s3prl").mkdir()
+    (tmp_path / "s3prl/__init__.py").touch()
+    (tmp_path / "s3prl/hub.py").touch()
+    (tmp_path / "s3prl/run_downstream.py").write_text(
+        "from huggingface_hub import HfApi, HfFolder, Repository\n"
+        "from s3prl import hub\n\n\n"
+        "def main():\n"
+        "    hub.found = hub.hf_prunable\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("HfFolder", "Repository"):
+        # Set first, so that the test's end takes away what `main` sets.
+        monkeypatch.setattr(huggingface_hub, name, None, raising=False)
+        monkeypatch.delattr(huggingface_hub, name)
     upstream_module.main()
-    assert seen == [upstream_module.UpstreamExpert]
+    from s3prl import hub
+
+    assert hub.found is upstream_module.UpstreamExpert
