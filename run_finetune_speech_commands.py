@@ -19,11 +19,13 @@ from pathlib import Path
 
 from transformers import AutoFeatureExtractor
 
-from hf_prunable.checkpoints import remember_settings
-from hf_prunable.clip_profiles import choose_depth, draw_profiles, profile_labels
-from hf_prunable.files import check_output_directory, move_into_place
-from hf_prunable.finetuning import FinetuningArguments, fine_tune, make_classifier
-from hf_prunable.finetuning_report import (
+from hf_prunable.data.speech_commands_tasks import CLIP_SECONDS
+from hf_prunable.finetuning.arguments import TruncationArguments
+from hf_prunable.finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
+from hf_prunable.finetuning.task_profiles import choose_depth, draw_profiles, profile_labels
+from hf_prunable.hub import HubPush
+from hf_prunable.pruning.student import load_complete
+from hf_prunable.reporting.finetuning_report import (
     FULL,
     TRUNCATED,
     FinetuningReport,
@@ -31,15 +33,13 @@ from hf_prunable.finetuning_report import (
     format_table,
     paired_difference,
 )
-from hf_prunable.hub import HubPush
-from hf_prunable.measurement import describe_machine, measure_latency, measure_size
-from hf_prunable.model_card import PROFILE_PICTURE
-from hf_prunable.provenance import command_line, library_versions, source_commit
-from hf_prunable.publication import publish_finetuning
-from hf_prunable.recipes import parse_options
-from hf_prunable.speech_commands_tasks import CLIP_SECONDS
-from hf_prunable.student import load_complete
-from hf_prunable.truncation_arguments import TruncationArguments
+from hf_prunable.reporting.measurement import describe_machine, measure_latency, measure_size
+from hf_prunable.reporting.model_card import PROFILE_PICTURE
+from hf_prunable.reporting.provenance import command_line, library_versions, source_commit
+from hf_prunable.reporting.publication import publish_finetuning
+from hf_prunable.runtime.checkpoints import remember_settings
+from hf_prunable.runtime.files import check_output_directory, move_into_place
+from hf_prunable.runtime.options import parse_options
 
 
 logger = logging.getLogger("hf_prunable")

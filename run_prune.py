@@ -19,23 +19,23 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from hf_prunable.checkpoints import remember_settings
-from hf_prunable.decisions import check_target
-from hf_prunable.files import check_output_directory, move_into_place
+from hf_prunable.data.arguments import SpeechArguments, load_speech
+from hf_prunable.data.labels import load_task
 from hf_prunable.hub import HubPush
-from hf_prunable.initialization import order_gates_by_weights_
 from hf_prunable.modeling.auto import prunable_class
-from hf_prunable.objective import ObjectiveArguments
-from hf_prunable.provenance import command_line
-from hf_prunable.pruning import PruningRun
-from hf_prunable.pruning_arguments import PruningArguments
-from hf_prunable.publication import measure_run, publish_pruning
-from hf_prunable.recipes import parse_options
-from hf_prunable.report import HeldOutLoss, format_table
-from hf_prunable.speech_arguments import SpeechArguments, load_speech
-from hf_prunable.student import load_complete, load_student, restore_noise_
-from hf_prunable.task import load_task
-from hf_prunable.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningArguments
+from hf_prunable.pruning.decisions import check_target
+from hf_prunable.pruning.gate_initialization import order_gates_by_weights_
+from hf_prunable.pruning.objective import ObjectiveArguments
+from hf_prunable.pruning.run import PruningRun
+from hf_prunable.pruning.student import load_complete, load_student, restore_noise_
+from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.reporting.provenance import command_line
+from hf_prunable.reporting.pruning_report import HeldOutLoss, format_table
+from hf_prunable.reporting.publication import measure_run, publish_pruning
+from hf_prunable.runtime.checkpoints import remember_settings
+from hf_prunable.runtime.files import check_output_directory, move_into_place
+from hf_prunable.runtime.options import parse_options
 
 
 logger = logging.getLogger("hf_prunable")

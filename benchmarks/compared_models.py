@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 # Importing the package registers pruned models with the Auto classes.
 from benchmarks.shape_files import ChosenShapes, ShapeFile
-from hf_prunable.size import UnitCounts, count_macs, count_parameters
+from hf_prunable.modeling.size import UnitCounts, count_macs, count_parameters
 
 
 STOCK, DENSE, PREPARED = "stock", "dense", "prepared"

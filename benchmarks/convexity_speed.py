@@ -21,10 +21,10 @@ from transformers import HfArgumentParser
 
 from benchmarks import process_memory
 from benchmarks.process_memory import in_fresh_process
-from hf_prunable.class_pairs import ClassPairs, PointClasses
-from hf_prunable.convexity import graph_convexity, score_paths
-from hf_prunable.files import write_text_atomically
-from hf_prunable.measurement import describe_machine
+from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.runtime.files import write_text_atomically
+from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
+from hf_prunable.truncation.convexity import graph_convexity, score_paths
 
 
 # Of the published figures: clips of the 35 words of Speech Commands, 57 each.

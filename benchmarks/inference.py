@@ -25,9 +25,9 @@ from transformers.utils import logging
 from benchmarks.compared_models import STOCK, ComparedModel, ModelArguments, compared_models
 from benchmarks.inference_picture import draw_latency
 from benchmarks.inference_report import format_cases
-from hf_prunable.files import write_text_atomically
-from hf_prunable.measurement import describe_machine, time_in_turn
-from hf_prunable.provenance import library_versions, source_commit
+from hf_prunable.reporting.measurement import describe_machine, time_in_turn
+from hf_prunable.reporting.provenance import library_versions, source_commit
+from hf_prunable.runtime.files import write_text_atomically
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from benchmarks.compared_models import PREPARED, STOCK
 from benchmarks.inference_report import heading
-from hf_prunable.pictures import DOTS_PER_INCH, GRID_COLOR, INK, NORMAL, SMALL, WIDTHS
+from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, NORMAL, SMALL, WIDTHS
 
 
 # Inches.

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from hf_prunable.files import write_text_atomically
+from hf_prunable.runtime.files import write_text_atomically
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")

@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from hf_prunable.files import write_text_atomically
 from hf_prunable.modeling.auto import prunable_class
-from hf_prunable.shape import PrunedShape
-from hf_prunable.target import Measure
+from hf_prunable.modeling.shape import PrunedShape
+from hf_prunable.modeling.target import Measure
+from hf_prunable.runtime.files import write_text_atomically
 
 
 SHAPES_FOLDER = Path(__file__).with_name("shapes")
@@ -85,7 +85,7 @@ class ShapeFile:
             return cls(**values, shape=PrunedShape.from_dict(shape))
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is no shape of a benchmark: {error!r}. Give a file that `benchmarks.make_shapes` wrote."
+                f"{path} is no shape of a benchmark: {error!r}. Give a file that `experiments.make_shapes` wrote."
             ) from error
 
 

@@ -28,10 +28,10 @@ from benchmarks.compared_models import ComparedModel, ModelArguments, compared_m
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
 from hf_prunable import load_prunable
-from hf_prunable.measurement import describe_machine, evaluation_mode
 from hf_prunable.modeling.auto import FAMILIES
-from hf_prunable.provenance import library_versions, source_commit
-from hf_prunable.size import SAMPLING_RATE
+from hf_prunable.modeling.size import SAMPLING_RATE
+from hf_prunable.reporting.measurement import describe_machine, evaluation_mode
+from hf_prunable.reporting.provenance import library_versions, source_commit
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")

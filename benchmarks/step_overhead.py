@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, HfArgumentParser
 
-from hf_prunable.distillation import Distillation
-from hf_prunable.files import write_text_atomically
-from hf_prunable.measurement import describe_machine, wait_for
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.pretrained import PAPER_UNITS
-from hf_prunable.objective import PruningObjective
-from hf_prunable.size import SAMPLING_RATE
-from hf_prunable.sparsity import Lagrangian
-from hf_prunable.student import NOISE_OFF
-from hf_prunable.training import PruningTrainer
-from hf_prunable.training_arguments import PruningTrainingArguments
+from hf_prunable.modeling.size import SAMPLING_RATE
+from hf_prunable.pruning.distillation import Distillation
+from hf_prunable.pruning.objective import PruningObjective
+from hf_prunable.pruning.sparsity import Lagrangian
+from hf_prunable.pruning.student import NOISE_OFF
+from hf_prunable.pruning.trainer import PruningTrainer
+from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.reporting.measurement import describe_machine, wait_for
+from hf_prunable.runtime.files import write_text_atomically
 
 
 TARGET = 0.72

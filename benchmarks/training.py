@@ -24,10 +24,10 @@ from benchmarks.result_files import save_result
 from benchmarks.shape_files import ChosenShapes, ShapeFile
 from benchmarks.step_overhead import OverheadArguments
 from benchmarks.step_overhead import measure as measure_gates
-from hf_prunable.measurement import describe_machine, wait_for
-from hf_prunable.size import SAMPLING_RATE
-from hf_prunable.student import NOISE_OFF
-from hf_prunable.training_arguments import PruningTrainingArguments
+from hf_prunable.modeling.size import SAMPLING_RATE
+from hf_prunable.pruning.student import NOISE_OFF
+from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.reporting.measurement import describe_machine, wait_for
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")

@@ -17,10 +17,10 @@ from torch.ao.quantization import quantize_dynamic
 from transformers import AutoFeatureExtractor, HfArgumentParser
 
 from hf_prunable import export_onnx, load_prunable
-from hf_prunable.audio import audio_dataset, decode_audio
+from hf_prunable.data.audio import audio_dataset, decode_audio
 from hf_prunable.export import OnnxModel
-from hf_prunable.measurement import Latency, describe_machine, measure_latency
-from hf_prunable.size import SAMPLING_RATE
+from hf_prunable.modeling.size import SAMPLING_RATE
+from hf_prunable.reporting.measurement import Latency, describe_machine, measure_latency
 
 
 @dataclass

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 # Importing the package registers pruned models with the Auto classes.
-from hf_prunable.batches import LabelledClips, LabelledCollator
-from hf_prunable.speech_data import load_speech_dataset, scan_speech_dataset
-from hf_prunable.task import load_task
+from hf_prunable.data.batches import LabelledClips, LabelledCollator
+from hf_prunable.data.labels import load_task
+from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
 
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "|")

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 # Importing the package registers pruned models with the Auto classes.
-from hf_prunable.batches import LabelledClips, LabelledCollator
-from hf_prunable.speech_commands_tasks import load_speech_commands_task
+from hf_prunable.data.batches import LabelledClips, LabelledCollator
+from hf_prunable.data.speech_commands_tasks import load_speech_commands_task
 
 
 @dataclass

@@ -25,7 +25,7 @@ from scipy.signal import resample_poly
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from hf_prunable.files import staged_directory
+from hf_prunable.runtime.files import staged_directory
 
 
 # One sentence: a pattern whose names are filled from the lists, and {number} with digits, which eSpeak NG reads out in

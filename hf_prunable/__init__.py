@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .compaction import compact
-from .decisions import deterministic_sparsity, sparsity_ceiling
 from .modeling.auto import load_prunable, prunable_class, register_auto_classes
 from .modeling.hubert import (
     PrunableHubertConfig,
@@ -12,6 +10,8 @@ from .modeling.hubert import (
     PrunableHubertForSequenceClassification,
     PrunableHubertModel,
 )
+from .modeling.shape import AttentionShape, LayerShape, PrunedShape
+from .modeling.target import Measure
 from .modeling.wav2vec2 import (
     PrunableWav2Vec2Config,
     PrunableWav2Vec2ForAudioFrameClassification,
@@ -28,33 +28,33 @@ from .modeling.wavlm import (
     PrunableWavLMForXVector,
     PrunableWavLMModel,
 )
-from .shape import AttentionShape, LayerShape, PrunedShape
-from .sparsity import expected_sparsity
-from .target import Measure
-from .truncation import truncate
+from .pruning.compaction import compact
+from .pruning.decisions import deterministic_sparsity, sparsity_ceiling
+from .pruning.sparsity import expected_sparsity
+from .truncation.truncated_model import truncate
 
 
 if TYPE_CHECKING:
-    from .convexity import GraphConvexity, graph_convexity
     from .export import OnnxExport, OnnxModel, export_onnx
-    from .layer_choice import LayerChoice, choose_layer
-    from .layer_pictures import convexity_curves, draw_layer_profiles
-    from .layer_profile import LayerProfile, layer_convexity, profile_features
+    from .reporting.layer_pictures import convexity_curves, draw_layer_profiles
+    from .truncation.convexity import GraphConvexity, graph_convexity
+    from .truncation.layer_choice import LayerChoice, choose_layer
+    from .truncation.layer_profile import LayerProfile, layer_convexity, profile_features
 
 # Imported when asked for: who loads a model needs no datasets, scikit-learn, matplotlib and onnxruntime.
 _MODULES = {
-    "GraphConvexity": "convexity",
-    "LayerChoice": "layer_choice",
-    "LayerProfile": "layer_profile",
+    "GraphConvexity": "truncation.convexity",
+    "LayerChoice": "truncation.layer_choice",
+    "LayerProfile": "truncation.layer_profile",
     "OnnxExport": "export",
     "OnnxModel": "export",
-    "choose_layer": "layer_choice",
-    "convexity_curves": "layer_pictures",
-    "draw_layer_profiles": "layer_pictures",
+    "choose_layer": "truncation.layer_choice",
+    "convexity_curves": "reporting.layer_pictures",
+    "draw_layer_profiles": "reporting.layer_pictures",
     "export_onnx": "export",
-    "graph_convexity": "convexity",
-    "layer_convexity": "layer_profile",
-    "profile_features": "layer_profile",
+    "graph_convexity": "truncation.convexity",
+    "layer_convexity": "truncation.layer_profile",
+    "profile_features": "truncation.layer_profile",
 }
 
 __version__ = "0.1.0"

@@ -13,12 +13,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .files import replacing
-from .measurement import Latency, describe_machine, measure_latency
 from .modeling.auto import load_prunable, saved_auto_class
 from .modeling.inference import make_layers_fast_
 from .modeling.pretrained import check_weights
-from .size import SAMPLING_RATE
+from .modeling.size import SAMPLING_RATE
+from .reporting.measurement import Latency, describe_machine, measure_latency
+from .runtime.files import replacing
 
 
 if TYPE_CHECKING:

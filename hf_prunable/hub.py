@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
 
-from .messages import first_names
-from .model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER, address_card
 from .modeling.configuration import SHIM_FILE
+from .reporting.model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER, address_card
+from .runtime.messages import first_names
 
 
 logger = logging.get_logger(__name__)

@@ -7,7 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from scripts import load_script
+
+from tests.helpers.scripts import load_script
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 import torch
-from fresh_processes import AUTO_CLASSES, FAMILY_HEADS, ragged
-from tiny_models import randomize_, tiny_config, tiny_emptied, tiny_inputs, tiny_prunable
 from torch.export import Dim
 from transformers import Wav2Vec2ForPreTraining
 
 from hf_prunable import OnnxModel, export, export_onnx, load_prunable
-from hf_prunable.audio import decode_audio
+from hf_prunable.data.audio import decode_audio
+from tests.helpers.fresh_processes import AUTO_CLASSES, FAMILY_HEADS, ragged
+from tests.helpers.tiny_models import randomize_, tiny_config, tiny_emptied, tiny_inputs, tiny_prunable
 
 
 # float32 rounding over a few layers of values around 1, at thousands of frames.

@@ -4,25 +4,25 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from fresh_processes import ragged
-from hub_server import HubServer
 from safetensors.torch import load_file, save_file
-from speech_files import tone, write
-from test_report import make_report
-from tiny_models import tiny_inputs, tiny_prunable
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable import truncate
-from hf_prunable.files import write_text_atomically
-from hf_prunable.finetuning import FinetuningArguments
+from hf_prunable.finetuning.classifier import FinetuningArguments
 from hf_prunable.hub import HubPush, PushError, published_files, push_folder
-from hf_prunable.model_card import pruning_card
-from hf_prunable.model_card_parts import save_card
+from hf_prunable.reporting.model_card import pruning_card
+from hf_prunable.reporting.model_card_parts import save_card
+from hf_prunable.runtime.files import write_text_atomically
+from tests.helpers.fresh_processes import ragged
+from tests.helpers.hub_server import HubServer
+from tests.helpers.processes import helper_command, with_root
+from tests.helpers.speech_files import tone, write
+from tests.helpers.tiny_models import tiny_inputs, tiny_prunable
+from tests.reporting.test_pruning_report import make_report
 
 
 PRUNED, STOCK = "org/wavlm-pruned-28pct", "org/wavlm-words"
@@ -65,8 +65,8 @@ def run_jobs(hub, home, jobs):
     """Does jobs of `hub_process.py` and returns what came of each."""
     home.mkdir()
     (home / "jobs").write_text(json.dumps([{"name": name, **job} for name, job in jobs.items()]))
-    command = [sys.executable, str(Path(__file__).with_name("hub_process.py")), str(home / "jobs"), str(home)]
-    environment = hub.environment(home / "cache")
+    command = [*helper_command("hub_process"), str(home / "jobs"), str(home)]
+    environment = with_root(hub.environment(home / "cache"))
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500
     )

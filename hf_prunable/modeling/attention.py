@@ -11,9 +11,9 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..gates import HardConcreteGate
-from ..shape import AttentionShape, PrunedShape
 from .gated import GatedLinear, OutputBias
+from .gates import HardConcreteGate
+from .shape import AttentionShape, PrunedShape
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from ..shape import PrunedShape
-from ..size import UnitCounts, count_parameters
+from .shape import PrunedShape
+from .size import UnitCounts, count_parameters
 
 
 # Through it, `trust_remote_code=True` finds the classes where nobody has imported this library.

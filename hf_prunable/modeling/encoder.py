@@ -13,9 +13,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..shape import PrunedShape
 from .attention import PrunableAttention
 from .feed_forward import PrunableFeedForward
+from .shape import PrunedShape
 
 
 class PrunableEncoderLayer(GradientCheckpointingLayer):

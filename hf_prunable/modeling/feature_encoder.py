@@ -10,8 +10,8 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..gates import HardConcreteGate
 from .gated import GatedConv1d
+from .gates import HardConcreteGate
 
 
 class PrunableConvLayer(GradientCheckpointingLayer):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from ..gates import HardConcreteGate
 from .gated import GatedLinear, OutputBias
+from .gates import HardConcreteGate
 
 
 class PrunableFeedForward(nn.Module):

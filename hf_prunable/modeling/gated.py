@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ..gates import HardConcreteGate
+from .gates import HardConcreteGate
 
 
 Axis = Literal["rows", "columns", "all"]

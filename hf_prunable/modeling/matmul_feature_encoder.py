@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers.activations import GELUActivation
 
-from ..size import count_frames
 from .feature_encoder import PrunableConvLayer, PrunableFeatureEncoder
+from .size import count_frames
 
 
 # Frames that go through all layers together, at most. Fewer make small matrices, and more do not stay in a processor's

@@ -15,14 +15,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.output_capturing import OutputRecorder
 
-from ..gates import HardConcreteGate
-from ..messages import first_names
-from ..shape import PrunedShape
+from ..runtime.messages import first_names
 from .attention import PrunableAttention
 from .encoder import PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
 from .gated import GatedConv1d, GatedMixin, OutputBias
+from .gates import HardConcreteGate
 from .inference import make_layers_fast_, make_layers_plain_
+from .shape import PrunedShape
 
 
 # Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;

@@ -23,12 +23,12 @@ from transformers.models.wavlm.modeling_wavlm import (
     WavLMPositionalConvEmbedding,
 )
 
-from ..shape import PrunedShape
-from ..size import BIAS_GATE_SIZE
 from .attention import KeptHeads, PrunableAttention
 from .configuration import PrunableConfigMixin
 from .head_by_head import LEAST_FRAMES, attend_head_by_head
 from .pretrained import PrunableHeadMixin, PrunableModelMixin
+from .shape import PrunedShape
+from .size import BIAS_GATE_SIZE
 
 
 @strict

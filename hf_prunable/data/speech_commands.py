@@ -1,0 +1,276 @@
+"""Speech Commands: the official archive, extracted or not, by its own lists of files, or a copy in parquet."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from datasets import Audio, Dataset, Features, Value, concatenate_datasets, get_dataset_split_names
+from datasets.exceptions import DatasetGenerationError
+from transformers.utils import logging
+
+from ..runtime.messages import first_names
+from .audio import audio_dataset, undecoded_audio
+from .speech_dataset import PARQUET_EXTENSIONS, load_speech_dataset
+
+
+LIST_FILES = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+SPLITS = ("train", *LIST_FILES)
+ARCHIVE_EXTENSIONS = (".tar.gz", ".tgz")
+# Between the speaker and the number of the take in a file name.
+SPEAKER_MARK = "_nohash_"
+# A clip in the folder of its word, wherever that lies in an archive. Noise is in a folder that begins with "_".
+CLIP = re.compile(r"(?:.*/)?([^/._][^/]*)/([^/.][^/]*)\.(?:wav|flac)$", re.IGNORECASE)
+# What copies on the Hub call the speaker.
+SPEAKER_COLUMNS = ("speaker", "speaker_id")
+# Bytes of an archive's end that are read at once.
+BUFFER = 2**20
+
+
+def load_speech_commands(
+    name_or_path: str | os.PathLike,
+    split: str,
+    *,
+    words: Sequence[str] | None = None,
+    config_name: str | None = None,
+) -> Dataset:
+    """Reads one split of Speech Commands.
+
+    Args:
+        name_or_path: As in `read_speech_commands`.
+        split: "train" (what is in neither list), "validation" or "test".
+        words: Only these; by default all.
+        config_name: As in `read_speech_commands`.
+
+    Returns:
+        A data set with the columns `audio` (`Audio(decode=False)`), `word` and `speaker`, in the order of words and file
+        names.
+
+    Raises:
+        FileNotFoundError: As `read_speech_commands`.
+        ValueError: As `read_speech_commands`, or if the split or a word is unknown or no clip is left.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; it must be 'train', 'validation' or 'test'.")
+    table = read_speech_commands(name_or_path, config_name=config_name)
+    splits = table["split"][:]
+    rows = [row for row in rows_of_words(table, words, str(name_or_path)) if splits[row] == split]
+    if not rows:
+        for_words = " for these words" if words is not None else ""
+        raise ValueError(f"{name_or_path}: no clip in the split {split!r}{for_words}.")
+    return table.select(rows).select_columns(["audio", "word", "speaker"])
+
+
+def read_speech_commands(name_or_path: str | os.PathLike, *, config_name: str | None = None) -> Dataset:
+    """Reads all of Speech Commands, with what is known of each clip.
+
+    The lists of the official archive name their clips as .wav; a .flac file of the same name is the same clip. A list
+    that names a clip which is not there is an error rather than a clip less: figures on part of a list compare with
+    nothing, and the rest of the archive is likely to lack clips that no list can tell of.
+
+    Args:
+        name_or_path: A folder with one folder a word, `validation_list.txt` and `testing_list.txt`; a .tar.gz of such a
+            folder, which is read into datasets' cache once and never extracted; or a copy in parquet (a folder, a file,
+            or the id of a data set on the Hub) with the columns `audio` and `label` and splits by name, where a single
+            file is the split "train". Parquet names its speakers in a column `speaker` or `speaker_id` or in the names
+            of its files.
+        config_name: The configuration of a parquet copy with several.
+
+    Returns:
+        A data set with the columns `audio` (`Audio(decode=False)`), `word`, `speaker` (`None` where a parquet copy does
+        not tell), `clip` ("word/name" without extension) and `split`, which is `None` for rows that are no words:
+        background noise, silence, the lists. The order is that of the source; see `rows_of_words`.
+
+    Raises:
+        FileNotFoundError: If there is no such source, or a list, or a file that a list names, is missing.
+        ValueError: If an archive is damaged, columns are missing, or a file name does not tell the speaker.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.name.lower().endswith(ARCHIVE_EXTENSIONS):
+        return _read_archive(path)
+    if path.is_dir() and not _is_parquet(path):
+        return _read_folder(path)
+    return _read_parquet(name_or_path, config_name)
+
+
+def rows_of_words(table: Dataset, words: Sequence[str] | None, name: str) -> list[int]:
+    """Rows of clips, in the order of words and file names, which is the same whatever the source.
+
+    Args:
+        table: From `read_speech_commands`.
+        words: Only these; all where `None`.
+        name: By which messages call the source.
+
+    Raises:
+        ValueError: If a word is unknown or `words` is a string.
+    """
+    if isinstance(words, str):
+        raise ValueError(f"words is the string {words!r}; give a list of words.")
+    splits, clips, word_of = table["split"][:], table["clip"][:], table["word"][:]
+    rows = [row for row, split in enumerate(splits) if split is not None]
+    known = sorted({word_of[row] for row in rows})
+    if unknown := sorted(set(words or ()) - set(known)):
+        raise ValueError(f"{name}: no clips of {', '.join(unknown)}; there are {', '.join(known) or 'none'}.")
+    return sorted((row for row in rows if words is None or word_of[row] in words), key=clips.__getitem__)
+
+
+def _is_parquet(folder: Path) -> bool:
+    has_list = any((folder / name).is_file() for name in LIST_FILES.values())
+    return not has_list and any(next(folder.rglob(f"*{extension}"), None) for extension in PARQUET_EXTENSIONS)
+
+
+def _read_folder(root: Path) -> Dataset:
+    lists = {}
+    for split, name in LIST_FILES.items():
+        if not (root / name).is_file():
+            raise FileNotFoundError(_no_list(root, name))
+        lists[split] = (root / name).read_text(encoding="utf-8")
+    # Of two files of one name the later stays, which is the .wav of the archive.
+    files: dict[str, Path] = {}
+    for folder in sorted(root.iterdir()):
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if match := CLIP.match(f"{folder.name}/{file.name}"):
+                files["/".join(match.groups())] = file
+    clips = list(files)
+    return audio_dataset(
+        list(files.values()),
+        word=[_word(clip) for clip in clips],
+        speaker=[_speaker(clip) for clip in clips],
+        clip=clips,
+        split=_splits(clips, lists, root),
+    )
+
+
+def _read_archive(path: Path) -> Dataset:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    status = path.stat()
+    form = {name: Value("string") for name in ("word", "speaker", "clip")}
+    try:
+        table = Dataset.from_generator(
+            _archive_rows,
+            # Told, because a column of nothing but `None` has no form; and not as `Audio`, which would ask for torchcodec.
+            features=Features({"audio": {"bytes": Value("binary"), "path": Value("string")}, **form}),
+            # What the cache knows the archive by.
+            gen_kwargs={"path": str(path.resolve()), "size": status.st_size, "modified": status.st_mtime_ns},
+        )
+    except DatasetGenerationError as error:
+        cause = error.__cause__
+        if isinstance(cause, (EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error)):
+            raise ValueError(f"{path}: the archive is damaged or was cut short ({cause}). Fetch it again.") from cause
+        if isinstance(cause, ValueError):
+            raise cause from None
+        raise
+    rows = {clip: row for row, clip in enumerate(table["clip"][:])}
+    if missing := [name for name in LIST_FILES.values() if name not in rows]:
+        raise FileNotFoundError(_no_list(path, missing[0]))
+    lists = {split: table[rows[name]]["audio"]["bytes"].decode() for split, name in LIST_FILES.items()}
+    clips = [clip for clip in rows if clip not in LIST_FILES.values()]
+    split_of = dict(zip(clips, _splits(clips, lists, path), strict=True))
+    # By row, so that of two files of one name the later stays, as when extracting.
+    splits = [split_of.get(clip) if rows[clip] == row else None for row, clip in enumerate(table["clip"][:])]
+    return table.cast_column("audio", Audio(decode=False)).add_column("split", splits, feature=Value("string"))
+
+
+def _archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
+    """One row a clip or list; nothing is written to where an archive's names point.
+
+    The archive is read to its very end, because only there the checksum shows whether it is whole.
+    """
+    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in logging.tqdm(archive, desc="Reading the archive", unit=" files"):
+            name = member.name.rsplit("/", 1)[-1]
+            match = CLIP.match(member.name)
+            if not member.isfile() or not (match or name in LIST_FILES.values()):
+                continue
+            clip = "/".join(match.groups()) if match else name
+            yield {
+                "audio": {"bytes": archive.extractfile(member).read(), "path": f"{path}/{member.name}"},
+                "word": _word(clip) if match else None,
+                "speaker": _speaker(clip) if match else None,
+                "clip": clip,
+            }
+        while stream.read(BUFFER):
+            pass
+
+
+def _read_parquet(name_or_path: str | os.PathLike, config_name: str | None) -> Dataset:
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    parts = {"train": load_speech_dataset(name_or_path, split="train", config_name=config_name)}
+    if not path.is_file():
+        present = get_dataset_split_names(str(path) if path.is_dir() else name, config_name)
+        for split in present:
+            if split in LIST_FILES:
+                parts[split] = load_speech_dataset(name_or_path, split=split, config_name=config_name)
+    return concatenate_datasets([_parquet_part(part, split, name) for split, part in parts.items()])
+
+
+def _parquet_part(part: Dataset, split: str, name: str) -> Dataset:
+    if "label" not in part.column_names:
+        raise ValueError(f"{name}: no column 'label'; the columns are {', '.join(part.column_names)}.")
+    name_of = getattr(part.features["label"], "int2str", str)
+    words = [name_of(label) for label in part["label"][:]]
+    stems = [
+        Path(row["audio"]["path"]).stem if row["audio"] and row["audio"]["path"] else ""
+        for row in undecoded_audio(part)
+    ]
+    column = next((column for column in SPEAKER_COLUMNS if column in part.column_names), None)
+    if column is not None:
+        speakers = [None if speaker is None else str(speaker) for speaker in part[column][:]]
+    else:
+        speakers = [stem.partition(SPEAKER_MARK)[0] if SPEAKER_MARK in stem else None for stem in stems]
+    columns = {
+        "word": words,
+        "speaker": speakers,
+        "clip": [f"{word}/{stem}" for word, stem in zip(words, stems, strict=True)],
+        # Silence and background noise, which are no words.
+        "split": [None if word.startswith("_") else split for word in words],
+    }
+    table = part.select_columns("audio")
+    for column, values in columns.items():
+        table = table.add_column(column, values, feature=Value("string"))
+    return table
+
+
+def _no_list(source: Path, name: str) -> str:
+    return (
+        f"{source}: there is no {name} in it. Give the official archive or the folder into which it was extracted, with "
+        f"{' and '.join(LIST_FILES.values())} beside the folders of the words."
+    )
+
+
+def _splits(clips: Sequence[str], lists: dict[str, str], source: Path) -> list[str]:
+    """The split of each clip by the texts of the lists."""
+    split_of = {}
+    for split, text in lists.items():
+        listed = [line.strip() for line in text.splitlines() if line.strip()]
+        present = set(clips)
+        if missing := [entry for entry in listed if _without_extension(entry) not in present]:
+            raise FileNotFoundError(
+                f"{source}: {len(missing)} of {len(listed)} clips in {LIST_FILES[split]} are not there: "
+                f"{first_names(missing)}. Fetch or extract the archive again in full."
+            )
+        split_of |= {_without_extension(entry): split for entry in listed}
+    return [split_of.get(clip, "train") for clip in clips]
+
+
+def _without_extension(entry: str) -> str:
+    return entry.removeprefix("./").rpartition(".")[0]
+
+
+def _word(clip: str) -> str:
+    return clip.split("/")[0]
+
+
+def _speaker(clip: str) -> str:
+    speaker, mark, _ = clip.split("/")[-1].partition(SPEAKER_MARK)
+    if not mark:
+        raise ValueError(
+            f"{clip}: the file name does not tell the speaker; it should be SPEAKER{SPEAKER_MARK}TAKE.wav."
+        )
+    return speaker

@@ -1,0 +1,173 @@
+"""run_finetune_speech_commands.py from checkpoint and clips to a classifier that plain transformers loads."""
+
+import json
+import shutil
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
+
+from hf_prunable.finetuning.arguments import TruncationArguments
+from hf_prunable.finetuning.classifier import FinetuningArguments
+from tests.helpers.speech_files import RATE, tone, write, write_speech_commands
+from tests.helpers.tiny_models import FAMILIES, tiny_stock
+
+
+FILES = {
+    "README.md",
+    "config.json",
+    "confusion.png",
+    "layer_profile.png",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "report.json",
+}
+FREQUENCIES = {"no": 300.0, "up": 700.0, "yes": 1500.0}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Words that differ in pitch, of speakers with twelve clips each."""
+    root = tmp_path_factory.mktemp("clips")
+    names = [f"{word}/{speaker}_nohash_{take}" for word in FREQUENCIES for speaker in "abc" for take in range(6)]
+    write_speech_commands(
+        root,
+        names,
+        validation=[name for name in names if name.endswith("_4")],
+        test=[name for name in names if name.endswith("_5")],
+    )
+    generator = np.random.default_rng(0)
+    for name in names:
+        word = name.split("/")[0]
+        noise = 0.05 * generator.standard_normal(RATE // 10)
+        write(root / f"{name}.wav", tone(0.1, frequency=FREQUENCIES[word]) + noise)
+    return root
+
+
+@pytest.fixture
+def run(run_finetune, clips, tmp_path):
+    def finetune(family="wavlm", output_dir=tmp_path / "out", **changes):
+        model = tmp_path / f"dense-{family}"
+        if not model.exists():
+            tiny_stock(family, conv_stride=(20, 4, 2), mask_time_prob=0.0, mask_feature_prob=0.0).save_pretrained(
+                model
+            )
+            Wav2Vec2FeatureExtractor().save_pretrained(model)
+        options = {"profile_clips": 60, "n_neighbors": 5, "num_permutations": 2}
+        training = {"num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
+        for name, value in changes.items():
+            (options if name in TruncationArguments.__dataclass_fields__ else training)[name] = value
+        return run_finetune.finetune(
+            TruncationArguments(str(model), str(clips), **options),
+            FinetuningArguments(output_dir=str(output_dir), **training),
+        )
+
+    return finetune
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_truncated_classifier(run, tmp_path, family):
+    folder = run(family, truncate=1)
+    assert {path.name for path in folder.iterdir()} == FILES
+    model = AutoModelForAudioClassification.from_pretrained(folder)
+    assert not type(model).__name__.startswith("Prunable") and model.config.num_hidden_layers == 1
+    recognized = pipeline("audio-classification", model=str(folder))(tone(1.0))
+    assert {answer["label"] for answer in recognized} == {"no", "up", "yes"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"dense-{family}", "out"}
+
+
+def test_a_comparison(run):
+    folder = run(truncate=1, compare=True, seeds=[1, 2], num_train_epochs=2)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["class_names"] == ["no", "up", "yes"] and report["num_clips"] == {
+        "train": 36,
+        "validation": 9,
+        "test": 9,
+    }
+    full, truncated = report["variants"]["full"], report["variants"]["truncated"]
+    assert (full["num_layers"], truncated["num_layers"]) == (3, 1)
+    assert truncated["num_parameters"] < full["num_parameters"]
+    assert [result["seed"] for result in truncated["results"]] == [1, 2]
+    assert all(len(result["predictions"]) == 9 and result["epochs"] == 2 for result in truncated["results"])
+    assert len(report["difference"]["by_seed"]) == 2
+    assert set(report["profiles"]) == {"pretrained", "fine-tuned"} and set(report["profiles"]["pretrained"]) == {
+        "word",
+        "speaker",
+    }
+    card = (folder / "README.md").read_text()
+    assert "| Layers kept | 3 | 1 |" in card and "layers 1 to 1 are there" in card and report["machine"] in card
+    for picture in ("confusion.png", "layer_profile.png"):
+        assert imread(folder / picture).std() > 0.03
+
+
+def test_the_depth_is_chosen_by_convexity(run):
+    report = json.loads((run() / "report.json").read_text())
+    choice, values = (
+        report["choice"],
+        report["profiles"]["pretrained"]["word"]["labels"]["word"]["convexity"]["values"],
+    )
+    assert choice["criterion"] == "convexity" and list(report["variants"]) == ["truncated"]
+    assert values[choice["best_layer"]] == max(values[1:])
+    least = choice["best_score"] - choice["standard_error"]
+    assert choice["num_layers"] == next(layer for layer in (1, 2, 3) if values[layer] >= least)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task": "speaker", "min_clips_per_speaker": 12, "truncate": "2"},
+        {"truncate": "none", "weighted_layers": True},
+        {"truncate": 2, "weighted_layers": True, "freeze_base_model": True},
+        {"truncate": 2, "freeze_feature_encoder": False},
+    ],
+)
+def test_other_tasks_and_heads(run, tmp_path, options):
+    folder = run(**options)
+    report = json.loads((folder / "report.json").read_text())
+    weights = AutoModelForAudioClassification.from_pretrained(folder)
+    if options.get("task") == "speaker":
+        assert report["class_names"] == ["a", "b", "c"]
+    if options.get("weighted_layers"):
+        depth = 3 if options["truncate"] == "none" else 2
+        assert weights.layer_weights.shape == (depth + 1,) and weights.config.num_hidden_layers == depth
+    dense = AutoModel.from_pretrained(tmp_path / "dense-wavlm").state_dict()
+    same = {name for name, tensor in weights.wavlm.state_dict().items() if torch.equal(tensor, dense[name])}
+    convolutions = {name for name in dense if name.startswith("feature_extractor")}
+    assert (same == weights.wavlm.state_dict().keys()) == options.get("freeze_base_model", False)
+    assert (same >= convolutions) == options.get("freeze_feature_encoder", True)
+
+
+def test_a_run_that_stopped_goes_on(run, run_finetune, monkeypatch, tmp_path):
+    whole = json.loads((run(output_dir=tmp_path / "whole", truncate=2, compare=True) / "report.json").read_text())
+    with monkeypatch.context() as broken:
+
+        def stop(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        broken.setattr(run_finetune, "measure_latency", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(truncate=2, compare=True)
+    assert not (tmp_path / "out").exists()
+    # The second training is done again.
+    shutil.rmtree(tmp_path / "out.partial" / "truncated_seed_42")
+    with pytest.raises(ValueError, match="interrupted run of other settings: `truncate` was '2' and is '1'"):
+        run(truncate=1, compare=True)
+    report = json.loads((run(truncate=2, compare=True) / "report.json").read_text())
+    for name, variant in report["variants"].items():
+        assert variant["results"][0]["predictions"] == whole["variants"][name]["results"][0]["predictions"]
+        assert variant["results"][0]["metrics"] == whole["variants"][name]["results"][0]["metrics"]
+
+
+def test_bad_input(run):
+    with pytest.raises(ValueError, match="4 layers cannot be kept; the model has layers 1 to 3"):
+        run(truncate=4)
+    with pytest.raises(ValueError, match="speaker"):
+        run(task="speaker")

@@ -1,0 +1,92 @@
+"""What each process of tests/test_distributed.py runs; no test module.
+
+torchrun --nproc_per_node 2 tests/distributed_script.py OPTIONS.json
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from hf_prunable.pruning.distillation import Distillation
+from hf_prunable.pruning.objective import PruningObjective
+from hf_prunable.pruning.sparsity import Lagrangian
+from hf_prunable.pruning.student import NOISE_OFF
+from hf_prunable.pruning.trainer import PruningTrainer
+from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable
+
+
+class Clips(torch.utils.data.Dataset):
+    """Random clips, a function of their number."""
+
+    def __len__(self):
+        return 10_000
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return {"input_values": torch.randn(200, generator=generator)}
+
+
+def make_objective(family, norm_order):
+    student, teacher = (tiny_prunable(family, norm_order, **NOISE_OFF) for _ in range(2))
+    student.attach_gates()
+    return PruningObjective(student, Distillation(teacher, student.config), Lagrangian())
+
+
+def train(options, result):
+    """Trains under whatever the launcher and Accelerate's environment variables ask for."""
+    args = PruningTrainingArguments(**options["training"])
+    trainer = PruningTrainer(make_objective("wavlm", options["norm_order"]), args, [0.5], train_dataset=Clips())
+    trainer.train()
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.is_world_process_zero():
+        save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, result)
+        result.with_suffix(".json").write_text(json.dumps(trainer.state.log_history))
+        kind = type(trainer.model_wrapped).__name__
+        result.with_suffix(".kind").write_text(f"{kind} {os.environ.get('WORLD_SIZE', '1')}")
+
+
+def shard_all(options, result):
+    """The gradients of all families and norm orders, a file each in the folder `result`."""
+    result.mkdir(exist_ok=True)
+    for family in FAMILIES:
+        for norm_order in NORM_ORDERS:
+            shard(make_objective(family, norm_order), result / f"{family}-{norm_order}.safetensors")
+
+
+def shard(objective, result):
+    """Gradients of one batch a rank with layers and objective sharded; with one process, of the mean of both batches."""
+    objective.train()
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        mesh = init_device_mesh("cpu", (ranks,))
+        for layer in objective.student.encoder.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+    for number in [dist.get_rank()] if ranks > 1 else range(2):
+        objective.student.set_gate_noise(1, number)
+        batch = torch.stack([Clips()[2 * number + item]["input_values"] for item in range(2)])
+        loss = objective(batch, target_sparsity=0.3)["loss"]
+        (loss if ranks > 1 else loss / 2).backward()
+    gradients = {name: value.grad for name, value in objective.named_parameters() if value.requires_grad}
+    if ranks > 1:
+        gradients = {name: gradient.full_tensor() for name, gradient in gradients.items()}
+    if ranks == 1 or dist.get_rank() == 0:
+        save_file(gradients, result)
+
+
+def main():
+    options = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(1)
+    {"train": train, "shard": shard_all}[options["job"]](options, Path(options["result"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Several processes compute what one does."""
+
+import json
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers.processes import helper_command, with_root
+from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS
+
+
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+
+
+def launch(result, job, ranks=1, environment=None, **options):
+    """Runs a job of the script in processes of their own."""
+    plan = result.with_suffix(".options")
+    plan.write_text(json.dumps({"job": job, "result": str(result), **options}))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    completed = subprocess.run(
+        [*helper_command("distributed_script", *launcher), str(plan)],
+        env={**with_root(), "OMP_NUM_THREADS": "1", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert completed.returncode == 0, completed.stderr[-4000:]
+
+
+def train(folder, name, ranks=1, environment=None, norm_order="post", **training):
+    """Trains a tiny student; returns its weights, its log and what it was wrapped in."""
+    training = {
+        "output_dir": str(folder / name),
+        "per_device_train_batch_size": 2,
+        "logging_steps": 1,
+        "gate_learning_rate": 0.1,
+        "learning_rate": 1e-3,
+        "multiplier_learning_rate": 0.05,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        **training,
+    }
+    result = folder / f"{name}.safetensors"
+    launch(result, "train", ranks, environment, norm_order=norm_order, training=training)
+    log = json.loads(result.with_suffix(".json").read_text())
+    return load_file(result), [entry for entry in log if "loss" in entry], result.with_suffix(".kind").read_text()
+
+
+@pytest.mark.parametrize("norm_order", NORM_ORDERS)
+def test_two_processes_are_one_with_twice_the_accumulation(tmp_path, norm_order):
+    options = {
+        "norm_order": norm_order,
+        "max_steps": 50,
+        "use_cpu": True,
+        "environment": {"ACCELERATE_USE_CPU": "true"},
+    }
+    state, log, kind = train(tmp_path, "one", gradient_accumulation_steps=2, **options)
+    states, logs, kinds = train(tmp_path, "two", ranks=2, **options)
+    assert kind.endswith(" 1") and kinds == "DistributedDataParallel 2"
+    for name in ("loss", "expected_sparsity", "grad_norm"):
+        torch.testing.assert_close(
+            torch.tensor([entry[name] for entry in logs]),
+            torch.tensor([entry[name] for entry in log]),
+            rtol=0,
+            atol=1e-5,
+        )
+    assert state.keys() == states.keys()
+    gates = [name for name in state if name.endswith("log_alpha")]
+    assert gates
+    for name in gates:
+        torch.testing.assert_close(states[name], state[name], rtol=0, atol=1e-5)
+    assert log[-1]["deterministic_sparsity"] > 0
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory):
+    """Folders with the gradients of all models, of one process and of two that share the weights."""
+    folder = tmp_path_factory.mktemp("gradients")
+    for ranks in (1, 2):
+        launch(folder / str(ranks), "shard", ranks)
+    return folder
+
+
+@pytest.mark.parametrize("norm_order", NORM_ORDERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sharded_gradients_are_those_of_one_process(gradients, family, norm_order):
+    """FSDP2 itself; Accelerate turns it on for accelerators only."""
+    one, two = (load_file(gradients / ranks / f"{family}-{norm_order}.safetensors") for ranks in "12")
+    assert one.keys() == two.keys()
+    assert any(name.endswith("log_alpha") for name in one) and "lagrangian.lambda_1" in one
+    for name, gradient in one.items():
+        assert gradient.abs().max() > 0 or "k_proj.bias" in name, name
+        torch.testing.assert_close(two[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="Accelerate turns FSDP2 on for accelerators only")
+def test_fsdp2_takes_the_step_of_ddp(tmp_path):
+    (state, log, kind), (sharded, sharded_log, sharded_kind) = (
+        train(tmp_path, name, ranks=2, environment=environment, max_steps=3)
+        for name, environment in (("ddp", {}), ("fsdp", FSDP2))
+    )
+    assert kind == "DistributedDataParallel 2" and sharded_kind == "FSDPPruningObjective 2"
+    assert [entry["loss"] for entry in sharded_log] == pytest.approx([entry["loss"] for entry in log], abs=1e-5)
+    assert state.keys() == sharded.keys()
+    for name, tensor in state.items():
+        torch.testing.assert_close(sharded[name], tensor, rtol=0, atol=1e-5, msg=name)
+        assert sharded[name].dtype == torch.float32

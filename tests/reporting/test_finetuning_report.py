@@ -1,0 +1,97 @@
+"""The comparison of two fine-tuned models, its table and the confusion picture."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from hf_prunable.finetuning.classifier import FinetunedResult
+from hf_prunable.reporting.finetuning_report import (
+    FinetuningReport,
+    Variant,
+    draw_confusion,
+    format_table,
+    paired_difference,
+)
+from hf_prunable.reporting.measurement import Latency
+
+
+REFERENCES = [0, 1] * 50
+
+
+def result(wrong, seed=1, num_layers=4):
+    """A result that has the first clips wrong."""
+    predictions = [1 - label if number < wrong else label for number, label in enumerate(REFERENCES)]
+    accuracy = 1 - wrong / len(REFERENCES)
+    metrics = {"accuracy": accuracy, "accuracy_lower": accuracy - 0.1, "accuracy_upper": 1.0, "macro_f1": accuracy}
+    return FinetunedResult(num_layers, seed, metrics, predictions, 2.0, 8.0 / num_layers, [])
+
+
+def test_paired_difference_is_over_clips():
+    difference = paired_difference([result(10), result(20, 2)], [result(30), result(20, 2)], REFERENCES)
+    # Seed 1: 20 clips more are right; seed 2: none. A clip's difference is 0.5 for 20 clips and 0 for 80.
+    of_clips = np.repeat([0.5, 0.0], [20, 80])
+    error = of_clips.std(ddof=1) / 10
+    assert difference.mean == pytest.approx(0.1) and difference.by_seed == pytest.approx([0.2, 0.0])
+    assert (difference.lower, difference.upper) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error))
+    assert difference.is_loss
+
+
+@pytest.mark.parametrize(
+    "full, truncated, verdict",
+    [
+        (10, 30, "truncation loses accuracy"),
+        (30, 10, "truncation gains accuracy"),
+        (10, 11, "no difference that these test clips can show"),
+    ],
+)
+def test_table(tmp_path, full, truncated, verdict):
+    latencies = [Latency(seconds, seconds, seconds, seconds, 1.0) for seconds in (0.008, 0.002)]
+    variants = {
+        "full": Variant(4, 1000, latencies[0], [result(full)]),
+        "truncated": Variant(1, 250, latencies[1], [result(truncated, num_layers=1)]),
+    }
+    report = FinetuningReport(
+        command="python run_finetune_speech_commands.py",
+        model_name="org/model",
+        task="word",
+        machine="a machine",
+        class_names=["no", "yes"],
+        num_clips={"train": 5, "validation": 2, "test": 100},
+        num_skipped={},
+        choice=None,
+        variants=variants,
+        references=REFERENCES,
+        difference=paired_difference(variants["full"].results, variants["truncated"].results, REFERENCES),
+        profiles={},
+    )
+    table = format_table(report)
+    assert "| Parameters of the encoder | 1,000 | 250 | 0.250 |" in table
+    assert "| Training, one epoch | 2.0 s | 8.0 s | 4.000 |" in table
+    assert "| Inference, one clip | 8.0 ms | 2.0 ms | 0.250 |" in table
+    assert f"| {1 - full / 100:.4f} ({0.9 - full / 100:.4f} to 1.0000) |" in table
+    assert verdict in table
+    report.save(tmp_path)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved["variants"]["truncated"]["results"][0]["metrics"]["accuracy"] == pytest.approx(1 - truncated / 100)
+    del report.variants["truncated"]
+    report.difference = None
+    assert "ratio" not in format_table(report) and "Full minus" not in format_table(report)
+
+
+def test_only_like_is_compared():
+    with pytest.raises(ValueError, match=r"same seeds.*\[1\] and \[2\]"):
+        paired_difference([result(1)], [result(1, 2)], REFERENCES)
+    with pytest.raises(ValueError, match="1 test clips give no interval"):
+        paired_difference([result(1)], [result(1)], [0])
+
+
+@pytest.mark.parametrize("num_classes", [2, 60])
+def test_confusion_picture(tmp_path, num_classes):
+    references = np.arange(200) % num_classes
+    names = [f"class {number}" for number in range(num_classes)]
+    for name, predictions in (("right", references), ("wrong", np.zeros_like(references))):
+        draw_confusion(references, predictions, names, tmp_path / f"{name}.png")
+    right, wrong = (imread(tmp_path / f"{name}.png") for name in ("right", "wrong"))
+    assert right.std() > 0.03 and right.shape == wrong.shape and not np.array_equal(right, wrong)

@@ -1,0 +1,60 @@
+"""Pictures of profiles: what is on them."""
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from hf_prunable import LayerProfile, choose_layer, convexity_curves, draw_layer_profiles
+from hf_prunable.reporting.layer_pictures import LayerCurve
+from hf_prunable.truncation.layer_profile import LabelProfile, LayerScores
+
+
+@pytest.fixture
+def profile():
+    labels = {
+        name: LabelProfile(LayerScores(values, [0.01] * 4), permuted_convexity=[[0.1] * 4, [0.2] * 4, [0.15] * 4])
+        for name, values in (("word", [0.1, 0.3, 0.8, 0.7]), ("speaker", [0.2, 0.9, 0.5, 0.3]))
+    }
+    return LayerProfile(3, 100, 10, 5000, 42, labels | {"accent": LabelProfile()})
+
+
+def test_curves_are_those_of_the_profile(profile):
+    choices = [choose_layer(profile, labels=name) for name in ("word", "speaker")]
+    curves = convexity_curves(profile, choices, suffix=", pretrained", dashes=1)
+    assert [curve.name for curve in curves] == ["word, pretrained", "speaker, pretrained"]
+    assert [curve.num_layers for curve in curves] == [2, 1]
+    assert curves[0].values == [0.1, 0.3, 0.8, 0.7] and curves[0].dashes == 1
+    assert [curve.color for curve in curves] == [0, 1]
+    np.testing.assert_allclose(curves[0].band, profile.labels["word"].permuted_band())
+    bare = convexity_curves(profile, with_band=False)
+    assert [curve.band for curve in bare] == [None, None] and [curve.num_layers for curve in bare] == [None, None]
+
+
+def test_every_part_of_a_curve_is_drawn(profile, tmp_path):
+    parts = {
+        "line": {},
+        "errors": {"standard_errors": [0.1] * 4},
+        "band": {"band": ([0.0] * 4, [0.1] * 4)},
+        "chosen": {"num_layers": 2},
+        "dashes": {"dashes": 1},
+        "color": {"color": 3},
+    }
+    pictures = []
+    for name, part in parts.items():
+        draw_layer_profiles([LayerCurve("word", [0.1, 0.3, 0.8, 0.7], **part)], tmp_path / f"{name}.png")
+        pictures.append(imread(tmp_path / f"{name}.png"))
+    assert pictures[0].std() > 0.05
+    assert all(picture.shape == pictures[0].shape for picture in pictures)
+    for number, picture in enumerate(pictures):
+        assert all(np.abs(picture - other).max() > 0.1 for other in pictures[:number])
+
+
+def test_models_of_different_depth_share_a_picture(profile, tmp_path):
+    deeper = LayerCurve("deeper", np.linspace(0, 1, 25).tolist())
+    draw_layer_profiles([*convexity_curves(profile), deeper], tmp_path / "both.png", title="two models")
+    assert imread(tmp_path / "both.png").std() > 0.05
+
+
+def test_no_curve_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no curve to draw"):
+        draw_layer_profiles([], tmp_path / "none.png")

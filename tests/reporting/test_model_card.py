@@ -1,0 +1,388 @@
+"""The cards of both kinds of run: held as a whole against a pattern, and what must not be in them."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_prunable.reporting.finetuning_report import FULL, TRUNCATED, FinetuningReport, Variant, paired_difference
+from hf_prunable.reporting.measurement import Latency
+from hf_prunable.reporting.model_card import pruning_card, truncation_card
+from hf_prunable.reporting.model_card_parts import address_card, hub_id, license_fields, save_card
+from hf_prunable.reporting.pruning_report import HeldOutLoss
+from hf_prunable.truncation.layer_choice import LayerChoice
+from tests.helpers.fresh_processes import ragged
+from tests.reporting.test_finetuning_report import REFERENCES, result
+from tests.reporting.test_pruning_report import make_report
+
+
+PRUNING_CARD = r"""---
+base_model: microsoft/wavlm-base
+datasets:
+- org/speech
+library_name: transformers
+pipeline_tag: feature-extraction
+tags:
+- hf_prunable
+- pruned
+- structured-pruning
+- wavlm
+base_model_relation: finetune
+model-index:
+- name: wavlm-pruned-28pct
+  results:
+  - task:
+      type: feature-extraction
+    dataset:
+      name: org/speech
+      type: org/speech
+    metrics:
+    - type: loss
+      value: 0\.2
+      name: Distillation loss, held-out clips
+---
+
+# wavlm-pruned-28pct
+
+\[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) with 72\.0 % of its encoder's parameters removed by structured pruning\. Gates on its units were learned by distillation, without labels; made with hf_prunable\.
+
+## Use
+
+```python
+import hf_prunable  # registers the pruned models with the Auto classes
+import soundfile
+import torch
+from transformers import AutoFeatureExtractor, AutoModel
+
+feature_extractor = AutoFeatureExtractor\.from_pretrained\("org/wavlm-pruned-28pct"\)
+model = AutoModel\.from_pretrained\("org/wavlm-pruned-28pct"\)
+
+waveform, sampling_rate = soundfile\.read\("clip\.wav"\)  # [^\n]*
+inputs = feature_extractor\(waveform, sampling_rate=sampling_rate, return_tensors="pt"\)
+with torch\.inference_mode\(\):
+    outputs = model\(\*\*inputs\)
+print\(outputs\.last_hidden_state\.shape\)
+```
+
+[^\n]*`pip install hf_prunable` first\. With `trust_remote_code=True` the import may be left out\.
+
+## What was removed
+
+67,957,701 of 94,381,936 parameters of the encoder\. Attention heads are left in 1 of its 3 layers \(2 in all\), feed-forward units in 1 \(7 in all\); the convolutions have 5, 16, 20 channels\. `pruned_shape` in `config\.json` names all widths\.
+
+!\[What is left of every layer\]\(shape\.png\)
+
+## Measured
+
+\|  \| dense \| pruned \| pruned / dense \|
+\| --- \| ---: \| ---: \| ---: \|
+(\| [^\n]+ \|\n){8}
+Sparsity is [^\n]+ Measured on: Some CPU, 2 threads, torch 2\.13\.0\.
+
+!\[Sparsity and loss by step\]\(sparsity_curve\.png\)
+
+## Reproduce
+
+```bash
+python run_prune\.py --target_sparsity 0\.72
+```
+
+- Gates on mha, qk, vo, ffn, int; 1,500 steps with gates, 500 steps after compaction; seed 42\.
+- Teacher: \[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\)\.
+- Audio: \[org/speech\]\(https://huggingface\.co/datasets/org/speech\), without 2 empty\.
+- Versions: torch 2\.13\.0\.
+- Source of hf_prunable: commit 3f2a with local changes\.
+- The log of the run and all figures: \[pruning_report\.json\]\(pruning_report\.json\)\.
+
+## Limits
+
+- The figures are those of one run with one seed\. Latency is that of the machine named, with one clip of 10 s; [^\n]+
+- The model was trained to give the hidden states of its teacher\. No accuracy on a task was measured [^\n]+
+- Limits and biases of \[microsoft/wavlm-base\][^\n]+
+
+## Citation
+
+```bibtex
+@inproceedings\{wang2023taskagnostic,
+[^`]*2306\.01385[^`]*
+@misc\{dorszewski2024convexity,
+[^`]*2408\.11858[^`]*```
+
+Papers: \[arXiv 2306\.01385\]\(https://arxiv\.org/abs/2306\.01385\), \[arXiv 2408\.11858\]\(https://arxiv\.org/abs/2408\.11858\)\.
+"""
+
+TRUNCATION_CARD = r"""---
+base_model: microsoft/wavlm-base
+library_name: transformers
+metrics:
+- accuracy
+- f1
+pipeline_tag: audio-classification
+tags:
+- hf_prunable
+- pruned
+- structured-pruning
+- wavlm
+base_model_relation: finetune
+model-index:
+- name: wavlm-words
+  results:
+  - task:
+      type: audio-classification
+      name: Word classification
+    dataset:
+      name: speech_commands\.tar\.gz
+      type: audiofolder
+      split: test
+    metrics:
+    - type: accuracy
+      value: 0\.7
+      name: Accuracy
+    - type: f1
+      value: 0\.7
+      name: Macro F1
+---
+
+# wavlm-words
+
+\[microsoft/wavlm-base\]\([^)]+\) with its first 4 layers alone, fine-tuned to tell 2 words apart; made with hf_prunable\.
+
+## Use
+
+```python
+import soundfile
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+feature_extractor = AutoFeatureExtractor\.from_pretrained\("wavlm-words"\)
+model = AutoModelForAudioClassification\.from_pretrained\("wavlm-words"\)
+
+waveform, sampling_rate = soundfile\.read\("clip\.wav"\)  # [^\n]*
+inputs = feature_extractor\(waveform, sampling_rate=sampling_rate, return_tensors="pt"\)
+with torch\.inference_mode\(\):
+    outputs = model\(\*\*inputs\)
+print\(model\.config\.id2label\[outputs\.logits\.argmax\(\)\.item\(\)\]\)
+```
+
+It is a stock checkpoint, which needs nothing but transformers\.
+
+## What was removed
+
+What follows layer 4 of 12; layers 1 to 4 are there\. They were chosen by convexity for the labels 'word': layer 4 \(0\.7000\) is the earliest within one standard error \(0\.0100\) of the best, layer 5 \(0\.7050\)\.
+
+!\[Convexity of the layers\]\(layer_profile\.png\)
+
+## Measured
+
+\|  \| full \| truncated \| ratio \|
+\| --- \| ---: \| ---: \| ---: \|
+(\| [^\n]+ \|\n){6}
+Full minus truncated, clip by clip over 2 seeds: [^\n]+
+
+The figures are means over the seeds 1, 2\. The model here is that of seed 1, with a test accuracy of 0\.7000\.
+
+Measured on: a machine\.
+
+!\[What clips are taken for\]\(confusion\.png\)
+
+## Reproduce
+
+```bash
+python run_finetune_speech_commands\.py
+```
+
+- Clips: 84,843 train, 9,981 validation, 100 test; 2 epochs; seeds 1, 2\.
+- Audio: `speech_commands\.tar\.gz`\.
+- Versions: torch 2\.13\.0\.
+- Source of hf_prunable: commit 3f2a\.
+- All figures: \[report\.json\]\(report\.json\)\.
+
+## Limits
+
+- It takes every clip for one of 2 words; there is no class for anything else\.
+- Clips were 1 s long\. [^\n]+
+- Latency is that of the machine named; [^\n]+
+- Limits and biases of [^\n]+
+
+## Citation
+.*"""
+
+KNOWN = {
+    "steps": {"with gates": 1500, "after compaction": 500},
+    "teacher_name": "microsoft/wavlm-base",
+    "dataset_name": "org/speech",
+    "commit": "3f2a with local changes",
+}
+
+
+def make_finetuning_report(tmp_path, **changes):
+    archive = tmp_path / "speech_commands.tar.gz"
+    archive.touch()
+    latency = Latency(0.008, 0.008, 0.008, 0.008, 1.0)
+    variants = {
+        FULL: Variant(12, 1000, latency, [result(10, num_layers=12), result(12, 2, num_layers=12)]),
+        TRUNCATED: Variant(4, 250, latency, [result(30), result(10, 2)]),
+    }
+    values = {
+        "command": "python run_finetune_speech_commands.py",
+        "model_name": "microsoft/wavlm-base",
+        "task": "word",
+        "machine": "a machine",
+        "class_names": ["no", "yes"],
+        "num_clips": {"train": 84843, "validation": 9981, "test": 100},
+        "num_skipped": {},
+        "choice": dataclasses.asdict(LayerChoice(4, "convexity", "word", 5, 0.7, 0.705, 0.01)),
+        "variants": variants,
+        "references": REFERENCES,
+        "difference": paired_difference(variants[FULL].results, variants[TRUNCATED].results, REFERENCES),
+        "profiles": {},
+        "num_layers": 12,
+        "family": "wavlm",
+        "dataset_name": str(archive),
+        "versions": {"torch": "2.13.0"},
+        "commit": "3f2a",
+    }
+    return FinetuningReport(**(values | changes))
+
+
+def saved(card, folder):
+    save_card(card, folder)
+    return (folder / "README.md").read_text()
+
+
+def test_the_whole_card_of_a_pruning_run(tmp_path):
+    card = pruning_card(make_report(**KNOWN), "wavlm-pruned-28pct", repo_id="org/wavlm-pruned-28pct")
+    text = saved(card, tmp_path)
+    assert re.fullmatch(PRUNING_CARD, text), text
+
+
+def test_the_whole_card_of_a_truncation_run(tmp_path):
+    text = saved(truncation_card(make_finetuning_report(tmp_path), "wavlm-words"), tmp_path)
+    assert re.fullmatch(TRUNCATION_CARD, text, re.DOTALL), text
+
+
+def test_what_is_not_known_is_not_there(tmp_path):
+    # A report of before these fields were.
+    text = saved(pruning_card(make_report(held_out_loss=HeldOutLoss(-1.0, float("nan"))), "m"), tmp_path)
+    data = ModelCard(text).data
+    assert data.eval_results is None and data.datasets is None and data.license is None
+    for absent in ("model-index", "Teacher:", "Audio:", "commit", "None", "nan", "[More Information Needed]"):
+        assert absent not in text, absent
+    bare = make_finetuning_report(
+        tmp_path,
+        choice=None,
+        difference=None,
+        num_layers=None,
+        family=None,
+        dataset_name=None,
+        versions={},
+        commit=None,
+    )
+    text = saved(truncation_card(bare, "m"), tmp_path)
+    for absent in ("model-index", "chosen", "Full minus", "Audio:", "Versions:", "commit", "None", " of 12"):
+        assert absent not in text, absent
+    assert "What follows layer 4; layers 1 to 4 are there." in text
+
+
+def test_every_figure_of_the_table_is_the_report_s(tmp_path):
+    text = saved(pruning_card(make_report(**KNOWN), "m"), tmp_path)
+    measured = text.split("## Measured")[1].split("## Reproduce")[0]
+    for figure in ("94,381,936", "26,424,235", "812 ms (790 to 861)", "8.52x", "0.4124", "0.2000", "72.00 %"):
+        assert figure in measured
+
+
+@pytest.mark.parametrize(
+    ("objective", "learned", "limit"),
+    [
+        ("task", "learned from labels;", "The held-out loss is that of clips from the data set"),
+        ("both", "learned from labels and by distillation;", "The held-out loss is that of clips from the data set"),
+    ],
+)
+def test_other_objectives_and_heads(tmp_path, objective, learned, limit):
+    report = make_report(objective=objective, dataset_name=str(tmp_path / "clips"))
+    text = saved(pruning_card(report, "m", auto_class="AutoModelForCTC"), tmp_path)
+    assert learned in text and limit in text and "hidden states of its teacher" not in text
+    data = ModelCard(text).data
+    assert data.pipeline_tag == "automatic-speech-recognition"
+    assert (data.eval_results[0].dataset_name, data.eval_results[0].dataset_type) == ("clips", "audiofolder")
+    assert "AutoModelForCTC.from_pretrained(" in text and "outputs.logits.shape" in text
+
+
+def test_a_full_model_is_not_called_pruned(tmp_path):
+    report = make_finetuning_report(tmp_path, choice=None, difference=None, task="speaker")
+    del report.variants[TRUNCATED]
+    text = saved(truncation_card(report, "m"), tmp_path)
+    data = ModelCard(text).data
+    assert "pruned" not in data.tags and "structured-pruning" not in data.tags
+    assert "No layer: all 12 are there." in text and "with all its layers, fine-tuned to tell 2 speakers apart" in text
+    # Speakers are tested on a part of the training list.
+    assert data.eval_results[0].dataset_split is None
+    # A model that was pruned before still is, and needs the library.
+    text = saved(truncation_card(report, "m", is_stock=False), tmp_path)
+    assert "pruned" in ModelCard(text).data.tags and "import hf_prunable" in text and "stock checkpoint" not in text
+
+
+@pytest.mark.parametrize(
+    ("criterion", "sentence"),
+    [
+        (LayerChoice(4, "explicit"), "layers 1 to 4 are there.\n"),
+        (LayerChoice(4, "cka", score=0.93), "They were chosen by cka.\n"),
+    ],
+)
+def test_other_choices_of_the_layer(tmp_path, criterion, sentence):
+    report = make_finetuning_report(tmp_path, choice=dataclasses.asdict(criterion))
+    assert sentence in saved(truncation_card(report, "m"), tmp_path)
+
+
+def test_the_license_is_the_base_model_s(tmp_path):
+    front_matter = {"license": "other", "license_name": "mine", "license_link": "https://example.org", "tags": ["x"]}
+    (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump(front_matter)}---\n# Base\n")
+    del front_matter["tags"]
+    assert license_fields(str(tmp_path)) == front_matter
+    for card in (
+        pruning_card(make_report(model_name=str(tmp_path)), "m"),
+        truncation_card(make_finetuning_report(tmp_path, model_name=str(tmp_path)), "m"),
+    ):
+        data = card.data.to_dict()
+        assert {name: data[name] for name in front_matter} == front_matter
+        # Where a local folder lies is nobody's business.
+        assert "base_model" not in data and "base_model_relation" not in data and str(tmp_path) not in str(card)
+        assert f"`{tmp_path.name}` with " in str(card)
+
+
+@pytest.mark.parametrize("text", [None, "# No front matter\n", "---\ntags: [x]\n---\n", "---\nlicense: [\n---\n"])
+def test_without_a_license_in_a_readable_card_none_is_named(tmp_path, text):
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    assert license_fields(str(tmp_path)) == {}
+    assert "license" not in pruning_card(make_report(model_name=str(tmp_path)), "m").data.to_dict()
+
+
+def test_names_of_the_hub_and_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert hub_id("org/model") == "org/model" and hub_id("model") == "model"
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    assert [hub_id(name) for name in ("org/model", "org", "/srv/model", "a/b/c", "./m", "x--y")] == [None] * 6
+
+
+def test_a_card_is_addressed_anew(tmp_path):
+    text = saved(pruning_card(make_report(**KNOWN), "m"), tmp_path)
+    address_card(tmp_path, "org/other")
+    addressed = (tmp_path / "README.md").read_text()
+    assert addressed == text.replace('from_pretrained("m")', 'from_pretrained("org/other")') != text
+    (tmp_path / "README.md").unlink()
+    address_card(tmp_path, "org/other")
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_a_real_shape_is_counted(tmp_path):
+    model = ragged("wavlm")
+    text = saved(pruning_card(make_report(shape=model.config.shape.to_dict()), "m"), tmp_path)
+    heads = [len(layer.heads) for layer in model.config.shape.layers]
+    assert f"left in {np.count_nonzero(heads)} of its 3 layers ({sum(heads)} in all)" in text
+
+
+# Where results come from

@@ -1,0 +1,78 @@
+"""Nearest neighbours: exact, ties in the order of the points, duplicates without an edge."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from hf_prunable.truncation.neighbor_graph import SPARE_CANDIDATES, nearest_neighbor_graph, neighbourhood_hit
+
+
+def plain_neighbors(features, n_neighbors):
+    distances = cdist(features, features)
+    np.fill_diagonal(distances, np.inf)
+    return distances.argsort(axis=1, kind="stable")[:, :n_neighbors], distances
+
+
+@st.composite
+def grid_points(draw):
+    """Few places, so that there are ties and duplicates."""
+    n_neighbors = draw(st.integers(1, 6))
+    count = draw(st.integers(n_neighbors + 1, n_neighbors + 1 + SPARE_CANDIDATES))
+    place = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    return np.array(draw(st.lists(place, min_size=count, max_size=count)), dtype=np.float32), n_neighbors
+
+
+@given(grid_points())
+def test_ties_go_by_order_and_duplicates_take_a_place_without_an_edge(points):
+    features, n_neighbors = points
+    expected, distances = plain_neighbors(features, n_neighbors)
+    edges = {
+        (min(point, other), max(point, other))
+        for point, others in enumerate(expected)
+        for other in others.tolist()
+        if distances[point, other] > 0
+    }
+    if not edges:
+        with pytest.raises(ValueError, match="leave duplicates out"):
+            nearest_neighbor_graph(features, n_neighbors)
+        return
+    graph = nearest_neighbor_graph(features, n_neighbors)
+    np.testing.assert_array_equal(graph.neighbors, expected)
+    assert list(map(tuple, graph.edges.tolist())) == sorted(edges)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_neighbours_and_distances_are_exact(dtype):
+    # A common offset, which costs a product of rounded norms most of its digits.
+    features = (np.random.default_rng(0).standard_normal((700, 20)) + 1000).astype(dtype)
+    graph = nearest_neighbor_graph(features, 7)
+    expected, distances = plain_neighbors(features, 7)
+    np.testing.assert_array_equal(graph.neighbors, expected)
+    matrix = graph.distances.toarray()
+    np.testing.assert_array_equal(matrix, matrix.T)
+    near = np.zeros_like(matrix, dtype=bool)
+    np.put_along_axis(near, expected, True, axis=1)
+    np.testing.assert_allclose(matrix, np.where(near | near.T, distances, 0), rtol=1e-12)
+
+
+def test_many_duplicates_leave_a_graph_of_the_others():
+    features = np.concatenate([np.zeros((40, 2)), np.arange(12).reshape(6, 2) + 1.0])
+    graph = nearest_neighbor_graph(features, 2)
+    assert (graph.edges >= 0).all() and graph.distances.data.min() > 0
+    assert graph.edges.max(axis=1).min() >= 40
+    assert not (graph.neighbors == np.arange(46)[:, None])[40:].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64])
+def test_other_numbers_are_converted(dtype):
+    features = np.random.default_rng(0).integers(-9, 9, (30, 3)).astype(dtype)
+    found, expected = nearest_neighbor_graph(features, 3), nearest_neighbor_graph(features.astype(np.float64), 3)
+    np.testing.assert_array_equal(found.distances.toarray(), expected.distances.toarray())
+
+
+def test_neighbourhood_hit_is_the_share_of_neighbours_of_the_class():
+    graph = nearest_neighbor_graph(np.array([[0.0], [1.0], [3.0], [7.0]]), 2)
+    assert graph.neighbors.tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+    assert neighbourhood_hit(graph, ["a", "a", "b", "b"]).tolist() == [0.5, 0.5, 0.0, 0.5]
