@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.shape import PrunedShape
-from hf_prunable.modeling.target import Measure
+from hf_prunable.modeling.size import Measure
 from hf_prunable.runtime.files import write_text_atomically
 
 

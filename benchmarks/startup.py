@@ -30,8 +30,9 @@ from benchmarks.result_files import save_result
 from hf_prunable import load_prunable
 from hf_prunable.modeling.auto import FAMILIES
 from hf_prunable.modeling.size import SAMPLING_RATE
-from hf_prunable.reporting.measurement import describe_machine, evaluation_mode
+from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.provenance import library_versions, source_commit
+from hf_prunable.runtime.evaluation_mode import evaluation_mode
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")

@@ -19,11 +19,11 @@ import torch
 from transformers import AutoConfig, HfArgumentParser
 
 from hf_prunable.modeling.auto import prunable_class
-from hf_prunable.modeling.pretrained import PAPER_UNITS
 from hf_prunable.modeling.size import SAMPLING_RATE
+from hf_prunable.modeling.units import PAPER_UNITS
+from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
 from hf_prunable.pruning.objective import PruningObjective
-from hf_prunable.pruning.sparsity import Lagrangian
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments

@@ -17,8 +17,8 @@ from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
 from transformers.utils import logging
 
 from experiments.scored_clips import ScoredClipsArguments
-from hf_prunable.finetuning.task_profiles import draw_profiles
-from hf_prunable.pruning.student import load_complete
+from hf_prunable.modeling.loading import load_complete
+from hf_prunable.reporting.layer_pictures import draw_profiles
 from hf_prunable.runtime.files import write_text_atomically
 from hf_prunable.truncation.layer_profile import LayerProfile, layer_convexity
 

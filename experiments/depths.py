@@ -24,7 +24,7 @@ from benchmarks.result_files import save_result
 from hf_prunable.finetuning.arguments import TruncationArguments
 from hf_prunable.finetuning.classifier import FinetunedResult, FinetuningArguments, fine_tune, make_classifier
 from hf_prunable.finetuning.task_profiles import profile_labels
-from hf_prunable.pruning.student import load_complete
+from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL
 from hf_prunable.reporting.provenance import published_name

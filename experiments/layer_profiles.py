@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from benchmarks.result_files import save_result
 from experiments.scored_clips import ScoredClipsArguments
-from hf_prunable.pruning.student import load_complete
+from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.layer_pictures import convexity_curves, draw_layer_profiles
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.truncation.layer_choice import choose_layer

@@ -23,10 +23,10 @@ from benchmarks.shape_files import SHAPES_FOLDER, ShapeFile
 from experiments.scaled_gates import scale_gates_
 from experiments.students import from_norms
 from hf_prunable.data.arguments import SpeechArguments, load_speech
-from hf_prunable.modeling.auto import load_prunable, prunable_class
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-from hf_prunable.modeling.size import UnitCounts, count_macs, count_parameters
-from hf_prunable.modeling.target import PARAMETERS, Measure
+from hf_prunable.modeling.auto import prunable_class
+from hf_prunable.modeling.loading import load_prunable
+from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts, count_macs, count_parameters
+from hf_prunable.modeling.units import DEFAULT_UNITS
 from hf_prunable.pruning.decisions import decide_at_target
 from hf_prunable.pruning.objective import ObjectiveArguments
 from hf_prunable.pruning.run import PruningRun

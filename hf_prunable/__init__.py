@@ -3,15 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .modeling.auto import load_prunable, prunable_class, register_auto_classes
+from .modeling.auto import prunable_class, register_auto_classes
 from .modeling.hubert import (
     PrunableHubertConfig,
     PrunableHubertForCTC,
     PrunableHubertForSequenceClassification,
     PrunableHubertModel,
 )
+from .modeling.loading import load_prunable
 from .modeling.shape import AttentionShape, LayerShape, PrunedShape
-from .modeling.target import Measure
+from .modeling.size import Measure
 from .modeling.wav2vec2 import (
     PrunableWav2Vec2Config,
     PrunableWav2Vec2ForAudioFrameClassification,
@@ -30,7 +31,7 @@ from .modeling.wavlm import (
 )
 from .pruning.compaction import compact
 from .pruning.decisions import deterministic_sparsity, sparsity_ceiling
-from .pruning.sparsity import expected_sparsity
+from .pruning.expected_size import expected_sparsity
 from .truncation.truncated_model import truncate
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .modeling.auto import load_prunable, saved_auto_class
 from .modeling.inference import make_layers_fast_
+from .modeling.loading import load_prunable, saved_auto_class
 from .modeling.pretrained import check_weights
 from .modeling.size import SAMPLING_RATE
 from .reporting.measurement import Latency, describe_machine, measure_latency

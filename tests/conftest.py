@@ -2,13 +2,10 @@
 
 import os
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-
-from tests.helpers.scripts import load_script
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -37,15 +34,3 @@ def shared_data() -> Path:
 def shared_models() -> Path:
     """Checkpoints too large for the repository."""
     return _shared("models")
-
-
-@pytest.fixture(scope="session")
-def run_prune() -> ModuleType:
-    """The pruning script as a module."""
-    return load_script("run_prune.py")
-
-
-@pytest.fixture(scope="session")
-def run_finetune() -> ModuleType:
-    """The fine-tuning script as a module."""
-    return load_script("run_finetune_speech_commands.py")

@@ -17,13 +17,13 @@ from transformers.utils import logging
 
 from ..data.batches import LabelledClips, LabelledCollator
 from ..data.speech_commands_tasks import CLIP_SECONDS
-from ..pruning.student import load_complete
-from ..pruning.throughput import TrainingClock
+from ..modeling.loading import load_complete
 from ..runtime.checkpoints import last_whole_checkpoint
 from ..runtime.files import save_tensors_atomically, write_text_atomically
 from ..truncation.truncated_model import truncate
 from .arguments import TruncationArguments
 from .metrics import ClassificationMetric
+from .training_clock import TrainingClock
 
 
 logger = logging.get_logger(__name__)

@@ -1,12 +1,10 @@
-"""The layers of a model over the words and the speakers of Speech Commands: scored, chosen from, drawn."""
+"""The layers of a model over the words and the speakers of Speech Commands: scored and chosen from."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..data.speech_commands_tasks import TASKS
-from ..reporting.layer_pictures import convexity_curves, draw_layer_profiles
 from ..truncation.layer_choice import LayerChoice, choose_layer
 from ..truncation.layer_profile import CRITERIA, LayerProfile, layer_convexity
 from .arguments import AUTO, NONE, TruncationArguments
@@ -117,23 +114,3 @@ def choose_depth(profiles: Mapping[str, LayerProfile], options: TruncationArgume
         return None
     criterion = options.layer_criterion if options.truncate == AUTO else int(options.truncate)
     return choose_layer(profiles[options.task], criterion, options.task)
-
-
-def draw_profiles(
-    stages: Mapping[str, Mapping[str, LayerProfile]], choice: LayerChoice | None, task: str, path: Path
-) -> None:
-    """Draws convexity over the layers, a colour for each label and a kind of line for each stage.
-
-    Args:
-        stages: Profiles by label, for "pretrained" and what else there is.
-        choice: Marked on the task's curve of the first stage.
-        task: Of the choice.
-        path: Of the picture.
-    """
-    curves = []
-    for dashes, (stage, profiles) in enumerate(stages.items()):
-        for color, (label, profile) in enumerate(profiles.items()):
-            (curve,) = convexity_curves(profile, suffix=f", {stage}", dashes=dashes, with_band=dashes == 0)
-            is_chosen = dashes == 0 and label == task and choice is not None
-            curves.append(replace(curve, color=color, num_layers=choice.num_layers if is_chosen else None))
-    draw_layer_profiles(curves, path)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import transformers
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
@@ -50,42 +47,3 @@ def prunable_class(config: PreTrainedConfig, auto_class: str = "AutoModel") -> t
         f"Model type {config.model_type!r} cannot be pruned here. Supported are {supported} and pruned models of these "
         "families."
     )
-
-
-def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:
-    """The kind of head that a stock or pruned checkpoint was saved with, by the name of its Auto class.
-
-    Args:
-        pretrained_model_name_or_path: A folder or a Hub id.
-
-    Raises:
-        ValueError: If the family is not supported, or the checkpoint does not say, or it is a kind that no prunable
-            class has.
-    """
-    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
-    auto_classes = prunable_class(config).config_class.auto_classes
-    for auto_class in auto_classes:
-        prunable = prunable_class(config, auto_class)
-        if {prunable.__name__, prunable.stock_class.__name__} & set(config.architectures or ()):
-            return auto_class
-    raise ValueError(
-        f"{str(pretrained_model_name_or_path)!r} was saved as {config.architectures}. Say as which kind to load it, by "
-        f"`auto_class`: {', '.join(auto_classes)}."
-    )
-
-
-def load_prunable(
-    pretrained_model_name_or_path: str | Path, auto_class: str = "AutoModel", **kwargs: Any
-) -> PreTrainedModel:
-    """Loads a stock or a pruned checkpoint as the prunable class of its family.
-
-    Args:
-        pretrained_model_name_or_path: A folder or a Hub id.
-        auto_class: The kind of head, by the name of its Auto class.
-        **kwargs: Passed to `from_pretrained`.
-
-    Raises:
-        ValueError: If the family is not supported, or has no such head.
-    """
-    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
-    return prunable_class(config, auto_class).from_pretrained(pretrained_model_name_or_path, **kwargs)

@@ -23,16 +23,9 @@ from .gated import GatedConv1d, GatedMixin, OutputBias
 from .gates import HardConcreteGate
 from .inference import make_layers_fast_, make_layers_plain_
 from .shape import PrunedShape
+from .units import DEFAULT_UNITS, UNITS
 
 
-# Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
-# channels of the convolutions.
-UNITS = ("mha", "head", "qk", "vo", "ffn", "int", "conv")
-# The units of arXiv 2306.01385.
-PAPER_UNITS = ("mha", "qk", "vo", "ffn", "int")
-# Without its gates on whole blocks, which Adam moves as fast as one on a single unit: blocks shut early, and the loss is
-# higher at the same size (benchmarks/results). A block whose units all close goes as well.
-DEFAULT_UNITS = ("qk", "vo", "int")
 # Parameters that are there because of the shape; an adapter in a layer is not, and a head has names of its own.
 SHAPED_PARAMETER = re.compile(r"(encoder\.layers\.\d+\.(?!adapter_layer)|feature_extractor\.conv_layers\.)")
 

@@ -12,6 +12,18 @@ from .gated import GatedMixin
 from .gates import HardConcreteGate
 
 
+# Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
+# channels of the convolutions.
+UNITS = ("mha", "head", "qk", "vo", "ffn", "int", "conv")
+# The units of arXiv 2306.01385.
+PAPER_UNITS = ("mha", "qk", "vo", "ffn", "int")
+# Without its gates on whole blocks, which Adam moves as fast as one on a single unit: blocks shut early, and the loss is
+# higher at the same size (benchmarks/results). A block whose units all close goes as well.
+DEFAULT_UNITS = ("qk", "vo", "int")
+# On whole blocks.
+BLOCK_UNITS = ("mha", "ffn")
+
+
 @dataclass
 class LayerUnits:
     """Values of one layer's units.

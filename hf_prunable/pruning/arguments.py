@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..modeling.pretrained import DEFAULT_UNITS
-from ..modeling.size import MAC_SECONDS
-from ..modeling.target import Measure, choose_target
+from ..modeling.size import MAC_SECONDS, Measure, choose_target
+from ..modeling.units import DEFAULT_UNITS
 
 
 DEFAULT_TARGET = 0.72

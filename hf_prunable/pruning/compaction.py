@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..modeling.size import MAC_SECONDS
-from ..modeling.target import Measure, choose_target
+from ..modeling.loading import build_like
+from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from .decisions import Cut, GateDecisions, decide_at_target
 from .rounding import round_widths
 
@@ -64,29 +64,6 @@ def compact(
         for module, mode in modes.items():
             module.training = mode
     return build_like(model, config, state)
-
-
-def build_like(model: PreTrainedModel, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """A model of the class, the dtype, the device and the mode of another one.
-
-    Args:
-        model: The other one.
-        config: Of the new one.
-        state: All of its tensors, which it takes over.
-
-    Raises:
-        RuntimeError: If configuration and tensors disagree.
-    """
-    small, info = type(model).from_pretrained(
-        None, config=config, state_dict=state, dtype=model.dtype, output_loading_info=True
-    )
-    wrong = {kind: sorted(keys) for kind, keys in info.items() if keys}
-    if wrong:
-        raise RuntimeError(
-            f"Configuration and weights disagree: {wrong}. If modules were added to the model or exchanged, such as "
-            "adapters, merge them or take them off first; otherwise this is a bug in hf_prunable."
-        )
-    return small.to(model.device).train(model.training)
 
 
 def _round_and_tell(decisions: GateDecisions, round_to: int, target: float | None, measure: Measure) -> GateDecisions:

@@ -12,14 +12,12 @@ from transformers.utils import logging
 from ..modeling.attention import KeptHeads
 from ..modeling.gates import HardConcreteGate
 from ..modeling.shape import AttentionShape, LayerShape, PrunedShape
-from ..modeling.size import UnitCounts
-from ..modeling.target import PARAMETERS, Measure
-from ..modeling.units import LayerUnits, unit_values
+from ..modeling.size import PARAMETERS, Measure, UnitCounts
+from ..modeling.units import BLOCK_UNITS, LayerUnits, unit_values
 
 
 logger = logging.get_logger(__name__)
 
-BLOCK_UNITS = ("mha", "ffn")
 # How far below the target, as a part of the dense model, is near enough to stop trying further units.
 TARGET_TOLERANCE = 1e-4
 

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..modeling.gated import GatedMixin
-from .decisions import BLOCK_UNITS
+from ..modeling.units import BLOCK_UNITS
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..modeling.target import PARAMETERS, Measure
+from ..modeling.size import PARAMETERS, Measure
+from .constraint import Lagrangian
 from .distillation import LOSSES, Distillation, captured_hidden_states
-from .sparsity import Lagrangian, expected_sparsity
+from .expected_size import expected_sparsity
 
 
 # Whether distillation and a task's loss take part.

@@ -20,13 +20,13 @@ from ..data.batches import CropCollator, LabelledCollator, RandomCrops
 from ..data.labels import Task
 from ..data.speech_dataset import clips_digest
 from ..data.streaming import SpeechStream, StreamedCrops
-from ..modeling.target import PARAMETERS, Measure
+from ..modeling.size import PARAMETERS, Measure
 from ..runtime.checkpoints import last_whole_checkpoint
 from ..runtime.files import save_tensors_atomically
 from .compaction import compact
+from .constraint import Lagrangian
 from .distillation import Distillation
 from .objective import ObjectiveArguments, PruningObjective
-from .sparsity import Lagrangian
 from .trainer import PruningTrainer
 from .training_arguments import PruningTrainingArguments
 

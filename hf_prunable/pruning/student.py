@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..modeling.auto import load_prunable
-from ..modeling.pretrained import check_weights
+from ..modeling.loading import load_complete
 
 
 # Layer drop and SpecAugment break the match between the layers of teacher and student; dropout blurs it.
@@ -21,42 +19,6 @@ NOISE_OFF = {
     "activation_dropout": 0.0,
     "feat_proj_dropout": 0.0,
 }
-
-
-# What distillation and a task need of a base model. It is without SpecAugment, and many checkpoints are without its
-# vector; a head may be new.
-ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.", "adapter.")
-
-
-def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
-    """Loads a model in float32, its encoder all from the checkpoint.
-
-    Args:
-        pretrained_model_name_or_path: A folder or a Hub id.
-        **kwargs: Passed to `load_prunable`.
-
-    Raises:
-        ValueError: If the family is not supported, or configuration and weights disagree.
-    """
-    model, info = load_prunable(
-        pretrained_model_name_or_path,
-        dtype=torch.float32,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **kwargs,
-    )
-    prefix = f"{model.base_model_prefix}."
-    found = {
-        "missing": info["missing_keys"],
-        "of another size": {name for name, *_ in info["mismatched_keys"]},
-        "without a place": info["unexpected_keys"],
-    }
-    wrong = {
-        kind: [name for name in names if name.removeprefix(prefix).startswith(ENCODER_PARTS)]
-        for kind, names in found.items()
-    }
-    check_weights(pretrained_model_name_or_path, wrong)
-    return model
 
 
 def load_student(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> tuple[PreTrainedModel, PreTrainedConfig]:

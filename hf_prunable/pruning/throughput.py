@@ -1,15 +1,13 @@
-"""How fast training goes, how long it takes and what it holds."""
+"""How fast training goes, and the memory that it takes."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ExportableState
+from transformers import TrainingArguments
 
 from ..modeling.size import SAMPLING_RATE
 
@@ -54,32 +52,3 @@ class Throughput:
         if self.args.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.args.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT / 2**30
-
-
-class TrainingClock(TrainerCallback, ExportableState):
-    """Counts the seconds of training, without evaluation and checkpoints, over all parts of a run that is resumed.
-
-    Args:
-        seconds: Counted so far.
-    """
-
-    def __init__(self, seconds: float = 0.0):
-        self.seconds = seconds
-        self._start = 0.0
-
-    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Starts counting."""
-        self._start = time.perf_counter()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Counts a step and the reading of its clips."""
-        now = time.perf_counter()
-        self.seconds += now - self._start
-        self._start = now
-
-    # What comes between two steps does not count.
-    on_evaluate = on_save = on_epoch_begin
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"args": {"seconds": self.seconds}, "attributes": {}}

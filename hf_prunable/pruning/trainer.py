@@ -13,10 +13,10 @@ from transformers.utils import logging
 
 from ..data.streaming import StreamedCrops
 from ..modeling.gates import HardConcreteGate
+from .constraint import SparsitySchedule
 from .decisions import deterministic_sparsity
+from .expected_size import expected_sparsity, gate_statistics
 from .objective import PruningObjective
-from .schedule import SparsitySchedule
-from .sparsity import expected_sparsity, gate_statistics
 from .throughput import Throughput
 from .training_arguments import PruningTrainingArguments
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -137,3 +138,23 @@ def draw_layer_profiles(
     if title:
         figure.suptitle(title, fontsize=LARGE)
     figure.savefig(path)
+
+
+def draw_profiles(
+    stages: Mapping[str, Mapping[str, LayerProfile]], choice: LayerChoice | None, task: str, path: Path
+) -> None:
+    """Draws convexity over the layers, a colour for each label and a kind of line for each stage.
+
+    Args:
+        stages: Profiles by label, for "pretrained" and what else there is.
+        choice: Marked on the task's curve of the first stage.
+        task: Of the choice.
+        path: Of the picture.
+    """
+    curves = []
+    for dashes, (stage, profiles) in enumerate(stages.items()):
+        for color, (label, profile) in enumerate(profiles.items()):
+            (curve,) = convexity_curves(profile, suffix=f", {stage}", dashes=dashes, with_band=dashes == 0)
+            is_chosen = dashes == 0 and label == task and choice is not None
+            curves.append(replace(curve, color=color, num_layers=choice.num_layers if is_chosen else None))
+    draw_layer_profiles(curves, path)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from transformers.utils import logging
 
 from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.size import MAC_SECONDS, SAMPLING_RATE, UnitCounts, count_macs, count_parameters
+from ..runtime.evaluation_mode import evaluation_mode
 
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -211,24 +211,6 @@ def _random_audio(models: dict[str, nn.Module], num_samples: Sequence[int]) -> d
         name: {"audio": audio.to(parameter)} | {key: value.to(parameter.device) for key, value in mask.items()}
         for name, parameter in parameters.items()
     }
-
-
-@contextmanager
-def evaluation_mode(models: list[nn.Module], num_threads: int | None = None) -> Iterator[None]:
-    """Evaluation mode without autograd; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    threads_before = torch.get_num_threads()
-    try:
-        for model in models:
-            model.eval()
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(threads_before)
-        for module, training in modes:
-            module.training = training
 
 
 def _time_forward(model: nn.Module, audio: torch.Tensor, **mask: torch.Tensor) -> float:

@@ -9,8 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..finetuning.classifier import AUTO_CLASS
-from ..modeling.size import SAMPLING_RATE, UnitCounts
-from ..modeling.target import PARAMETERS, Measure
+from ..modeling.size import PARAMETERS, SAMPLING_RATE, Measure, UnitCounts
 from .eval_results import save_eval_results
 from .finetuning_report import FinetuningReport, draw_confusion
 from .measurement import describe_machine, measure_latency, measure_size

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from ..data.audio import AudioError, audio_name, count_samples, decode_audio, undecoded_audio
 from ..data.speech_dataset import SkippedAudio
 from ..modeling.size import count_frames
-from ..reporting.measurement import evaluation_mode
+from ..runtime.evaluation_mode import evaluation_mode
 from ..runtime.files import save_tensors_atomically
 
 

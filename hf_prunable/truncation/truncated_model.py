@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling.auto import FAMILIES
-from ..pruning.compaction import build_like
+from ..modeling.loading import build_like
 
 
 # In layer 0 of WavLM, with a column for each head that lives in any layer.

@@ -11,9 +11,8 @@ from experiments import make_shapes
 from experiments.make_shapes import MODELS, PLANS
 from experiments.scaled_gates import scale_gates_
 from hf_prunable import PrunedShape
-from hf_prunable.modeling.pretrained import DEFAULT_UNITS
-from hf_prunable.modeling.size import UnitCounts, count_macs, count_parameters
-from hf_prunable.modeling.target import Measure
+from hf_prunable.modeling.size import Measure, UnitCounts, count_macs, count_parameters
+from hf_prunable.modeling.units import DEFAULT_UNITS
 from tests.helpers.speech_files import tone, write
 from tests.helpers.tiny_models import tiny_prunable, tiny_stock
 from tests.helpers.tiny_shapes import TINY, tiny_fields, tiny_shape

@@ -10,6 +10,7 @@ import torch
 from matplotlib.image import imread
 from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
+from hf_prunable.cli import finetune_speech_commands as run_finetune
 from hf_prunable.finetuning.arguments import TruncationArguments
 from hf_prunable.finetuning.classifier import FinetuningArguments
 from tests.helpers.speech_files import RATE, tone, write, write_speech_commands
@@ -53,7 +54,7 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture
-def run(run_finetune, clips, tmp_path):
+def run(clips, tmp_path):
     def finetune(family="wavlm", output_dir=tmp_path / "out", **changes):
         model = tmp_path / f"dense-{family}"
         if not model.exists():
@@ -145,7 +146,7 @@ def test_other_tasks_and_heads(run, tmp_path, options):
     assert (same >= convolutions) == options.get("freeze_feature_encoder", True)
 
 
-def test_a_run_that_stopped_goes_on(run, run_finetune, monkeypatch, tmp_path):
+def test_a_run_that_stopped_goes_on(run, monkeypatch, tmp_path):
     whole = json.loads((run(output_dir=tmp_path / "whole", truncate=2, compare=True) / "report.json").read_text())
     with monkeypatch.context() as broken:
 

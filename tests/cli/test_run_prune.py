@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModel, BertConfig, HfArgumentParser, Wav2Vec2FeatureExtractor
 
 from hf_prunable import PrunableWavLMModel
+from hf_prunable.cli import prune as run_prune
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.hub import PushError
 from hf_prunable.pruning.arguments import PruningArguments
@@ -95,7 +96,7 @@ def audio(tmp_path_factory):
 
 
 @pytest.fixture
-def run(run_prune, checkpoint, audio, tmp_path):
+def run(checkpoint, audio, tmp_path):
     """Calls `prune` with small settings; anything can be replaced."""
 
     def prune(model=checkpoint, dataset=audio, output_dir=tmp_path / "out", **changes):
@@ -110,7 +111,7 @@ def run(run_prune, checkpoint, audio, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def result(run_prune, checkpoint, audio, tmp_path_factory):
+def result(checkpoint, audio, tmp_path_factory):
     """One whole run as a user starts it: a process of its own, options in a YAML file."""
     folder = tmp_path_factory.mktemp("result")
     options = {"model_name_or_path": str(checkpoint), "dataset_name": str(audio), "output_dir": "pruned"}
@@ -189,7 +190,7 @@ def test_a_run_is_repeatable_and_leaves_no_partial_folder(run, result, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["json", "yaml", "yml", "flags"])
-def test_options_come_from_a_file_or_from_the_command_line(run_prune, monkeypatch, tmp_path, kind):
+def test_options_come_from_a_file_or_from_the_command_line(monkeypatch, tmp_path, kind):
     options = {"model_name_or_path": "m", "dataset_name": "d", "target_sparsity": 0.5, "prune_units": ["mha", "ffn"]}
     options |= {"ste": False, "distillation_layers": [0, 3], "output_dir": "o", "max_steps": 7, "learning_rate": 1e-3}
     if kind == "flags":
@@ -213,7 +214,7 @@ def test_options_come_from_a_file_or_from_the_command_line(run_prune, monkeypatc
     assert {name: seen[0][name] for name in options} == options
 
 
-def test_an_option_that_does_not_exist(run_prune, monkeypatch, tmp_path):
+def test_an_option_that_does_not_exist(monkeypatch, tmp_path):
     (tmp_path / "o.yaml").write_text("{model_name_or_path: m, dataset_name: d, output_dir: o, target_sparsty: 0.5}")
     monkeypatch.setattr(sys, "argv", ["run_prune.py", str(tmp_path / "o.yaml")])
     with pytest.raises(ValueError, match="target_sparsty"):

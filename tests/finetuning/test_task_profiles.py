@@ -6,7 +6,8 @@ import pytest
 from datasets import Dataset
 
 from hf_prunable.finetuning.arguments import TruncationArguments
-from hf_prunable.finetuning.task_profiles import choose_depth, draw_profiles, profile_clips
+from hf_prunable.finetuning.task_profiles import choose_depth, profile_clips
+from hf_prunable.reporting.layer_pictures import draw_profiles
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerProfile, LayerScores
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable import compact
-from hf_prunable.modeling.pretrained import UNITS
+from hf_prunable.modeling.units import UNITS
 from tests.helpers.processes import helper_command, with_root
 from tests.helpers.tiny_models import FAMILIES, HEADS, randomize_, tiny_inputs, tiny_prunable
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from hf_prunable.modeling.pretrained import UNITS
+from hf_prunable.modeling.units import UNITS
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_inputs, tiny_prunable
 
 

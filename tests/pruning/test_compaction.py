@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_prunable import PrunedShape, compact, deterministic_sparsity, expected_sparsity
-from hf_prunable.modeling.pretrained import UNITS
 from hf_prunable.modeling.shape import AttentionShape, LayerShape
 from hf_prunable.modeling.size import UnitCounts, count_macs, count_parameters
+from hf_prunable.modeling.units import UNITS
 from hf_prunable.pruning.decisions import GateDecisions
 from tests.helpers.gated_models import (
     CLOSED,

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 import hf_prunable
 from hf_prunable import Measure, compact, deterministic_sparsity, load_prunable, sparsity_ceiling
-from hf_prunable.modeling.pretrained import PAPER_UNITS, UNITS
 from hf_prunable.modeling.shape import LayerShape, PrunedShape
-from hf_prunable.modeling.size import UnitCounts, count_parameters
-from hf_prunable.modeling.target import PARAMETERS
+from hf_prunable.modeling.size import PARAMETERS, UnitCounts, count_parameters
+from hf_prunable.modeling.units import PAPER_UNITS, UNITS
 from hf_prunable.pruning.decisions import TARGET_TOLERANCE, GateDecisions, check_target, decide_at_target
 from tests.helpers.gated_models import (
     CLOSED,

@@ -5,7 +5,7 @@ import torch
 
 from hf_prunable.modeling.gated import GatedMixin
 from hf_prunable.modeling.gates import LOG_ALPHA_RANGE
-from hf_prunable.modeling.pretrained import PAPER_UNITS
+from hf_prunable.modeling.units import PAPER_UNITS
 from hf_prunable.pruning.gate_initialization import order_gates_by_weights_
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable
 

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
 from hf_prunable.pruning.objective import ObjectiveArguments, PruningObjective
-from hf_prunable.pruning.sparsity import Lagrangian
 from hf_prunable.pruning.student import NOISE_OFF
 from tests.helpers.tiny_models import FAMILIES, tiny_inputs, tiny_prunable
 

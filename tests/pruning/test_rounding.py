@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_prunable import Measure, compact
-from hf_prunable.modeling.pretrained import UNITS
+from hf_prunable.modeling.units import UNITS
 from hf_prunable.pruning.decisions import GateDecisions, decide_at_target
 from hf_prunable.pruning.rounding import round_widths
 from tests.helpers.gated_models import (

@@ -11,12 +11,12 @@ from hf_prunable import load_prunable
 from hf_prunable.data.audio import audio_dataset
 from hf_prunable.data.labels import load_task
 from hf_prunable.modeling.gates import HardConcreteGate
-from hf_prunable.modeling.pretrained import PAPER_UNITS
-from hf_prunable.modeling.size import UnitCounts, count_parameters
-from hf_prunable.modeling.target import PARAMETERS, Measure
+from hf_prunable.modeling.loading import load_complete
+from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts, count_parameters
+from hf_prunable.modeling.units import PAPER_UNITS
 from hf_prunable.pruning.objective import ObjectiveArguments
 from hf_prunable.pruning.run import PruningRun
-from hf_prunable.pruning.student import NOISE_OFF, load_complete, load_student, restore_noise_
+from hf_prunable.pruning.student import NOISE_OFF, load_student, restore_noise_
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from tests.helpers.speech_files import RATE, write
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_inputs, tiny_prunable, tiny_stock

@@ -2,20 +2,15 @@
 
 import pytest
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from hf_prunable.pruning import throughput
-from hf_prunable.pruning.throughput import Throughput, TrainingClock
+from hf_prunable.pruning.throughput import Throughput
+from tests.helpers.clock import Clock
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    class Clock:
-        now = 100.0
-
-        def perf_counter(self):
-            return self.now
-
     clock = Clock()
     monkeypatch.setattr(throughput, "time", clock)
     return clock
@@ -33,27 +28,3 @@ def test_speed_between_two_log_entries(clock, tmp_path):
     clock.now += 2
     second = counted.read(15)
     assert (second["audio_seconds_per_second"], second["steps_per_second"]) == (1.0, 2.5)
-
-
-def test_clock_leaves_out_what_is_between_steps_and_counts_on(clock):
-    training = TrainingClock()
-    assert isinstance(training, TrainerCallback)
-    training.on_epoch_begin()
-    for event, seconds in (
-        ("on_step_end", 3),
-        ("on_evaluate", 50),
-        ("on_save", 7),
-        ("on_step_end", 2),
-        ("on_save", 9),
-        ("on_epoch_begin", 20),
-        ("on_step_end", 1),
-    ):
-        clock.now += seconds
-        getattr(training, event)(None, None, None)
-    assert training.seconds == 6
-    # As the Trainer makes it again from a checkpoint.
-    resumed = TrainingClock(**training.state()["args"])
-    resumed.on_epoch_begin()
-    clock.now += 4
-    resumed.on_step_end()
-    assert resumed.seconds == 10

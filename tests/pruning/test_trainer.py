@@ -11,12 +11,13 @@ from transformers import TrainerCallback, Wav2Vec2FeatureExtractor
 from hf_prunable.data.batches import CropCollator
 from hf_prunable.data.streaming import SpeechStream, StreamedCrops
 from hf_prunable.modeling.gates import LOG_ALPHA_RANGE
-from hf_prunable.modeling.pretrained import PAPER_UNITS
+from hf_prunable.modeling.units import PAPER_UNITS
 from hf_prunable.pruning.compaction import compact
+from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.decisions import deterministic_sparsity
 from hf_prunable.pruning.distillation import Distillation
+from hf_prunable.pruning.expected_size import expected_sparsity
 from hf_prunable.pruning.objective import PruningObjective
-from hf_prunable.pruning.sparsity import Lagrangian, expected_sparsity
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments

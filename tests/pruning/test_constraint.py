@@ -3,10 +3,18 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_prunable.pruning.schedule import RUNG_TOLERANCE, SparsitySchedule
+from hf_prunable import expected_sparsity
+from hf_prunable.modeling.size import PARAMETERS, Measure
+from hf_prunable.modeling.units import PAPER_UNITS, UNITS
+from hf_prunable.pruning.constraint import RUNG_TOLERANCE, Lagrangian, SparsitySchedule
+from tests.helpers.tiny_models import tiny_prunable
+
+
+MACS = Measure("macs")
 
 
 SPARSITIES = st.floats(0.01, 0.99)
@@ -114,3 +122,46 @@ def test_the_state_of_other_targets_is_refused():
     state = SparsitySchedule([0.5, 0.7], 100).state_dict()
     with pytest.raises(ValueError, match=r"targets \[0\.5, 0\.7\], but this one has \[0\.5, 0\.8\]"):
         SparsitySchedule([0.5, 0.8], 100).load_state_dict(state)
+
+
+def test_lagrangian_is_the_penalty_of_its_formula():
+    lagrangian = Lagrangian()
+    sparsity = torch.tensor(0.3, requires_grad=True)
+    assert lagrangian(sparsity, 0.5).item() == 0
+    lagrangian.lambda_1.data.fill_(2.0)
+    lagrangian.lambda_2.data.fill_(3.0)
+    penalty = lagrangian(sparsity, 0.5)
+    assert penalty.item() == pytest.approx(2 * -0.2 + 3 * 0.04)
+    penalty.backward()
+    assert sparsity.grad.item() == pytest.approx(2 + 2 * 3 * -0.2)
+    assert lagrangian.lambda_1.grad.item() == pytest.approx(-0.2)
+    assert lagrangian.lambda_2.grad.item() == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("target", (0.3, 0.6))
+@pytest.mark.parametrize("measure", (PARAMETERS, MACS), ids=str)
+def test_gradient_ascent_brings_the_sparsity_to_the_target(target, measure):
+    model = tiny_prunable("wavlm")
+    model.attach_gates(UNITS if measure == MACS else PAPER_UNITS)
+    lagrangian = Lagrangian()
+    gates = [gate for _, gate in model.named_gates()]
+    # A task that wants all gates open, some more than others.
+    generator = torch.Generator().manual_seed(0)
+    worth = [0.001 * torch.rand(gate.num_gates, generator=generator) for gate in gates]
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [gate.log_alpha for gate in gates], "lr": 0.1},
+            {"params": list(lagrangian.parameters()), "lr": 0.1, "maximize": True},
+        ]
+    )
+    assert expected_sparsity(model, measure).item() < target / 3
+    schedule = SparsitySchedule([target], 100)
+    for step in range(400):
+        optimizer.zero_grad()
+        task = -sum((value * gate.open_probability()).sum() for value, gate in zip(worth, gates, strict=True))
+        (task + lagrangian(expected_sparsity(model, measure), schedule.target(step))).backward()
+        optimizer.step()
+        for gate in gates:
+            gate.clamp_()
+    assert expected_sparsity(model, measure).item() == pytest.approx(target, abs=0.02)
+    assert lagrangian.lambda_1.item() != 0 and lagrangian.lambda_2.item() > 0

@@ -1,14 +1,12 @@
-"""The expected size of a model with gates, and the constraint that brings it to a target."""
+"""The expected size of a model with gates, and how far its gates are decided."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..modeling.gates import HardConcreteGate
-from ..modeling.size import LayerCounts, UnitCounts
-from ..modeling.target import PARAMETERS, Measure
+from ..modeling.size import PARAMETERS, LayerCounts, Measure, UnitCounts
 from ..modeling.units import LayerUnits, unit_values
 
 
@@ -77,21 +75,3 @@ def gate_statistics(model: PreTrainedModel) -> dict[str, float]:
     if blocks:
         statistics["block_gates"] = torch.cat(blocks).mean().item()
     return statistics
-
-
-class Lagrangian(nn.Module):
-    """lambda_1 (s - t) + lambda_2 (s - t)^2 for sparsity s and target t.
-
-    The two multipliers are trained to maximise it while everything else minimises it, which pushes s to t.
-    """
-
-    def __init__(self):
-        super().__init__()
-        # FSDP splits no parameter without a dimension.
-        self.lambda_1 = nn.Parameter(torch.zeros(1))
-        self.lambda_2 = nn.Parameter(torch.zeros(1))
-
-    def forward(self, sparsity: torch.Tensor, target: float) -> torch.Tensor:
-        """Returns the penalty as a scalar."""
-        distance = sparsity - target
-        return (self.lambda_1 * distance + self.lambda_2 * distance**2).squeeze(0)

@@ -1,4 +1,4 @@
-"""The sparsity asked for over the steps of a training: one target, or a ladder of them."""
+"""The constraint on sparsity: its penalty, and the target over the steps of a training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,30 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
+from torch import nn
+
 
 # Half a point: what gates at their lower bound still count for in the expected sparsity.
 RUNG_TOLERANCE = 0.005
+
+
+class Lagrangian(nn.Module):
+    """lambda_1 (s - t) + lambda_2 (s - t)^2 for sparsity s and target t.
+
+    The two multipliers are trained to maximise it while everything else minimises it, which pushes s to t.
+    """
+
+    def __init__(self):
+        super().__init__()
+        # FSDP splits no parameter without a dimension.
+        self.lambda_1 = nn.Parameter(torch.zeros(1))
+        self.lambda_2 = nn.Parameter(torch.zeros(1))
+
+    def forward(self, sparsity: torch.Tensor, target: float) -> torch.Tensor:
+        """Returns the penalty as a scalar."""
+        distance = sparsity - target
+        return (self.lambda_1 * distance + self.lambda_2 * distance**2).squeeze(0)
 
 
 class SparsitySchedule:

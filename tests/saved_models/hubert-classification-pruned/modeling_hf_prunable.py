@@ -1,0 +1,6 @@
+from hf_prunable import (  # noqa: F401
+    PrunableHubertConfig,
+    PrunableHubertForCTC,
+    PrunableHubertForSequenceClassification,
+    PrunableHubertModel,
+)
