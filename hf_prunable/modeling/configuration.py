@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -20,7 +20,14 @@ SHIM_FILE = f"{SHIM_MODULE}.py"
 MAX_LAYERS = 960
 
 
-class PrunableConfigMixin:
+if TYPE_CHECKING:
+    # What the mixin is mixed into.
+    from transformers import PreTrainedConfig as _Base
+else:
+    _Base = object
+
+
+class PrunableConfigMixin(_Base):
     """The part of a prunable configuration that is the same in every family.
 
     The stock fields keep the widths of the original model. Three fields come on top: `pruned_shape` (`None`: dense),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +48,14 @@ def check_weights(source: Any, wrong: dict[str, Collection[str]]) -> None:
         )
 
 
-class PrunableModelMixin:
+if TYPE_CHECKING:
+    # What the mixin is mixed into.
+    from transformers import PreTrainedModel as _Base
+else:
+    _Base = object
+
+
+class PrunableModelMixin(_Base):
     """The part of a prunable model that is the same in every family and under every head."""
 
     stock_class: ClassVar[type[PreTrainedModel]]
