@@ -1,1 +1,1 @@
-"""Measurements of the library: what pruning keeps, costs and saves."""
+"""Benchmarks of speed and memory."""

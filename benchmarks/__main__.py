@@ -1,12 +1,8 @@
-"""The benchmarks by short names: `python -m benchmarks NAME --help` tells what NAME measures.
-
-The other modules here are started as `python -m benchmarks.MODULE`.
-"""
+"""Starts a benchmark by its short name: `python -m benchmarks NAME [options]`."""
 
 from __future__ import annotations
 
-import importlib
-import sys
+from benchmarks.named_commands import run_named_command
 
 
 BENCHMARKS = {
@@ -14,21 +10,12 @@ BENCHMARKS = {
     "training": "training",
     "startup": "startup",
     "convexity": "convexity_speed",
+    "step_overhead": "step_overhead",
 }
 
 
 def main() -> None:
-    names = f"{', '.join(BENCHMARKS)} (python -m benchmarks NAME --help tells more)"
-    if len(sys.argv) < 2:
-        sys.exit(f"Give the name of a benchmark: {names}.")
-    name, *options = sys.argv[1:]
-    if name in ("-h", "--help"):
-        print(f"{__doc__}\nNames: {names}.")
-        return
-    if name not in BENCHMARKS:
-        sys.exit(f"There is no benchmark {name!r}; choose from {names}.")
-    sys.argv = [f"python -m benchmarks {name}", *options]
-    importlib.import_module(f"benchmarks.{BENCHMARKS[name]}").main()
+    run_named_command("benchmarks", "benchmark", BENCHMARKS)
 
 
 if __name__ == "__main__":

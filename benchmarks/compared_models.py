@@ -1,10 +1,12 @@
-"""The models that are timed against each other: stock transformers, the dense prunable model, and shapes of it."""
+"""Models that are timed against each other: the stock class, the dense prunable class, and pruned shapes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
@@ -21,11 +23,15 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass
 class ModelArguments(ChosenShapes):
-    """Which models take part."""
+    """Models to compare, and the device and data type they run on.
 
-    output_dir: str = field(metadata={"help": "Folder for the result."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda or another device of torch."})
-    dtype: str = field(default="float32", metadata={"help": f"Of weights and audio: {', '.join(DTYPES)}."})
+    Raises:
+        ValueError: If `dtype` is unknown.
+    """
+
+    output_dir: str = field(metadata={"help": "Output folder."})
+    device: str = field(default="cpu", metadata={"help": "Torch device, such as cpu or cuda."})
+    dtype: str = field(default="float32", metadata={"help": f"Data type of weights and audio: {', '.join(DTYPES)}."})
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
@@ -34,13 +40,13 @@ class ModelArguments(ChosenShapes):
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model with random weights: what it takes does not depend on their values.
+    """A model with random weights. Time and memory do not depend on the values of the weights.
 
     Attributes:
-        name: Of the row.
-        config: As a prunable class takes it, also of the stock model.
-        is_stock: Whether the model is of the stock class.
-        is_prepared: Whether it is prepared for inference.
+        name: Row name in the result.
+        config: Prunable configuration, also for the stock model.
+        is_stock: Whether to build the stock class of transformers.
+        is_prepared: Whether to call `prepare_for_inference_()`.
     """
 
     name: str
@@ -49,11 +55,11 @@ class ComparedModel:
     is_prepared: bool = False
 
     def build(self, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-        """The model, the same each time, in evaluation mode.
+        """Builds the model in evaluation mode, with the same weights on each call.
 
         Args:
-            dtype: Of the weights, by torch's name for it.
-            device: To put it on.
+            dtype: Data type of the weights, by torch's name.
+            device: Torch device.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(WEIGHT_SEED)
@@ -63,26 +69,60 @@ class ComparedModel:
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of the encoder."""
+        """Number of parameters of the encoder."""
         return count_parameters(self.config, UnitCounts.of(self.config.shape))
 
     def macs(self, seconds: float, batch_size: int = 1) -> int:
-        """Multiply-accumulates of one forward pass over clips of this length."""
+        """Counts the multiply-accumulates of one forward pass.
+
+        Args:
+            seconds: Clip length in seconds.
+            batch_size: Number of clips.
+        """
         return batch_size * count_macs(self.config, UnitCounts.of(self.config.shape), seconds)
 
 
-def compared_models(shapes: Sequence[ShapeFile], prepared: bool = True) -> list[ComparedModel]:
-    """The stock model first, then the dense prunable one and each shape, as loaded and prepared for inference.
+def compared_models(shape_files: Sequence[ShapeFile], prepared: bool = True) -> list[ComparedModel]:
+    """Lists the stock model, the dense prunable model and the pruned shapes, in this order.
 
     Args:
-        shapes: Of one dense model.
-        prepared: Whether those that are prepared take part.
+        shape_files: Shapes of one dense model.
+        prepared: Whether each prunable model is followed by the same model prepared for inference.
     """
-    dense = shapes[0].prunable_config(dense=True)
+    dense = shape_files[0].prunable_config(dense=True)
     models = [ComparedModel(STOCK, dense, is_stock=True)]
-    configs = {DENSE: dense} | {shape.name: shape.prunable_config() for shape in shapes}
+    configs = {DENSE: dense} | {shape_file.name: shape_file.prunable_config() for shape_file in shape_files}
     for name, config in configs.items():
         models.append(ComparedModel(name, config))
         if prepared:
             models.append(ComparedModel(f"{name} {PREPARED}", config, is_prepared=True))
     return models
+
+
+def speedups(name: str, rounds: Sequence[Mapping[str, float]]) -> list[float]:
+    """Divides the stock model's time by a model's time, round by round.
+
+    Args:
+        name: Name of the model.
+        rounds: For each round, the seconds of every model by name.
+    """
+    return [seconds[STOCK] / seconds[name] for seconds in rounds]
+
+
+def summarize_times(name: str, rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Summarizes the times of one model.
+
+    Args:
+        name: Name of the model.
+        rounds: For each round, the seconds of every model by name.
+
+    Returns:
+        "median_seconds"; "speedup", the median over the rounds of the ratio of the stock model's time to the model's
+        time; "seconds" of each round.
+    """
+    times = [seconds[name] for seconds in rounds]
+    return {
+        "median_seconds": statistics.median(times),
+        "speedup": statistics.median(speedups(name, rounds)),
+        "seconds": times,
+    }

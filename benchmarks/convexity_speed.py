@@ -1,16 +1,16 @@
-"""Time and memory of graph convexity: at the size of the published figures, and as the number of points grows.
+"""Time and memory of graph convexity: at the size of the published figures, and over the number of points.
 
-    python -m benchmarks.convexity_speed --output_dir convexity_speed
+    python -m benchmarks convexity --output_dir convexity_speed
 
-Points are made up: one normal distribution for each class. On a machine with other work, look at the processor's seconds
-and not at those that passed. Memory is measured on Linux only.
+Points are synthetic, with one normal distribution per class. On a machine with other load, CPU time is more reliable than
+elapsed time. Memory is measured on Linux only.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,40 +21,49 @@ from transformers import HfArgumentParser
 
 from benchmarks import process_memory
 from benchmarks.process_memory import in_fresh_process
+from benchmarks.result_files import save_result
 from hf_prunable.reporting.measurement import describe_machine
-from hf_prunable.runtime.files import write_text_atomically
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import graph_convexity, score_paths
 
 
-# Of the published figures: clips of the 35 words of Speech Commands, 57 each.
+# Size of the published figures (arXiv 2408.11858): 57 clips of each of the 35 words of Speech Commands.
 NUM_POINTS, NUM_CLASSES, DIMENSIONS = 1995, 35, 768
-# Of one layer of these points by the authors' code, fastest and slowest.
+# Fastest and slowest time of the authors' code for one layer of these points.
 REFERENCE_SECONDS = (78, 181)
-# Of the speaker task: base models have 13 hidden states.
+# The speaker task: number of clips, and hidden states of a base model.
 SPEAKER_CLIPS, HIDDEN_STATES = 43474, 13
-# Smaller numbers of points tell nothing about how time grows.
+# Smaller numbers of points are left out of the fit, because constant costs dominate there.
 LEAST_POINTS_OF_FIT = 4000
 NUM_PERMUTATIONS = 20
-# Between the centres of the classes, against the spread of 1 within each.
+# Standard deviation of the class centers; within a class it is 1.
 CENTER_SPREAD = 0.25
 
 
 @dataclass
 class SpeedArguments:
-    """What to measure."""
+    """Numbers of points and repetitions."""
 
-    output_dir: str = field(metadata={"help": "Folder for the result, `convexity_speed.json`."})
+    output_dir: str = field(metadata={"help": "Output folder."})
     num_points: list[int] = field(
         default_factory=lambda: [1000, 2000, 4000, 8000, 12000],
-        metadata={"help": "Numbers of points to grow through."},
+        metadata={"help": "Numbers of points to measure the growth of time and memory with."},
     )
-    repeats: int = field(default=3, metadata={"help": "Of the measurement at the size of the published figures."})
-    threads: int = field(default=2, metadata={"help": "Of the search for neighbours; the paths take one."})
+    repeats: int = field(default=3, metadata={"help": "Number of measurements at the size of the published figures."})
+    threads: int = field(
+        default=2, metadata={"help": "Number of threads for the neighbor search; shortest paths use one."}
+    )
 
 
 def make_points(num_points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features, float32, and classes."""
+    """Draws points around class centers, with a fixed random seed.
+
+    Args:
+        num_points: Number of points.
+
+    Returns:
+        Features of shape (points, 768), float32, and the class index of each point.
+    """
     random = np.random.default_rng(0)
     classes = np.arange(num_points) % NUM_CLASSES
     centers = CENTER_SPREAD * random.standard_normal((NUM_CLASSES, DIMENSIONS))
@@ -62,7 +71,16 @@ def make_points(num_points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(num_points: int, threads: int) -> dict[str, Any]:
-    """Scores so many points once; to be called in a process of its own."""
+    """Computes the convexity of synthetic points once. Call it in a fresh process.
+
+    Args:
+        num_points: Number of points.
+        threads: Number of threads for the neighbor search.
+
+    Returns:
+        Elapsed "seconds", "processor_seconds", "peak_bytes" of memory, "dense_matrix_bytes" of a float64 distance
+        matrix of the points, "edges" of the graph, and the "score".
+    """
     features, classes = make_points(num_points)
     with threadpool_limits(threads):
         # The first call loads libraries.
@@ -84,11 +102,18 @@ def measure(num_points: int, threads: int) -> dict[str, Any]:
 
 
 def measure_permutations(num_points: int) -> dict[str, Any]:
-    """Scores so many points with and without permuted labels, the graph being there."""
+    """Times the scores of an existing graph, with and without permuted labels. Call it in a fresh process.
+
+    Args:
+        num_points: Number of points.
+
+    Returns:
+        "num_points", number of "permutations", "processor_seconds_without" and "processor_seconds_with" permutations.
+    """
     features, classes = make_points(num_points)
     graph = graph_convexity(features, classes).graph
     pairs = ClassPairs(PointClasses.of(classes, num_points), 5000, 42)
-    permutations = [np.random.default_rng(number).permutation(num_points) for number in range(NUM_PERMUTATIONS)]
+    permutations = [np.random.default_rng(seed).permutation(num_points) for seed in range(NUM_PERMUTATIONS)]
     seconds = []
     for permuted in ([], permutations):
         start = time.process_time()
@@ -102,8 +127,16 @@ def measure_permutations(num_points: int) -> dict[str, Any]:
     }
 
 
-def estimate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The speaker task's time, by the power of the number of points that fits the larger measurements."""
+def estimate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Extrapolates the CPU time of the speaker task by a power law fitted to the larger measurements.
+
+    Args:
+        rows: Results of `measure`.
+
+    Returns:
+        "power" of the number of points, number of "clips", "processor_seconds_of_a_layer",
+        "processor_hours_of_13_layers"; empty with fewer than two measurements of 4,000 points or more.
+    """
     rows = [row for row in rows if row["num_points"] >= LEAST_POINTS_OF_FIT]
     if len(rows) < 2:
         return {}
@@ -118,9 +151,46 @@ def estimate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def format_speed(result: dict[str, Any]) -> str:
+    """Formats time and memory as Markdown.
+
+    Args:
+        result: Values that `main` saves.
+    """
+    published = result["published_size"]
+    lines = [
+        "| Points | Time (s) | CPU time (s) | Peak memory (MB) | Dense float64 distance matrix (MB) |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in [published["runs"][0], *result["growth"]]:
+        lines.append(
+            f"| {row['num_points']:,} | {row['seconds']:.2f} | {row['processor_seconds']:.2f} | "
+            f"{row['peak_bytes'] / 1e6:.0f} | {row['dense_matrix_bytes'] / 1e6:.0f} |"
+        )
+    low, high = published["reference_seconds"]
+    lines.append(
+        f"\n{published['num_points']:,} points: median {published['median_seconds']:.2f} s, CPU time "
+        f"{published['median_processor_seconds']:.2f} s, of {len(published['runs'])} runs; the authors' code takes "
+        f"{low} to {high} s."
+    )
+    permutations = result["permutations"]
+    lines.append(
+        f"\nScores of an existing graph: {permutations['processor_seconds_without']:.2f} s of CPU time; with "
+        f"{permutations['permutations']} permutations of the labels {permutations['processor_seconds_with']:.2f} s."
+    )
+    if speakers := result["speaker_task"]:
+        lines.append(
+            f"\nExtrapolated to {speakers['clips']:,} points (power {speakers['power']:.2f}): "
+            f"{speakers['processor_seconds_of_a_layer']:.0f} s of CPU time for a layer, "
+            f"{speakers['processor_hours_of_13_layers']:.1f} h for {HIDDEN_STATES} hidden states."
+        )
+    return "\n".join(lines) + (
+        f"\n\n{result['classes']} classes, {result['dimensions']} dimensions. Measured on: {result['machine']}.\n"
+    )
+
+
 def main() -> None:
     (options,) = HfArgumentParser(SpeedArguments).parse_args_into_dataclasses()
-    # Each in a fresh process, so that memory is not what was freed before.
     published = [in_fresh_process(measure, NUM_POINTS, options.threads) for _ in range(options.repeats)]
     permutations = in_fresh_process(measure_permutations, NUM_POINTS)
     growth = [in_fresh_process(measure, num_points, options.threads) for num_points in options.num_points]
@@ -139,16 +209,7 @@ def main() -> None:
         "growth": growth,
         "speaker_task": estimate(growth),
     }
-    folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "convexity_speed.json", json.dumps(result, indent=1) + "\n")
-    print("points | seconds | processor seconds | peak memory, MB | dense float64 matrix, MB")
-    for row in [published[0], *growth]:
-        print(
-            f"{row['num_points']} | {row['seconds']:.2f} | {row['processor_seconds']:.2f} | "
-            f"{row['peak_bytes'] / 1e6:.0f} | {row['dense_matrix_bytes'] / 1e6:.0f}"
-        )
-    print(json.dumps(result["speaker_task"]))
+    save_result(Path(options.output_dir), "convexity_speed", result, format_speed(result))
 
 
 if __name__ == "__main__":

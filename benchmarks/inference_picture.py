@@ -1,4 +1,4 @@
-"""Latency against size: one row of panels for each kind of batch, one line for each length of clips."""
+"""Picture of latency over parameters and over multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ GROUP = ("threads", "padded", "batch_size")
 
 
 def draw_latency(result: dict[str, Any], path: str | os.PathLike) -> None:
-    """Draws the median latency of every model and case against parameters and against multiply-accumulates.
+    """Draws the median latency of every model and case over parameters and over multiply-accumulates (MACs).
 
-    Dashed lines from the stock model show where a latency in proportion to the multiply-accumulates would lie.
+    There is one row of panels for each batch size and number of threads, and one colour for each clip length. Dashed
+    lines show a latency proportional to MACs, from the stock model.
 
     Args:
-        result: As `benchmarks.inference.measure` gives it.
-        path: Of the picture; its ending chooses the format.
+        result: Result of `benchmarks.inference.measure`.
+        path: Output file; its extension selects the image format.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for case in result["cases"]:
         groups.setdefault(tuple(case[name] for name in GROUP), []).append(case)
     lengths = sorted({case["seconds"] for case in result["cases"]})
-    colors = {length: WIDTHS(0.35 + 0.65 * number / max(len(lengths) - 1, 1)) for number, length in enumerate(lengths)}
+    colors = {length: WIDTHS(0.35 + 0.65 * place / max(len(lengths) - 1, 1)) for place, length in enumerate(lengths)}
     names = [name for name in result["cases"][0]["models"] if not name.endswith(f" {PREPARED}")]
-    markers = {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(names)}
+    markers = {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(names)}
     figure = Figure(figsize=(WIDTH, MARGIN + ROW_HEIGHT * len(groups)), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(groups), 2, sharey="row", squeeze=False)
@@ -52,14 +53,14 @@ def draw_latency(result: dict[str, Any], path: str | os.PathLike) -> None:
             _draw_case(by_macs, case["models"], "macs", stock_macs, color, markers)
             _draw_lines(by_macs, case["models"], color)
         by_parameters.set_title(_title(cases[0]), fontsize=NORMAL, loc="left")
-        by_parameters.set_ylabel("latency, ms", fontsize=NORMAL)
+        by_parameters.set_ylabel("Latency (ms)", fontsize=NORMAL)
         by_parameters.set_yscale("log")
         by_parameters.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         by_parameters.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         by_parameters.yaxis.set_minor_formatter(NullFormatter())
-        by_macs.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    rows[-1][0].set_xlabel("parameters, millions", fontsize=NORMAL)
-    rows[-1][1].set_xlabel("multiply-accumulates, of the stock model's", fontsize=NORMAL)
+        by_macs.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    rows[-1][0].set_xlabel("Parameters (millions)", fontsize=NORMAL)
+    rows[-1][1].set_xlabel("Multiply-accumulates (% of the stock model)", fontsize=NORMAL)
     for axes in rows.flat:
         _style(axes)
     figure.legend(
@@ -70,7 +71,7 @@ def draw_latency(result: dict[str, Any], path: str | os.PathLike) -> None:
 
 
 def _title(case: dict[str, Any]) -> str:
-    clips = f"{case['batch_size']} clips at once" if case["batch_size"] > 1 else "one clip"
+    clips = f"batch of {case['batch_size']}" if case["batch_size"] > 1 else "one clip"
     threads = f"{case['threads']} thread{'' if case['threads'] == 1 else 's'}"
     return f"{clips}{', padded' if case['padded'] else ''}, {threads}"
 
@@ -91,7 +92,7 @@ def _draw_case(
 
 
 def _draw_lines(axes: Axes, models: dict[str, Any], color: Any) -> None:
-    """Joins the models as loaded, and draws the line of proportion."""
+    """Joins the models as loaded by a line, and draws the dashed line proportional to MACs."""
     stock = models[STOCK]
     as_loaded = [row for name, row in models.items() if not name.endswith(f" {PREPARED}")]
     measured = sorted((row["macs"] / stock["macs"], 1e3 * row["median_seconds"]) for row in as_loaded)
@@ -108,8 +109,8 @@ def _style(axes: Axes) -> None:
 
 
 def _legend(markers: dict[str, str], colors: dict[float, Any]) -> Sequence[Line2D]:
-    """Shapes for models, colours for lengths, and what is hollow or dashed."""
+    """Legend entries: a marker for each model, a colour for each clip length, hollow markers, and the dashed line."""
     handles = [Line2D([], [], color=INK, marker=marker, linestyle="", label=name) for name, marker in markers.items()]
     handles.append(Line2D([], [], color=INK, marker="o", linestyle="", markerfacecolor="white", label=PREPARED))
-    handles += [Line2D([], [], color=color, label=f"{length:g} s") for length, color in colors.items()]
-    return [*handles, Line2D([], [], color=REFERENCE_COLOR, linestyle="--", label="in proportion to MACs")]
+    handles += [Line2D([], [], color=color, label=f"{length:g} s clip") for length, color in colors.items()]
+    return [*handles, Line2D([], [], color=REFERENCE_COLOR, linestyle="--", label="proportional to MACs")]

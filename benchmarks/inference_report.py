@@ -1,4 +1,4 @@
-"""The latencies of a run of `benchmarks.inference` as a Markdown table."""
+"""Markdown tables of the inference benchmark."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from typing import Any
 
 
 HEADER = (
-    "| model | parameters | MACs | latency, ms | speed-up over stock (quartiles) | MACs, stock / model | "
-    "speed-up / MAC ratio |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| Model | Parameters | MACs | Latency (ms) | Speed-up over stock (quartiles) | MACs, stock / model | "
+    "Speed-up / MAC ratio |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 
 
 def heading(result: dict[str, Any]) -> str:
-    """What a run timed, in a few words."""
+    """Title of a result: model, data type and whether it was compiled.
+
+    Args:
+        result: Result of `benchmarks.inference.measure`.
+    """
     return f"{result['model']}, {result['dtype']}{', compiled' if result['compile'] else ''}"
 
 
 def format_cases(result: dict[str, Any]) -> str:
-    """A table for each case.
+    """Formats one table for each case.
 
     Args:
-        result: As `benchmarks.inference.measure` gives it.
+        result: Result of `benchmarks.inference.measure`.
     """
     parts = [f"# {heading(result)}"]
     for case in result["cases"]:
@@ -28,9 +32,9 @@ def format_cases(result: dict[str, Any]) -> str:
         parts.append("\n".join([f"## {case['name']}\n", HEADER, *rows]))
     machines = "; ".join(dict.fromkeys(case["machine"] for case in result["cases"]))
     parts.append(
-        f"Latency is the median of {result['repetitions']} rounds, in each of which all models ran once; speed-up is "
-        "the median of the rounds' ratios, with its quartiles. MACs are multiply-accumulates of the whole batch, padding "
-        'included. "prepared": after `prepare_for_inference_()`.\n\n'
+        f"Latency: median of {result['repetitions']} rounds; each round runs every model once. Speed-up: median of the "
+        "rounds' ratios, with quartiles. MACs: multiply-accumulates of the whole batch, padding included. "
+        '"prepared": after `prepare_for_inference_()`.\n\n'
         f"Measured on: {machines}."
     )
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Memory of this process, and work in processes that have done nothing else before. On Linux only."""
+"""Peak memory of a process, and function calls in fresh processes. Linux only."""
 
 from __future__ import annotations
 
@@ -7,28 +7,39 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 
+# Resets the peak resident set size, see proc(5).
 CLEAR_PEAK = "5"
 MMAP_VARIABLE = "MALLOC_MMAP_THRESHOLD_"
-# Bytes; glibc's own, which it no longer raises once it is set.
+# Bytes; the default of glibc, which is no longer raised dynamically once it is set.
 MMAP_THRESHOLD = "131072"
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function of a module in a new process, in which freed memory shows at once.
+
+def in_fresh_process(
+    function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+) -> Result:
+    """Calls a function in a new process, in which freed memory is returned to the system at once.
+
+    Args:
+        function: Function at the top level of a module.
+        arguments: Positional arguments of the function; must be picklable.
+        options: Keyword arguments of the function; must be picklable.
 
     Returns:
-        What the function returns.
+        The return value of the function.
     """
     with _returning_freed_memory(), multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(function, arguments)
+        return pool.apply(function, arguments, options)
 
 
 @contextmanager
 def _returning_freed_memory() -> Iterator[None]:
-    """Lets new processes give memory back: glibc would keep it for the next arrays, which then would not show."""
+    """Makes new processes return freed memory. Without it, glibc reuses that memory and later peaks look too small."""
     before = os.environ.get(MMAP_VARIABLE)
     os.environ[MMAP_VARIABLE] = MMAP_THRESHOLD
     try:
@@ -41,17 +52,17 @@ def _returning_freed_memory() -> Iterator[None]:
 
 
 def reset_peak() -> int:
-    """Lets the peak start from what the process has now.
+    """Resets the peak memory of this process to its current memory.
 
     Returns:
-        What it has, in bytes.
+        Current resident memory in bytes.
     """
     Path("/proc/self/clear_refs").write_text(CLEAR_PEAK)
     return _memory("VmRSS")
 
 
 def peak() -> int:
-    """Bytes that the process had at most since `reset_peak`."""
+    """Returns the peak resident memory of this process since `reset_peak`, in bytes."""
     return _memory("VmHWM")
 
 
@@ -60,4 +71,4 @@ def _memory(name: str) -> int:
         key, _, value = line.partition(":")
         if key == name:
             return 1024 * int(value.split()[0])
-    raise OSError(f"/proc/self/status does not tell {name}; memory can be measured on Linux only.")
+    raise OSError(f"/proc/self/status has no entry {name}; memory can be measured on Linux only.")

@@ -1,4 +1,4 @@
-"""The shapes that benchmarks measure: what gates kept of a dense model, one JSON file each."""
+"""Shapes of pruned models that benchmarks measure, one JSON file each."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ SHAPES_FOLDER = Path(__file__).with_name("shapes")
 
 @dataclass
 class ShapeFile:
-    """A shape of a dense model, and where it comes from.
+    """A pruned shape of a dense model, and how it was made.
 
     Attributes:
-        name: Of the shape, and of its file.
-        model: The dense model's name.
-        config: Fields of the dense model's stock configuration, `model_type` among them; all others are defaults.
-        source: How the shape came about, in words.
-        units: The kinds of units that had gates.
-        measure: What the target counts: "parameters" or "macs", those of a clip of 10 s.
-        target: The part of the dense model that was to go.
-        shape: What is left.
+        name: Name of the shape, and of its file without extension.
+        model: Name of the dense model.
+        config: Fields of the dense model's stock configuration, including `model_type`; others have their defaults.
+        source: Description of how the shape was made.
+        units: Kinds of units that had gates.
+        measure: What the target counts: "parameters", or "macs" of a 10 s clip.
+        target: Fraction of the dense model to remove, between 0 and 1.
+        shape: Shape of the pruned model.
+
+    Raises:
+        ValueError: If `measure` is unknown, or the shape does not fit the dense model.
     """
 
     name: str
@@ -48,21 +51,28 @@ class ShapeFile:
         self.shape.validate(self.prunable_config())
 
     def stock_config(self) -> PreTrainedConfig:
-        """Of the dense model, as a stock class takes it."""
+        """Builds the stock configuration of the dense model."""
         return AutoConfig.for_model(**self.config)
 
     def prunable_config(self, dense: bool = False) -> PreTrainedConfig:
-        """Of the model with this shape, or of the dense one, as a prunable class takes it."""
+        """Builds the prunable configuration.
+
+        Args:
+            dense: Whether to describe the dense model instead of the pruned one.
+        """
         stock = self.stock_config()
         config = prunable_class(stock).config_class.from_stock(stock)
         config.pruned_shape = None if dense else self.shape.to_dict()
         return config
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Writes NAME.json, with a line for each field and for each layer.
+        """Writes NAME.json with one line for each field and each layer.
+
+        Args:
+            folder: Output folder.
 
         Returns:
-            The file.
+            Path of the file.
         """
         shape = self.shape.to_dict()
         layers = ",\n".join(f"  {json.dumps(layer)}" for layer in shape.pop("layers"))
@@ -74,10 +84,13 @@ class ShapeFile:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ShapeFile:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
+
+        Args:
+            path: JSON file.
 
         Raises:
-            ValueError: If the file is no such shape, or the shape does not fit its model.
+            ValueError: If the file has missing or unknown fields, or the shape does not fit its model.
         """
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         try:
@@ -92,20 +105,20 @@ class ShapeFile:
 def load_shapes(
     model: str, names: list[str] | None = None, folder: str | os.PathLike = SHAPES_FOLDER
 ) -> list[ShapeFile]:
-    """Shapes of one dense model.
+    """Loads the shapes of one dense model.
 
     Args:
-        model: The dense model's name.
-        names: Of shapes, with or without the model's name at the end; `None` for all.
-        folder: With the files.
+        model: Name of the dense model.
+        names: Names of the shapes, with or without the model's name at the end; `None` for all.
+        folder: Folder with the shape files.
 
     Raises:
-        ValueError: If there is no such model, or no such shape of it.
+        ValueError: If the model or a shape is unknown.
     """
-    shapes = [ShapeFile.load(path) for path in sorted(Path(folder).glob("*.json"))]
-    of_model = {shape.name: shape for shape in shapes if shape.model == model}
+    shape_files = [ShapeFile.load(path) for path in sorted(Path(folder).glob("*.json"))]
+    of_model = {shape_file.name: shape_file for shape_file in shape_files if shape_file.model == model}
     if not of_model:
-        models = ", ".join(sorted({shape.model for shape in shapes}))
+        models = ", ".join(sorted({shape_file.model for shape_file in shape_files}))
         raise ValueError(f"There is no shape of the model {model!r} in {os.fspath(folder)}; choose from {models}.")
     wanted = of_model if names is None else [name if name in of_model else f"{name}-{model}" for name in names]
     if unknown := [name for name in wanted if name not in of_model]:
@@ -115,19 +128,23 @@ def load_shapes(
 
 @dataclass(kw_only=True)
 class ChosenShapes:
-    """Options of a benchmark: which shapes it measures."""
+    """Shapes to measure."""
 
-    model: str = field(default="wavlm-base", metadata={"help": "Dense model: see benchmarks/shapes."})
+    model: str = field(
+        default="wavlm-base", metadata={"help": "Name of the dense model, as in the shape files of `shapes_dir`."}
+    )
     shapes: list[str] | None = field(
         default=None,
-        metadata={"help": "Its shapes, such as paper-28 (with or without the model's name); by default all."},
+        metadata={
+            "help": "Names of the pruned shapes, such as paper-28, with or without the model's name; default: all."
+        },
     )
-    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Folder of the shapes."})
+    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Folder with the shape files."})
 
     def load_shapes(self) -> list[ShapeFile]:
-        """The shapes.
+        """Loads the shapes.
 
         Raises:
-            ValueError: If there is no such model, or no such shape of it.
+            ValueError: If the model or a shape is unknown.
         """
         return load_shapes(self.model, self.shapes, self.shapes_dir)

@@ -1,10 +1,10 @@
-"""What comes before the first result: time to import and to load, and the memory of loading and of a forward pass.
+"""Start-up cost: time of imports, time and peak memory of loading, and memory of a forward pass.
 
     python -m benchmarks startup --output_dir startup
     python -m benchmarks startup --output_dir startup --model wavlm-large --memory_seconds 10
 
-Everything is measured in fresh processes, and times in turn. Weights are random. On the CPU, memory is that of the
-process beyond what it had before; on a GPU, that of torch.
+Each measurement runs in a fresh process. Weights are random. On the CPU, memory is the growth of the process's resident
+memory; on a GPU, the memory that torch allocates.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ from hf_prunable.reporting.provenance import library_versions, source_commit
 from hf_prunable.runtime.evaluation_mode import evaluation_mode
 
 
-logger = logging.get_logger("hf_prunable.benchmarks")
-
-# A short clip first, because the first pass loads libraries.
+# The first pass loads libraries, so it runs on a short clip and is not measured.
 FIRST_SECONDS = 1.0
 TIMED_IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
 MIB = 2**20
@@ -45,15 +43,17 @@ MIB = 2**20
 
 @dataclass
 class StartupArguments(ModelArguments):
-    """What to measure."""
+    """Models to load and run."""
 
-    memory_seconds: float = field(default=30.0, metadata={"help": "Length of the clip that memory is measured with."})
-    threads: int = field(default=1, metadata={"help": "Threads of the CPU."})
-    repetitions: int = field(default=5, metadata={"help": "Processes for each time, whose median counts."})
+    memory_seconds: float = field(
+        default=30.0, metadata={"help": "Clip length in seconds for the memory of a forward pass."}
+    )
+    threads: int = field(default=1, metadata={"help": "Number of CPU threads."})
+    repetitions: int = field(default=5, metadata={"help": "Number of fresh processes for each median."})
 
 
 def import_statements() -> dict[str, str]:
-    """Imports of this library, and of the classes of transformers that it is made of."""
+    """Returns the import statements to time: the classes of transformers that hf_prunable builds on, and hf_prunable."""
     classes = {
         getattr(module, name).stock_class.__name__
         for config_class, module in FAMILIES.items()
@@ -66,13 +66,13 @@ def import_statements() -> dict[str, str]:
 
 
 def measure_imports(repetitions: int) -> dict[str, dict[str, Any]]:
-    """Times both imports in fresh processes, in turn.
+    """Times the imports in fresh processes, alternating between them.
 
     Args:
-        repetitions: Processes for each.
+        repetitions: Number of processes for each import.
 
     Returns:
-        Seconds of each process and their median.
+        By import: "seconds" of each process, and "median_seconds".
     """
     seconds: dict[str, list[float]] = {name: [] for name in import_statements()}
     for _ in logging.tqdm(range(repetitions), desc="Importing", unit="round"):
@@ -84,14 +84,14 @@ def measure_imports(repetitions: int) -> dict[str, dict[str, Any]]:
 
 
 def load_saved(folder: str, is_stock: bool) -> dict[str, float]:
-    """Loads a model from disk; to be called in a process of its own.
+    """Loads a model from disk. Call it in a fresh process.
 
     Args:
-        folder: With the model.
-        is_stock: Whether to load it as the stock class.
+        folder: Folder of the saved model.
+        is_stock: Whether to load the stock class.
 
     Returns:
-        "seconds", and "peak_bytes" beyond what the process had before.
+        "seconds", and "peak_bytes", the growth of the process's memory at its peak.
     """
     before = process_memory.reset_peak()
     start = time.perf_counter()
@@ -100,15 +100,15 @@ def load_saved(folder: str, is_stock: bool) -> dict[str, float]:
 
 
 def measure_loading(models: Sequence[ComparedModel], dtype: str, repetitions: int) -> dict[str, dict[str, Any]]:
-    """Saves the models and loads them in fresh processes, in turn.
+    """Saves the models and loads them in fresh processes, alternating between them.
 
     Args:
-        models: None of them prepared, as such a model cannot be saved.
-        dtype: Of the weights.
-        repetitions: Processes for each.
+        models: Models that are not prepared for inference, because prepared models cannot be saved.
+        dtype: Data type of the weights, by torch's name.
+        repetitions: Number of processes for each model.
 
     Returns:
-        For each model the medians of seconds and of the peak of memory, and the runs.
+        By model name: "median_seconds", "median_peak_bytes", and "runs" as `load_saved` returns them.
     """
     runs: dict[str, list[dict[str, float]]] = {model.name: [] for model in models}
     with tempfile.TemporaryDirectory(prefix="hf_prunable-") as folder:
@@ -128,14 +128,15 @@ def measure_loading(models: Sequence[ComparedModel], dtype: str, repetitions: in
 
 
 def forward_memory(model: ComparedModel, options: StartupArguments) -> dict[str, int]:
-    """Memory of one forward pass; to be called in a process of its own.
+    """Measures the memory of one forward pass. Call it in a fresh process.
 
     Args:
-        model: That runs.
-        options: With the length of the clip.
+        model: Model to run.
+        options: Options of the benchmark.
 
     Returns:
-        "weight_bytes", of weights and buffers, and "forward_bytes", the peak of a pass beyond what was there before.
+        "weight_bytes", the size of weights and buffers, and "forward_bytes", the growth of memory at the peak of the
+        pass.
     """
     built = model.build(options.dtype, options.device)
     tensors = [*built.parameters(), *built.buffers()]
@@ -157,20 +158,23 @@ def forward_memory(model: ComparedModel, options: StartupArguments) -> dict[str,
 
 
 def measure(options: StartupArguments) -> dict[str, Any]:
-    """Measures imports, loading, and memory.
+    """Measures imports, loading and memory.
+
+    Args:
+        options: Options of the benchmark.
 
     Raises:
-        ValueError: If there is no such model or shape.
+        ValueError: If a model or shape is unknown.
     """
-    shapes = options.load_shapes()
-    all_models = logging.tqdm(compared_models(shapes), desc="Forward passes", unit="model")
+    shape_files = options.load_shapes()
+    all_models = logging.tqdm(compared_models(shape_files), desc="Forward passes", unit="model")
     result = {
         **asdict(options),
         "machine": describe_machine(options.device, options.threads),
         "versions": library_versions(),
         "commit": source_commit(),
         "imports": measure_imports(options.repetitions),
-        "loading": measure_loading(compared_models(shapes, prepared=False), options.dtype, options.repetitions),
+        "loading": measure_loading(compared_models(shape_files, prepared=False), options.dtype, options.repetitions),
         "memory": {model.name: in_fresh_process(forward_memory, model, options) for model in all_models},
     }
     del result["output_dir"], result["shapes_dir"]
@@ -178,29 +182,29 @@ def measure(options: StartupArguments) -> dict[str, Any]:
 
 
 def format_startup(result: dict[str, Any]) -> str:
-    """Three tables, as Markdown.
+    """Formats the tables of imports, loading and memory as Markdown.
 
     Args:
-        result: As `measure` gives it.
+        result: Result of `measure`.
     """
-    lines = ["| import | seconds |", "| --- | ---: |"]
+    lines = ["| Import | Time (s) |", "| --- | ---: |"]
     lines += [f"| {name} | {row['median_seconds']:.2f} |" for name, row in result["imports"].items()]
-    lines += ["", "| model | seconds to load | peak of memory, MiB |", "| --- | ---: | ---: |"]
+    lines += ["", "| Model | Loading time (s) | Peak memory of loading (MiB) |", "| --- | ---: | ---: |"]
     lines += [
         f"| {name} | {row['median_seconds']:.2f} | {row['median_peak_bytes'] / MIB:.0f} |"
         for name, row in result["loading"].items()
     ]
     clip = f"{result['memory_seconds']:g} s clip"
-    lines += ["", f"| model | weights, MiB | forward pass, {clip}, MiB |", "| --- | ---: | ---: |"]
+    lines += ["", f"| Model | Weights (MiB) | Forward pass, {clip} (MiB) |", "| --- | ---: | ---: |"]
     lines += [
         f"| {name} | {row['weight_bytes'] / MIB:.0f} | {row['forward_bytes'] / MIB:.0f} |"
         for name, row in result["memory"].items()
     ]
     return (
         f"# {result['model']}, {result['dtype']}\n\n" + "\n".join(lines) + "\n\n"
-        f"Times and peaks of loading are medians of {result['repetitions']} fresh processes. Imports: all classes of "
-        "transformers that this library is made of, against the library itself, which imports them. Loading counts "
-        "from where both are imported; its memory is that of the process, pages of the file among them. "
+        f"Times and loading peaks: medians of {result['repetitions']} fresh processes. Imports: the classes of "
+        "transformers that hf_prunable builds on, and hf_prunable, which imports them. Loading is timed after both are "
+        "imported; its memory is that of the process, mapped pages of the file included. "
         f'"prepared": after `prepare_for_inference_()`.\n\nMeasured on: {result["machine"]}.\n'
     )
 

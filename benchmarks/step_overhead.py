@@ -1,14 +1,13 @@
-"""What gates cost: training steps with all gates and without, in interleaved pairs.
+"""Overhead of gates: time of pruning steps with and without gates, alternating between the two.
 
-    python -m benchmarks.step_overhead --output_dir step_overhead --pairs 10
-    python -m benchmarks.step_overhead --output_dir step_overhead --family hubert --batch_size 8 --bf16
+    python -m benchmarks step_overhead --output_dir step_overhead --pairs 10
+    python -m benchmarks step_overhead --output_dir step_overhead --family hubert --batch_size 8 --bf16
 
-Weights and audio are random and of base size: the time of a step does not depend on their values.
+Models have base size. Weights and audio are random, because the time of a step does not depend on their values.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, HfArgumentParser
 
+from benchmarks.result_files import save_result
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.modeling.units import PAPER_UNITS
@@ -28,30 +28,33 @@ from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from hf_prunable.reporting.measurement import describe_machine, wait_for
-from hf_prunable.runtime.files import write_text_atomically
 
 
-TARGET = 0.72
+TARGET_SPARSITY = 0.72
 
 
 @dataclass
 class OverheadArguments:
-    """What to measure."""
+    """Model and batch to time."""
 
-    family: str = field(default="wavlm", metadata={"help": "wavlm, hubert or wav2vec2."})
-    units: list[str] = field(default_factory=lambda: [*PAPER_UNITS, "conv"], metadata={"help": "Units with gates."})
-    batch_size: int = field(default=8, metadata={"help": "Clips of a step."})
-    seconds: float = field(default=5.0, metadata={"help": "Their length."})
-    pairs: int = field(default=10, metadata={"help": "Steps of each kind, after one that is not counted."})
+    family: str = field(default="wavlm", metadata={"help": "Model family: wavlm, hubert or wav2vec2."})
+    units: list[str] = field(
+        default_factory=lambda: [*PAPER_UNITS, "conv"], metadata={"help": "Kinds of units with gates."}
+    )
+    batch_size: int = field(default=8, metadata={"help": "Number of clips per step."})
+    seconds: float = field(default=5.0, metadata={"help": "Clip length in seconds."})
+    pairs: int = field(
+        default=10, metadata={"help": "Number of timed steps with and without gates, after an untimed step of each."}
+    )
 
 
 class Step:
     """One optimizer step of a model of base size, as the Trainer takes it.
 
     Args:
-        options: Of the benchmark.
-        training: Of the Trainer.
-        units: With gates; none for the same step without them.
+        options: Options of the benchmark.
+        training: Training arguments.
+        units: Kinds of units with gates; empty for a step without gates.
     """
 
     def __init__(self, options: OverheadArguments, training: PruningTrainingArguments, units: list[str]):
@@ -61,7 +64,7 @@ class Step:
             student.attach_gates(tuple(units))
         self.student = student
         objective = PruningObjective(student, Distillation(teacher, student.config), Lagrangian() if units else None)
-        self.trainer = PruningTrainer(objective, training, [TARGET] if units else [])
+        self.trainer = PruningTrainer(objective, training, [TARGET_SPARSITY] if units else [])
         self.trainer.create_optimizer()
         self.objective = self.trainer.accelerator.prepare(objective).train()
         self.steps = 0
@@ -70,7 +73,7 @@ class Step:
         self.batch = {"input_values": torch.randn(shape, generator=generator).to(training.device)}
 
     def __call__(self) -> float:
-        """Takes a step; returns its seconds."""
+        """Takes a step and returns its time in seconds."""
         wait_for(self.trainer.args.device)
         start = time.perf_counter()
         self.student.set_gate_noise(0, self.steps)
@@ -85,10 +88,15 @@ class Step:
 
 
 def measure(options: OverheadArguments, training: PruningTrainingArguments) -> dict[str, Any]:
-    """Times both kinds of step in turn.
+    """Times steps with and without gates, alternating between the two.
+
+    Args:
+        options: Options of the benchmark.
+        training: Training arguments.
 
     Returns:
-        Seconds of each step, their medians, and the median of the pairs' ratios less 1 as "overhead".
+        "overhead", the median of the pairs' time ratios minus 1; the median seconds; the seconds of each pair; the
+        machine; the options.
     """
     gated, ungated = Step(options, training, options.units), Step(options, training, [])
     for step in (gated, ungated):
@@ -105,18 +113,27 @@ def measure(options: OverheadArguments, training: PruningTrainingArguments) -> d
     }
 
 
+def format_overhead(result: dict[str, Any]) -> str:
+    """Formats the overhead as one sentence.
+
+    Args:
+        result: Result of `measure`.
+    """
+    return (
+        f"Gates on {', '.join(result['units'])} in a pruning step of {result['family']} base: "
+        f"{result['median_seconds_with_gates']:.3f} s, {result['median_seconds_without_gates']:.3f} s without, "
+        f"{result['overhead']:+.1%} (median of {result['pairs']} pairs)."
+    )
+
+
 def main() -> None:
     options, training = HfArgumentParser((OverheadArguments, PruningTrainingArguments)).parse_args_into_dataclasses()
     result = measure(options, training)
-    folder = Path(training.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / f"step_overhead_{options.family}.json", json.dumps(result, indent=1) + "\n")
-    print(
-        f"{options.family}, {options.batch_size} x {options.seconds:g} s, {result['machine']}: "
-        f"{result['median_seconds_with_gates']:.3f} s with gates on {', '.join(options.units)}, "
-        f"{result['median_seconds_without_gates']:.3f} s without: {result['overhead']:+.1%} (median of "
-        f"{options.pairs} pairs)"
+    text = (
+        f"{format_overhead(result)}\n\nSteps of {result['batch_size']} x {result['seconds']:g} s"
+        f"{', bfloat16' if result['bf16'] else ''}. Measured on: {result['machine']}.\n"
     )
+    save_result(Path(training.output_dir), f"step_overhead_{options.family}", result, text)
 
 
 if __name__ == "__main__":

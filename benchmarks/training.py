@@ -1,15 +1,14 @@
-"""What a training step costs: fine-tuning stock transformers, the dense prunable model and its shapes, in turn.
+"""Time of a training step: stock transformers, the dense prunable model and pruned shapes, alternating between them.
 
     python -m benchmarks training --output_dir training
     python -m benchmarks training --output_dir training --model hubert-base --shapes paper-28 --batch_size 8 --bf16
 
-And what gates cost on top, see `benchmarks.step_overhead`. Weights and audio are random: the time of a step does not
-depend on their values.
+By default it also measures the overhead of gates, see `benchmarks.step_overhead`. Weights and audio are random, because
+the time of a step does not depend on their values.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,10 +18,10 @@ import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from benchmarks.compared_models import STOCK, ComparedModel, compared_models
+from benchmarks.compared_models import ComparedModel, compared_models, summarize_times
 from benchmarks.result_files import save_result
 from benchmarks.shape_files import ChosenShapes, ShapeFile
-from benchmarks.step_overhead import OverheadArguments
+from benchmarks.step_overhead import OverheadArguments, format_overhead
 from benchmarks.step_overhead import measure as measure_gates
 from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.pruning.student import NOISE_OFF
@@ -30,29 +29,26 @@ from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from hf_prunable.reporting.measurement import describe_machine, wait_for
 
 
-logger = logging.get_logger("hf_prunable.benchmarks")
-
-
 @dataclass
 class StepArguments(ChosenShapes):
-    """What to time."""
+    """Models and batch to time."""
 
-    batch_size: int = field(default=8, metadata={"help": "Clips of a step."})
-    seconds: float = field(default=5.0, metadata={"help": "Their length."})
-    rounds: int = field(default=10, metadata={"help": "Steps of each model, after one that is not counted."})
+    batch_size: int = field(default=8, metadata={"help": "Number of clips per step."})
+    seconds: float = field(default=5.0, metadata={"help": "Clip length in seconds."})
+    rounds: int = field(default=10, metadata={"help": "Number of timed steps of each model, after one untimed step."})
     gates: bool = field(
         default=True,
-        metadata={"help": "Also time steps of a pruning run of the family's base model without gates and with."},
+        metadata={"help": "Also time pruning steps of the family's base model with and without gates."},
     )
 
 
 class FineTuningStep:
-    """One step that trains all weights of a model: forward, backward and AdamW, on a loss of the last hidden state.
+    """One fine-tuning step of all weights: forward, backward and AdamW, with a loss on the last hidden state.
 
     Args:
-        model: To train.
-        options: Of the benchmark.
-        training: With device, rate and whether to use bfloat16.
+        model: Model to train.
+        options: Options of the benchmark.
+        training: Training arguments, for device, learning rate and bfloat16.
     """
 
     def __init__(self, model: ComparedModel, options: StepArguments, training: PruningTrainingArguments):
@@ -64,7 +60,7 @@ class FineTuningStep:
         self.audio = audio.to(training.device)
 
     def __call__(self) -> float:
-        """Takes a step; returns its seconds."""
+        """Takes a step and returns its time in seconds."""
         wait_for(self.audio.device)
         start = time.perf_counter()
         with torch.autocast(self.audio.device.type, torch.bfloat16, enabled=self.bf16):
@@ -77,22 +73,21 @@ class FineTuningStep:
 
 
 def measure_fine_tuning(
-    shapes: list[ShapeFile], options: StepArguments, training: PruningTrainingArguments
+    shape_files: list[ShapeFile], options: StepArguments, training: PruningTrainingArguments
 ) -> dict[str, dict[str, Any]]:
-    """Times the steps of all models in turn.
+    """Times the steps of all models, alternating between them.
 
     Args:
-        shapes: Of one model.
-        options: Of the benchmark.
-        training: Of the step.
+        shape_files: Shapes of one dense model.
+        options: Options of the benchmark.
+        training: Training arguments.
 
     Returns:
-        For each model the seconds of its steps, their median, and "speedup", the median of the rounds' ratios of the
-        stock model's seconds to its own.
+        By model name: "num_parameters" and the values of `summarize_times`.
     """
-    # Layer drop would make a step's time a matter of chance.
-    shapes = [replace(shape, config={**shape.config, **NOISE_OFF}) for shape in shapes]
-    models = compared_models(shapes, prepared=False)
+    # With layer drop, the time of a step would be random.
+    shape_files = [replace(shape_file, config={**shape_file.config, **NOISE_OFF}) for shape_file in shape_files]
+    models = compared_models(shape_files, prepared=False)
     steps = {
         model.name: FineTuningStep(model, options, training)
         for model in logging.tqdm(models, desc="Building models", unit="model")
@@ -101,30 +96,27 @@ def measure_fine_tuning(
         {name: step() for name, step in steps.items()}
         for _ in logging.tqdm(range(1 + options.rounds), desc="Training", unit="round")
     ][1:]
-    rows = {}
-    for model in models:
-        times = [of_round[model.name] for of_round in rounds]
-        rows[model.name] = {
-            "num_parameters": model.num_parameters,
-            "median_seconds": statistics.median(times),
-            "speedup": statistics.median(of_round[STOCK] / of_round[model.name] for of_round in rounds),
-            "seconds": times,
-        }
-    return rows
+    return {
+        model.name: {"num_parameters": model.num_parameters, **summarize_times(model.name, rounds)} for model in models
+    }
 
 
 def measure(options: StepArguments, training: PruningTrainingArguments) -> dict[str, Any]:
-    """Times fine-tuning, and pruning with and without gates.
+    """Times fine-tuning steps, and pruning steps with and without gates.
+
+    Args:
+        options: Options of the benchmark.
+        training: Training arguments.
 
     Raises:
-        ValueError: If there is no such model or shape.
+        ValueError: If a model or shape is unknown.
     """
-    shapes = options.load_shapes()
+    shape_files = options.load_shapes()
     result = {**asdict(options), "machine": describe_machine(training.device), "bf16": training.bf16}
     del result["shapes_dir"], result["gates"]
-    result["fine_tuning"] = measure_fine_tuning(shapes, options, training)
+    result["fine_tuning"] = measure_fine_tuning(shape_files, options, training)
     if options.gates:
-        family = shapes[0].config["model_type"]
+        family = shape_files[0].config["model_type"]
         overhead = OverheadArguments(
             family=family, batch_size=options.batch_size, seconds=options.seconds, pairs=options.rounds
         )
@@ -133,27 +125,23 @@ def measure(options: StepArguments, training: PruningTrainingArguments) -> dict[
 
 
 def format_steps(result: dict[str, Any]) -> str:
-    """A table of the fine-tuning steps and a line about gates, as Markdown.
+    """Formats the fine-tuning steps and the overhead of gates as Markdown.
 
     Args:
-        result: As `measure` gives it.
+        result: Result of `measure`.
     """
     lines = [
         f"# {result['model']}, steps of {result['batch_size']} x {result['seconds']:g} s"
         f"{', bfloat16' if result['bf16'] else ''}\n",
-        "| model | parameters | seconds a step | speed-up over stock |",
+        "| Model | Parameters | Time per step (s) | Speed-up over stock |",
         "| --- | ---: | ---: | ---: |",
     ]
     for name, row in result["fine_tuning"].items():
         cells = f"{row['num_parameters']:,} | {row['median_seconds']:.3f} | {row['speedup']:.2f}"
         lines.append(f"| {name} | {cells} |")
-    lines.append(f"\nMedians of {result['rounds']} rounds, in each of which all models took a step.")
+    lines.append(f"\nMedians of {result['rounds']} rounds, each with one step of every model.")
     if gates := result.get("gates"):
-        lines.append(
-            f"\nGates on {', '.join(gates['units'])} in a step of a pruning run of {gates['family']} base: "
-            f"{gates['median_seconds_with_gates']:.3f} s, {gates['median_seconds_without_gates']:.3f} s without, "
-            f"{gates['overhead']:+.1%} (median of {gates['pairs']} pairs)."
-        )
+        lines.append(f"\n{format_overhead(gates)}")
     return "\n".join(lines) + f"\n\nMeasured on: {result['machine']}.\n"
 
 

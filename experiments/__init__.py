@@ -1,0 +1,1 @@
+"""Experiments on the quality of pruned and truncated models."""

@@ -1,45 +1,49 @@
-"""What fine-tuning does to convexity: words and speakers, before and after fine-tuning on either, in one picture.
+"""Changes of convexity by fine-tuning: words and speakers, before and after fine-tuning on either task.
 
-    python -m experiments.convexity_changes --models pretrained=wavlm-base "tuned on words=depths-word/full" \
+    python -m experiments convexity_changes --models pretrained=wavlm-base "tuned on words=depths-word/full" \
         "tuned on speakers=depths-speaker/full" --words speech_commands_v0.02 --speakers speaker_segments \
         --output_dir convexity-changes
 
-The claim is that of arXiv 2408.11858: what the task needs becomes more convex, and the rest less.
+According to arXiv 2408.11858, fine-tuning makes the classes of its task more convex, and other classes less.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from datasets import Dataset
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
-from transformers.utils import logging
 
+from benchmarks.result_files import save_result
+from experiments.layer_profiles import RAW_PROFILE_KEYS
 from experiments.scored_clips import ScoredClipsArguments
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.layer_pictures import draw_profiles
-from hf_prunable.runtime.files import write_text_atomically
 from hf_prunable.truncation.layer_profile import LayerProfile, layer_convexity
-
-
-logger = logging.get_logger("hf_prunable.benchmarks")
 
 
 @dataclass(kw_only=True)
 class ChangesArguments(ScoredClipsArguments):
-    """Models of one depth, and clips of words and of speakers."""
+    """Models of equal depth, and clips of words and of speakers."""
 
-    models: list[str] = field(metadata={"help": "NAME=FOLDER, the pretrained one first."})
-    words_split: str = field(default="test", metadata={"help": "Whose words are scored."})
-    n_neighbors: int = field(default=10, metadata={"help": "Of the graph."})
+    models: list[str] = field(metadata={"help": "Models as NAME=FOLDER, the pretrained model first."})
+    words_split: str = field(default="test", metadata={"help": "Split of the word task: train, validation or test."})
+    n_neighbors: int = field(default=10, metadata={"help": "Number of neighbors in the convexity graph."})
 
 
 def profile_models(options: ChangesArguments) -> dict[str, dict[str, LayerProfile]]:
-    """Profiles by model and label.
+    """Computes the convexity of all layers of all models.
+
+    Args:
+        options: Options of the experiment.
+
+    Returns:
+        Profiles by model and task ("word", "speaker").
 
     Raises:
-        ValueError: If there are too few clips of two classes.
+        ValueError: If a task has too few clips.
     """
     folders = dict(pair.split("=", 1) for pair in options.models)
     first = AutoFeatureExtractor.from_pretrained(next(iter(folders.values())))
@@ -47,7 +51,9 @@ def profile_models(options: ChangesArguments) -> dict[str, dict[str, LayerProfil
     return {name: _profile(load_complete(folder), clips, first, options) for name, folder in folders.items()}
 
 
-def _profile(model: PreTrainedModel, clips: dict, feature_extractor, options: ChangesArguments) -> dict:
+def _profile(
+    model: PreTrainedModel, clips: dict[str, Dataset], feature_extractor: Any, options: ChangesArguments
+) -> dict[str, LayerProfile]:
     return {
         task: layer_convexity(
             model,
@@ -63,8 +69,12 @@ def _profile(model: PreTrainedModel, clips: dict, feature_extractor, options: Ch
 
 
 def format_changes(profiles: dict[str, dict[str, LayerProfile]]) -> str:
-    """Convexity at the last layer and the mean over layers, with the change from the first model, as Markdown."""
-    lines = ["| labels | model | last layer | mean over layers |", "| --- | --- | ---: | ---: |"]
+    """Formats convexity at the last layer and its mean over layers, with the change from the first model, as Markdown.
+
+    Args:
+        profiles: Profiles by model and task, the pretrained model first.
+    """
+    lines = ["| Task | Model | Convexity, last layer | Convexity, mean over layers |", "| --- | --- | ---: | ---: |"]
     for task in ("word", "speaker"):
         before: tuple[float, float] | None = None
         for name, by_task in profiles.items():
@@ -82,15 +92,11 @@ def main() -> None:
     (options,) = HfArgumentParser(ChangesArguments).parse_args_into_dataclasses()
     profiles = profile_models(options)
     folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     values = {
         name: {task: profile.to_dict() for task, profile in by_task.items()} for name, by_task in profiles.items()
     }
-    write_text_atomically(folder / "profiles.json", json.dumps(values, indent=1) + "\n")
-    table = format_changes(profiles)
-    write_text_atomically(folder / "changes.md", table)
+    save_result(folder, "changes", values, format_changes(profiles), RAW_PROFILE_KEYS)
     draw_profiles(profiles, None, "", folder / "changes.png")
-    logger.warning(table)
 
 
 if __name__ == "__main__":

@@ -1,128 +1,31 @@
-"""What the comparison ends with: a table over the seeds, the same as JSON, and two pictures."""
+"""Report of the comparison: a table over the random seeds, the same values as JSON, and two pictures."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from transformers.utils import logging
-
+from benchmarks.result_files import save_result
+from experiments.compared_students import TEACHER
 from experiments.evidence_pictures import draw_comparison, draw_curves
-from experiments.students import ROWS, TEACHER
-from hf_prunable.runtime.files import write_text_atomically
+from experiments.evidence_summary import COLUMNS, EvaluationColumn, Summary, main_target, summarize
 
 
-logger = logging.get_logger("hf_prunable.benchmarks")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One column of the table.
-
-    Attributes:
-        name: In `evidence.json`.
-        label: In table and pictures.
-        path: Where a result has it.
-        digits: After the point.
-        is_drawn: Whether the pictures show it.
-    """
-
-    name: str
-    label: str
-    path: tuple[str, ...]
-    digits: int = 3
-    is_drawn: bool = True
-
-
-MEASURES = (
-    Measure("held_out_loss", "Distillation loss", ("held_out_loss",), digits=4),
-    Measure("words", "Words", ("words", "accuracy")),
-    Measure("words_last_layer", "Words, last layer", ("words", "last_layer"), is_drawn=False),
-    Measure("words_mean_over_layers", "Words, mean over layers", ("words", "mean_over_layers"), is_drawn=False),
-    Measure("speakers", "Speakers", ("speakers", "accuracy")),
-    Measure("units", "Unit purity", ("units", "purity")),
-)
+# The report says so if sizes of one table differ by more than this fraction.
 SIZE_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One row at one size, over the seeds.
-
-    Attributes:
-        row: Of `ROWS`.
-        target_sparsity: `None` for the teacher.
-        seeds: Of its trainings; empty for the teacher.
-        num_parameters: The mean over the seeds.
-        macs: Likewise.
-        values: By measure, one number a seed.
-    """
-
-    row: str
-    target_sparsity: float | None
-    seeds: tuple[int, ...]
-    num_parameters: float
-    macs: float
-    values: dict[str, tuple[float, ...]]
-
-    @property
-    def label(self) -> str:
-        """The row's name in table and pictures."""
-        return self.row.replace("_", " ").replace(" ste", " STE")
-
-    def mean(self, measure: str) -> float | None:
-        """Over the seeds; `None` where it is not measured."""
-        return float(np.mean(self.values[measure])) if self.values[measure] else None
-
-    def spread(self, measure: str) -> float | None:
-        """The standard deviation over the seeds (ddof 1); `None` with fewer than two."""
-        return float(np.std(self.values[measure], ddof=1)) if len(self.values[measure]) > 1 else None
-
-
-def summarize(results: Sequence[dict[str, Any]]) -> list[Summary]:
-    """Gathers the seeds of each row and target, in the order of `ROWS`, smaller targets first."""
-    groups: dict[tuple[str, float | None], list[dict[str, Any]]] = {}
-    for result in sorted(results, key=lambda result: (result["seed"] is not None, result["seed"])):
-        groups.setdefault((result["row"], result["target_sparsity"]), []).append(result)
-    order = sorted(groups, key=lambda key: (key[1] or 0.0, ROWS.index(key[0])))
-    return [
-        Summary(
-            row,
-            target,
-            tuple(result["seed"] for result in groups[row, target] if result["seed"] is not None),
-            float(np.mean([result["num_parameters"] for result in groups[row, target]])),
-            float(np.mean([result["macs"] for result in groups[row, target]])),
-            {measure.name: _values(groups[row, target], measure) for measure in MEASURES},
-        )
-        for row, target in order
-    ]
-
-
-def _values(results: Sequence[dict[str, Any]], measure: Measure) -> tuple[float, ...]:
-    found = []
-    for result in results:
-        value: Any = result
-        for name in measure.path:
-            value = (value or {}).get(name)
-        if value is not None:
-            found.append(value)
-    return tuple(found)
-
-
-def main_target(summaries: Sequence[Summary]) -> float | None:
-    """The target with the most rows, the largest one of several."""
-    counts = Counter(summary.target_sparsity for summary in summaries if summary.row != TEACHER)
-    return max(counts, key=lambda target: (counts[target], target), default=None)
-
-
 def format_report(results: Sequence[dict[str, Any]], summaries: Sequence[Summary]) -> str:
-    """The Markdown text: a table for each target, and how the figures came about."""
-    parts = ["# Students of one size, side by side"]
+    """Formats a table for each target, and notes on columns, machine and settings, as Markdown.
+
+    Args:
+        results: Results of `load_results`.
+        summaries: Summaries of the results.
+    """
+    parts = ["# Students of one size"]
     teachers = [summary for summary in summaries if summary.row == TEACHER]
     targets = dict.fromkeys(summary.target_sparsity for summary in summaries if summary.row != TEACHER)
     for target in targets:
@@ -137,39 +40,39 @@ def format_report(results: Sequence[dict[str, Any]], summaries: Sequence[Summary
 
 
 def _format_table(summaries: Sequence[Summary]) -> str:
-    titles = ["Row", "Parameters", "MACs, 10 s", *(measure.label for measure in MEASURES), "Seeds"]
+    titles = ["Student", "Parameters", "MACs, 10 s", *(column.label for column in COLUMNS), "Seeds"]
     lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
     for summary in summaries:
         cells = [summary.label, f"{summary.num_parameters:,.0f}", f"{summary.macs / 1e9:.2f} G"]
-        cells += [_format_value(summary, measure) for measure in MEASURES]
+        cells += [_format_value(summary, column) for column in COLUMNS]
         lines.append(f"| {' | '.join([*cells, str(len(summary.seeds) or '–')])} |")
     return "\n".join(lines)
 
 
-def _format_value(summary: Summary, measure: Measure) -> str:
-    mean, spread = summary.mean(measure.name), summary.spread(measure.name)
+def _format_value(summary: Summary, column: EvaluationColumn) -> str:
+    mean, spread = summary.mean(column.name), summary.spread(column.name)
     if mean is None:
         return "–"
-    return f"{mean:.{measure.digits}f}" + ("" if spread is None else f" ± {spread:.{measure.digits}f}")
+    return f"{mean:.{column.digits}f}" + ("" if spread is None else f" ± {spread:.{column.digits}f}")
 
 
 def _format_notes(results: Sequence[dict[str, Any]]) -> str:
     has_ladder = any("ladder" in result["settings"] for result in results)
     words, speakers, units = (results[0][name] for name in ("words", "speakers", "units"))
     return (
-        "Mean ± standard deviation over the seeds. All students of a table had the same number of optimizer steps"
-        f"{', but for the ladder, whose gates learn once for all of its sizes' if has_ladder else ''}.\n\n"
-        "- Distillation loss: on held-out audio; lower is better.\n"
-        f"- Words: test accuracy of a linear classifier of {words['classes']} words on a learned weighted sum of "
-        f"mean-pooled hidden states, {words['test_clips']} clips (one standard error is at most "
-        f"{0.5 / words['test_clips'] ** 0.5:.3f}). Last layer, mean over layers: logistic regressions on single hidden "
+        "Mean ± standard deviation over the random seeds. All students of a table have the same number of optimizer steps"
+        f"{', except the ladder, whose gates are trained once for all of its sizes' if has_ladder else ''}.\n\n"
+        "- Distillation loss: on held-out audio.\n"
+        f"- Word accuracy: test accuracy of a linear classifier of {words['classes']} words on a learned weighted sum of "
+        f"mean-pooled hidden states; {words['test_clips']} clips, standard error at most "
+        f"{0.5 / words['test_clips'] ** 0.5:.3f}. Last layer, mean over layers: logistic regressions on single hidden "
         "states.\n"
-        f"- Speakers: the same classifier of {speakers['classes']} speakers on {speakers['test_clips']} one-second "
-        f"segments (one standard error is at most {0.5 / speakers['test_clips'] ** 0.5:.3f}). There is one session a "
+        f"- Speaker accuracy: the same classifier of {speakers['classes']} speakers on {speakers['test_clips']} one-second "
+        f"segments, standard error at most {0.5 / speakers['test_clips'] ** 0.5:.3f}. There is one session per "
         "speaker.\n"
-        f"- Unit purity: k-means units of the last hidden state of {units['frames']:,} held-out frames against the "
-        f"teacher's {units['units']} units of the same frames; by chance {units['purity_by_chance']:.3f}. The teacher "
-        "against itself, from another start of k-means, is the ceiling."
+        f"- Unit purity: k-means units of the last hidden state of {units['frames']:,} held-out frames, with the "
+        f"teacher's {units['units']} units of the same frames as reference; {units['purity_by_chance']:.3f} by chance. "
+        "The upper bound is the teacher against itself with another seed of k-means."
     )
 
 
@@ -184,24 +87,23 @@ def _format_settings(results: Sequence[dict[str, Any]]) -> str:
 
 
 def write_report(results: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Writes `evidence.md`, `evidence.json`, `comparison.png` and, from two sizes up, `curve.png`.
+    """Writes `evidence.md`, `evidence.json`, `comparison.png` and, with at least two sizes, `curve.png`.
 
     Args:
-        results: As `load_results` gives them.
-        folder: To write to.
+        results: Results of `load_results`.
+        folder: Output folder.
     """
     summaries = summarize(results)
-    write_text_atomically(folder / "evidence.md", format_report(results, summaries))
     entries = [
         asdict(summary)
         | {
-            "mean": {measure.name: summary.mean(measure.name) for measure in MEASURES},
-            "spread": {measure.name: summary.spread(measure.name) for measure in MEASURES},
+            "mean": {column.name: summary.mean(column.name) for column in COLUMNS},
+            "spread": {column.name: summary.spread(column.name) for column in COLUMNS},
         }
         for summary in summaries
     ]
-    write_text_atomically(folder / "evidence.json", json.dumps({"summaries": entries}, indent=1) + "\n")
-    drawn = [measure for measure in MEASURES if measure.is_drawn]
+    save_result(folder, "evidence", {"summaries": entries}, format_report(results, summaries))
+    drawn = [column for column in COLUMNS if column.is_drawn]
     target = main_target(summaries)
     if target is not None:
         rows = [summary for summary in summaries if summary.target_sparsity in (target, None)]
@@ -210,4 +112,3 @@ def write_report(results: Sequence[dict[str, Any]], folder: Path) -> None:
     curves = [summary for summary in summaries if counts[summary.row] > 1 or summary.row == TEACHER]
     if any(summary.row != TEACHER for summary in curves):
         draw_curves(curves, drawn, folder / "curve.png")
-    logger.warning(f"Table and pictures of {len(results)} results are in {folder}.")

@@ -1,4 +1,4 @@
-"""The results of the comparison on disk: one JSON file each, and the settings that it holds for."""
+"""Results of the comparison on disk: one JSON file for each training, with the settings that it depends on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.students import STUDENTS, TEACHER
+from benchmarks.result_files import RAW_FOLDER
+from experiments.compared_students import STUDENTS, TEACHER
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 
 
-# Arguments of training that change a result, by the stage that they belong to.
+# Training arguments that a result depends on, by stage.
 COMMON_SETTINGS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -37,12 +38,12 @@ FINAL_SETTINGS = ("final_steps", "final_learning_rate", "final_warmup_steps")
 
 @dataclass(frozen=True)
 class Run:
-    """One result to be.
+    """One training of the comparison, or the evaluation of the teacher.
 
     Attributes:
-        row: Of `ROWS`.
-        target_sparsity: `None` for the teacher.
-        seed: Of the training; `None` for the teacher.
+        row: Row name, one of `ROWS`.
+        target_sparsity: Fraction of parameters to remove; `None` for the teacher.
+        seed: Random seed of the training; `None` for the teacher.
     """
 
     row: str
@@ -51,12 +52,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its files, without an ending."""
+        """File name without extension."""
         return TEACHER if self.row == TEACHER else f"{self.row}_{self.target_sparsity:g}_seed{self.seed}"
 
 
 def plan_runs(rows: Iterable[str], target_sparsities: Iterable[float], seeds: Iterable[int]) -> list[Run]:
-    """All runs: the teacher first, then one seed after the other, so that an interrupted comparison is complete in one."""
+    """Lists all runs: the teacher, then one seed after the other, so that an interrupted comparison has complete seeds.
+
+    Args:
+        rows: Row names.
+        target_sparsities: Fractions of parameters to remove.
+        seeds: Random seeds.
+    """
     rows = list(dict.fromkeys(rows))
     students = [row for row in rows if row != TEACHER]
     return [Run(TEACHER)] * (TEACHER in rows) + [
@@ -68,12 +75,12 @@ def plan_runs(rows: Iterable[str], target_sparsities: Iterable[float], seeds: It
 
 
 def settings_of(run: Run, measured: dict[str, Any], training: PruningTrainingArguments) -> dict[str, Any]:
-    """What a result depends on beside its name, as JSON gives it back.
+    """Collects the settings that a result depends on, as values that JSON preserves.
 
     Args:
-        run: The result's.
-        measured: Model and data, the same for all rows.
-        training: Of this row, see `Student.training`.
+        run: Run of the result.
+        measured: Settings of model and data, the same for all rows.
+        training: Training arguments of the row, see `Student.training`.
     """
     names: tuple[str, ...] = ()
     if run.row != TEACHER:
@@ -84,10 +91,14 @@ def settings_of(run: Run, measured: dict[str, Any], training: PruningTrainingArg
 
 
 def is_finished(path: Path, settings: dict[str, Any]) -> bool:
-    """Whether a result is there.
+    """Checks whether a result exists.
+
+    Args:
+        path: Result file.
+        settings: Settings of the result, see `settings_of`.
 
     Raises:
-        ValueError: If it is, and holds for other settings.
+        ValueError: If the result exists and has other settings.
     """
     if not path.exists():
         return False
@@ -99,20 +110,32 @@ def is_finished(path: Path, settings: dict[str, Any]) -> bool:
     ]
     if differences:
         raise ValueError(
-            f"{path} is the result of other settings: {'; '.join(differences)}. Give those again, or another "
-            "`output_dir`, or remove the file to have it made anew."
+            f"{path} has other settings: {'; '.join(differences)}. Use the earlier settings or another `output_dir`, or "
+            "delete the file to run it again."
         )
     return True
 
 
+def result_path(folder: Path, run: Run) -> Path:
+    """Returns the result file of a run.
+
+    Args:
+        folder: Output folder of the comparison.
+        run: Run of the result.
+    """
+    return folder / RAW_FOLDER / f"{run.name}.json"
+
+
 def load_results(folder: Path) -> list[dict[str, Any]]:
-    """All results in a folder, in the order of their names.
+    """Loads all results of a comparison, in the order of their names.
+
+    Args:
+        folder: Output folder of the comparison.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are no results.
     """
-    loaded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    results = [values for values in loaded if "row" in values and "settings" in values]
-    if not results:
+    paths = sorted((folder / RAW_FOLDER).glob("*.json"))
+    if not paths:
         raise ValueError(f"There are no results in {str(folder)!r}. Give the `output_dir` of an earlier comparison.")
-    return results
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

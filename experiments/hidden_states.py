@@ -1,4 +1,4 @@
-"""Hidden states of a frozen encoder, of many clips, computed once for all that is measured on them."""
+"""Hidden states of a frozen encoder for many clips."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hf_prunable.truncation.pooled_features import BATCH_SIZE, plan_batches, poo
 def pooled_hidden_states(
     model: PreTrainedModel, feature_extractor: Any, waveforms: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """The mean over time of every hidden state of every clip, as `pool_clips` gives it.
+    """Computes the mean over time of every hidden state of every clip, see `pool_clips`.
 
     Args:
-        model: A base model.
-        feature_extractor: Of its checkpoint.
-        waveforms: Each of shape (samples,) and long enough for a frame.
+        model: Base model.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        waveforms: Waveforms of shape (samples,), each long enough for one frame.
 
     Returns:
-        Of shape (clips, layers + 1, hidden size), float32; place 0 is the first layer's input.
+        Features of shape (clips, layers + 1, hidden size), float32; index 0 is the input of the first layer.
     """
     lengths = [len(waveform) for waveform in waveforms]
     features, _ = pool_clips(model, feature_extractor, lengths, waveforms.__getitem__)
@@ -33,30 +33,30 @@ def pooled_hidden_states(
 
 @torch.inference_mode()
 def last_hidden_states(model: PreTrainedModel, feature_extractor: Any, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-    """The last hidden state of all frames, clip after clip.
+    """Computes the last hidden state of all frames, clip after clip.
 
     Args:
-        model: A base model.
-        feature_extractor: Of its checkpoint.
-        waveforms: Each of shape (samples,).
+        model: Base model.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        waveforms: Waveforms of shape (samples,).
 
     Returns:
-        Of shape (frames, hidden size), float32.
+        Hidden states of shape (frames, hidden size), float32.
     """
     model.eval()
     frames: list[Any] = [None] * len(waveforms)
     lengths = [len(waveform) for waveform in waveforms]
-    # No padding: the base models' group norm would take it in.
+    # Batches of equal length need no padding, which the group norm of the base models would include.
     batches = list(plan_batches(lengths, BATCH_SIZE, equal_lengths=True))
-    for numbers in logging.tqdm(batches, desc="Hidden states"):
+    for clips in logging.tqdm(batches, desc="Hidden states"):
         inputs = feature_extractor(
-            [waveforms[number] for number in numbers],
+            [waveforms[clip] for clip in clips],
             sampling_rate=feature_extractor.sampling_rate,
             padding=False,
             return_attention_mask=False,
             return_tensors="pt",
         )
         states = model(inputs["input_values"].to(model.device)).last_hidden_state
-        for number, state in zip(numbers, states.float().cpu().numpy(), strict=True):
-            frames[number] = state
+        for clip, state in zip(clips, states.float().cpu().numpy(), strict=True):
+            frames[clip] = state
     return np.concatenate(frames)

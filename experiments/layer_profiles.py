@@ -1,10 +1,10 @@
-"""The profile of one model for words and for speakers, and how far the chosen layer depends on the graph.
+"""Layer profiles of one model for words and for speakers, and the layers chosen with several graphs and criteria.
 
-    python -m experiments.layer_profiles --model wavlm-base --words speech_commands_v0.02 --speakers speaker_segments \
+    python -m experiments layer_profiles --model wavlm-base --words speech_commands_v0.02 --speakers speaker_segments \
         --min_clips_per_speaker 5 --output_dir layer-profiles
 
-It also pools the clips one at a time and holds them against the batches, and draws one permutation of the labels more than
-the band is made of, which should lie in it.
+It also compares features of batches with features of single clips, and tests the 95 % band of permuted labels with one more
+permutation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel
-from transformers.utils import logging
 
 from benchmarks.result_files import save_result
 from experiments.scored_clips import ScoredClipsArguments
@@ -29,29 +28,32 @@ from hf_prunable.truncation.layer_profile import CRITERIA, LayerProfile, profile
 from hf_prunable.truncation.pooled_features import BATCH_SIZE, pooled_features
 
 
-logger = logging.get_logger("hf_prunable.benchmarks")
-
 NUM_PERMUTATIONS = 20
+# Keys of a profile that are too large for the repository: values of single classes and of permuted labels.
+RAW_PROFILE_KEYS = ("per_class", "permuted_convexity")
 
 
 @dataclass(kw_only=True)
 class ProfileArguments(ScoredClipsArguments):
-    """A model, and clips of words and of speakers."""
+    """Model, and clips of words and of speakers."""
 
     model: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
-    n_neighbors: list[int] = field(default_factory=lambda: [10, 5, 20], metadata={"help": "Of the graphs."})
+    n_neighbors: list[int] = field(
+        default_factory=lambda: [10, 5, 20],
+        metadata={"help": "Numbers of neighbors in the convexity graph; the first is scored with all criteria."},
+    )
 
 
 @dataclass(frozen=True)
 class TaskProfiles:
-    """What was found for words or for speakers.
+    """Profiles of one task.
 
     Attributes:
-        profiles: By number of neighbours.
-        num_clips: That were scored.
-        num_classes: Of them.
-        largest_difference: Between the features of batches and those of clips alone.
-        layers_in_band: Of the layers 0 to n, those at which a further permutation lies in the band.
+        profiles: Profiles by number of neighbors.
+        num_clips: Number of scored clips.
+        num_classes: Number of classes of the scored clips.
+        largest_difference: Largest absolute difference between features of batches and of single clips.
+        layers_in_band: Number of hidden states at which one more permutation lies in the 95 % band.
     """
 
     profiles: dict[int, LayerProfile]
@@ -67,44 +69,51 @@ def profile_task(
     """Scores the layers for one task.
 
     Args:
-        model: With a head or without.
-        feature_extractor: Of its checkpoint.
-        clips: With the column `task`.
+        model: Model with or without a head.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        clips: Clips with a column named after the task.
         task: "word" or "speaker".
-        n_neighbors: Of the graphs; the first one's has all criteria and the band.
+        n_neighbors: Numbers of neighbors in the convexity graph; the first is scored with all criteria and permuted
+            labels.
     """
-    batches, alone = (pooled_features(model, feature_extractor, clips, batch_size=size) for size in (BATCH_SIZE, 1))
+    batches, single_clips = (
+        pooled_features(model, feature_extractor, clips, batch_size=size) for size in (BATCH_SIZE, 1)
+    )
     labels = np.array(clips[task][:])[batches.clips].tolist()
     profiles = {
-        number: profile_features(
+        neighbors: profile_features(
             batches.layers,
             {task: labels},
             criteria=CRITERIA if place == 0 else ["convexity"],
-            n_neighbors=number,
+            n_neighbors=neighbors,
             num_permutations=0 if place else NUM_PERMUTATIONS + 1,
         )
-        for place, number in enumerate(n_neighbors)
+        for place, neighbors in enumerate(n_neighbors)
     }
     first = profiles[n_neighbors[0]].labels[task]
     *first.permuted_convexity, further = first.permuted_convexity
     low, high = first.permuted_band()
     inside = sum(below <= value <= above for below, value, above in zip(low, further, high, strict=True))
-    largest_difference = float(np.abs(batches.layers - alone.layers).max())
+    largest_difference = float(np.abs(batches.layers - single_clips.layers).max())
     return TaskProfiles(profiles, len(labels), len(set(labels)), largest_difference, inside)
 
 
 def format_profiles(results: dict[str, TaskProfiles]) -> str:
-    """What is chosen by which criterion, as Markdown."""
+    """Formats the layers chosen by each criterion as Markdown.
+
+    Args:
+        results: Result of `profile_task`, by task.
+    """
     lines = [
-        "| labels | clips | classes | criterion | best layer | layers kept |",
+        "| Task | Clips | Classes | Criterion | Best layer | Layers kept |",
         "| --- |" + " ---: |" * 2 + " --- | ---: | ---: |",
     ]
     for task, result in results.items():
-        for number, profile in result.profiles.items():
-            names = CRITERIA if number == next(iter(result.profiles)) else ["convexity"]
+        for neighbors, profile in result.profiles.items():
+            names = CRITERIA if neighbors == next(iter(result.profiles)) else ["convexity"]
             for name in names:
                 choice = choose_layer(profile, name, task)
-                title = f"{name}, {number} neighbours" if name == "convexity" else name
+                title = f"{name}, {neighbors} neighbors" if name == "convexity" else name
                 best = "" if choice.best_layer is None else choice.best_layer
                 lines.append(
                     f"| {task} | {result.num_clips:,} | {result.num_classes} | {title} | {best} | {choice.num_layers} |"
@@ -113,9 +122,9 @@ def format_profiles(results: dict[str, TaskProfiles]) -> str:
     for task, result in results.items():
         num_layers = next(iter(result.profiles.values())).num_layers
         lines.append(
-            f"- {task}: features of batches and of clips alone differ by {result.largest_difference:.1e} at most; a further "
-            f"permutation of the labels lies in the 95 % band of {NUM_PERMUTATIONS} at {result.layers_in_band} of "
-            f"{num_layers + 1} hidden states."
+            f"- {task}: features of batches and of single clips differ by at most {result.largest_difference:.1e}. One more "
+            f"permutation of the labels lies in the 95 % band of {NUM_PERMUTATIONS} permutations at "
+            f"{result.layers_in_band} of {num_layers + 1} hidden states."
         )
     return "\n".join(lines) + "\n"
 
@@ -132,11 +141,11 @@ def main() -> None:
     values = {
         "machine": describe_machine("cpu"),
         "profiles": {
-            task: {number: profile.to_dict() for number, profile in result.profiles.items()}
+            task: {neighbors: profile.to_dict() for neighbors, profile in result.profiles.items()}
             for task, result in results.items()
         },
     }
-    save_result(folder, "layer_profiles", values, format_profiles(results))
+    save_result(folder, "layer_profiles", values, format_profiles(results), RAW_PROFILE_KEYS)
     curves = []
     for color, (task, result) in enumerate(results.items()):
         profile = result.profiles[options.n_neighbors[0]]

@@ -1,11 +1,11 @@
-"""Makes the shapes that benchmarks measure, with gates that learned on a small model.
+"""Makes the shapes of the benchmarks, with gates learned on a small model.
 
-    python -m experiments.make_shapes --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
+    python -m experiments make_shapes --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --output_dir outputs/gates
 
-Gates learn in two runs, which take some minutes each and are kept in `--output_dir`. What they learned is brought to
-the size of the models in `MODELS`, of random weights, and the library decides at the target which units stay. Further
-options are the Trainer's; the defaults are those of experiments/results/wavlm-mini.
+Gates are trained in two runs of some minutes, which are kept in `--output_dir`. The learned gates are scaled to the models in
+`MODELS`, which have random weights, and decide which units are kept at the target. Further options are the Trainer's; the
+defaults are those of the experiment evidence.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser, Pre
 from transformers.utils import logging
 
 from benchmarks.shape_files import SHAPES_FOLDER, ShapeFile
+from experiments.compared_students import from_norms
 from experiments.scaled_gates import scale_gates_
-from experiments.students import from_norms
 from hf_prunable.data.arguments import SpeechArguments, load_speech
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.loading import load_prunable
@@ -35,7 +35,7 @@ from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 
 logger = logging.get_logger("hf_prunable.benchmarks")
 
-# Fields of the stock configuration that differ from its defaults, which are those of the base models.
+# Fields of the stock configuration of large models that differ from the defaults, which are those of base models.
 LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -65,14 +65,14 @@ CROP_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A kind of shape.
+    """Settings of a shape.
 
     Attributes:
-        units: With gates.
-        target: The part of the dense model to remove.
-        measure: What that counts.
-        models: That the shape is made of.
-        gates_of: The plan whose gates decide, where it is another one.
+        units: Kinds of units with gates.
+        target: Fraction of the dense model to remove, between 0 and 1.
+        measure: What the target counts.
+        models: Names of the models to make the shape for.
+        gates_of: Name of the plan whose gates are used; `None` for its own.
     """
 
     units: tuple[str, ...]
@@ -83,9 +83,9 @@ class Plan:
 
 
 PLANS = {
-    # Convolution channels of models with norms over them cannot go.
+    # Without "conv", because convolution channels of the large models cannot be pruned.
     "paper-28": Plan(DEFAULT_UNITS, 0.72, PARAMETERS, tuple(MODELS)),
-    # 28 % of the computation: convolutions have a third of it but few parameters, and at 28 % of those all channels stay.
+    # The target counts MACs: convolutions hold a third of the MACs but few parameters, so a parameter target keeps them all.
     "conv-28": Plan((*DEFAULT_UNITS, "conv"), 0.72, Measure("macs"), BASE_MODELS, gates_of="macs-20"),
     "macs-20": Plan((*DEFAULT_UNITS, "conv"), 0.8, Measure("macs"), BASE_MODELS),
 }
@@ -93,12 +93,18 @@ PLANS = {
 
 @dataclass
 class ShapeArguments(SpeechArguments):
-    """What gates learn from, and where the shapes go."""
+    """Teacher, audio and output of the shapes.
 
-    teacher: str = field(kw_only=True, metadata={"help": "Small dense checkpoint that gates learn on."})
-    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Folder for the shapes."})
+    Raises:
+        ValueError: If a plan is unknown.
+    """
+
+    teacher: str = field(
+        kw_only=True, metadata={"help": "Folder or Hub id of the small dense checkpoint that gates are trained on."}
+    )
+    shapes_dir: str = field(default=str(SHAPES_FOLDER), metadata={"help": "Output folder of the shape files."})
     plans: list[str] = field(
-        default_factory=lambda: list(PLANS), metadata={"help": f"Which to make, of {', '.join(PLANS)}."}
+        default_factory=lambda: list(PLANS), metadata={"help": f"Shapes to make, of {', '.join(PLANS)}."}
     )
 
     def __post_init__(self):
@@ -109,10 +115,15 @@ class ShapeArguments(SpeechArguments):
 def learn_gates(
     plan: Plan, options: ShapeArguments, training: PruningTrainingArguments
 ) -> tuple[dict[str, torch.Tensor], PreTrainedConfig]:
-    """Lets the gates of the small model learn.
+    """Trains the gates of the small model.
+
+    Args:
+        plan: Settings of the shape.
+        options: Teacher and audio.
+        training: Training arguments.
 
     Returns:
-        Values of log_alpha by the name of the gate, and the small model's configuration.
+        Values of log_alpha by gate name, and the small model's configuration.
     """
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
     speech = load_speech(options, feature_extractor.sampling_rate, training.seed)
@@ -134,19 +145,19 @@ def learn_gates(
 def make_shape(
     name: str, model_name: str, learned: dict[str, torch.Tensor], learned_on: PreTrainedConfig, source: str
 ) -> ShapeFile:
-    """The shape of a larger model that the gates of a small one decide.
+    """Makes the shape of a larger model from the gates of a small one.
 
     Args:
-        name: Of the plan.
-        model_name: Of the larger model, in `MODELS`.
-        learned: As `learn_gates` gives them.
-        learned_on: The small model's configuration.
-        source: How the gates learned, in words.
+        name: Name of the plan.
+        model_name: Name of the larger model, in `MODELS`.
+        learned: Values of log_alpha by gate name, see `learn_gates`.
+        learned_on: Configuration of the small model.
+        source: Description of the training of the gates.
     """
     plan, fields = PLANS[name], MODELS[model_name]
     stock = AutoConfig.for_model(**fields)
     model_class = prunable_class(stock)
-    # Equal gates are told apart by the norms of the weights.
+    # The random weights break ties between equal gates.
     set_seed(0)
     model = model_class(model_class.config_class.from_stock(stock))
     model.attach_gates(plan.units)
@@ -159,8 +170,8 @@ def make_shape(
     ]
     source = (
         f"{source} Their log_alpha, sorted within each head, block and convolution and interpolated to the units of "
-        f"{model_name} (random weights, heads and layers by position), decided at {plan.measure.option} {plan.target} "
-        f"what stays: {' and '.join(left)}."
+        f"{model_name} (random weights, heads and layers by position), select the units at {plan.measure.option} "
+        f"{plan.target}: {' and '.join(left)} are kept."
     )
     return ShapeFile(
         f"{name}-{model_name}", model_name, fields, source, list(plan.units), plan.measure.name, plan.target, shape
@@ -187,7 +198,7 @@ def main() -> None:
         )
         for model_name in plan.models:
             path = make_shape(name, model_name, learned, learned_on, source).save(folder)
-            logger.warning(f"{path} is made.")
+            logger.warning(f"Wrote {path}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How much a frozen encoder knows: linear classifiers on its mean-pooled hidden states.
+"""Linear probes of a frozen encoder: word classifiers on mean-pooled hidden states.
 
-python -m experiments.probe --models examples/wavlm-mini pruned --speech_commands speech_commands_v0.02
+python -m experiments probe --models examples/wavlm-mini pruned --speech_commands speech_commands_v0.02
 """
 
 from __future__ import annotations
@@ -23,40 +23,38 @@ from hf_prunable.truncation.layer_criteria import linear_probe
 
 
 SPLITS = ("train", "validation", "test")
-# The words with at least 87 clips in the small copy that this project measures on.
-FREQUENT_WORDS = (
-    "yes no up down left right on off stop go zero one five eight".split()  # in the order of the data set's paper
-)
-# For the weighted sum: factors of half the squared norm of its weights, beside the mean cross-entropy; strongest first,
-# which a tie on the validation split goes to.
+# Words with at least 87 clips in the subset used here, in the order of the Speech Commands paper (arXiv 1804.03209).
+FREQUENT_WORDS = "yes no up down left right on off stop go zero one five eight".split()
+# Weights of the L2 penalty of the weighted-sum probe. The strongest is first and wins a tie on the validation split.
 REGULARISATIONS = (0.1, 0.01, 0.001, 0.0001)
 LBFGS_STEPS = 100
 
 
 def weighted_sum_probe(features: dict[str, np.ndarray], labels: dict[str, Sequence[str]]) -> dict:
-    """Accuracy of a linear classifier of a weighted sum of hidden states, the weights learned with it.
+    """Trains and tests a linear classifier on a learned weighted sum of hidden states, as in SUPERB (arXiv 2105.01051).
 
-    The probe of SUPERB (arXiv 2105.01051): one softmax weight a hidden state. Each hidden state is standardised first.
-    Cross-entropy is minimised by L-BFGS on all training clips from weights of 0, so nothing in it is random; the
-    regularisation is the one that is best on the validation split.
+    Hidden states are standardized; their weights are a softmax. L-BFGS minimizes cross-entropy plus an L2 penalty on all
+    training clips, starting from zeros, so the result is deterministic. The penalty's weight is chosen on the validation
+    split.
 
     Args:
-        features: By split ("train", "validation", "test"), of shape (clips, hidden states, hidden size).
-        labels: By split; classes are those of the training split.
+        features: By split ("train", "validation", "test"), features of shape (clips, hidden states, hidden size).
+        labels: By split, the class name of each clip. Classes are those of the training split.
 
     Returns:
-        "accuracy" on the test split, "validation_accuracy", "regularisation", "layer_weights", "classes", "test_clips".
+        Test "accuracy", "validation_accuracy", weight of the "regularisation", "layer_weights" after the softmax, number
+        of "classes", number of "test_clips".
     """
     classes = sorted(set(labels["train"]))
     mean, spread = features["train"].mean(0), features["train"].std(0)
-    # Hidden states first, so that their weighted sum is one product of a vector and a matrix.
+    # Hidden states come first, so that their weighted sum is a vector-matrix product.
     inputs = {
         split: torch.from_numpy(((values - mean) / np.maximum(spread, 1e-6)).astype(np.float32))
         .transpose(0, 1)
         .contiguous()
         for split, values in features.items()
     }
-    # A class that the training split does not have gets -1, which no prediction equals.
+    # A class missing in the training split gets -1, which never equals a prediction.
     targets = {
         split: torch.tensor([classes.index(label) if label in classes else -1 for label in names])
         for split, names in labels.items()
@@ -86,14 +84,14 @@ def _scores(
 
 
 def _fit(inputs: torch.Tensor, targets: torch.Tensor, num_classes: int, regularisation: float) -> list[torch.Tensor]:
-    """Layer logits, weight and bias of the least loss, searched from 0."""
+    """Minimizes the loss from zeros; returns layer logits, weight and bias."""
     sizes = ((inputs.shape[0],), (num_classes, inputs.shape[2]), (num_classes,))
     parameters = [torch.zeros(size, requires_grad=True) for size in sizes]
     optimizer = torch.optim.LBFGS(parameters, max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        # The layer weights too: without it, the first hidden state to lead would take all.
+        # The penalty includes the layer logits; without it, the softmax collapses onto one hidden state.
         penalty = sum(parameter.square().sum() for parameter in parameters[:2])
         loss = cross_entropy(_scores(inputs, *parameters), targets) + regularisation / 2 * penalty
         loss.backward()
@@ -104,15 +102,16 @@ def _fit(inputs: torch.Tensor, targets: torch.Tensor, num_classes: int, regulari
 
 
 def layer_probes(features: dict[str, np.ndarray], labels: dict[str, Sequence[str]]) -> dict:
-    """Accuracy of logistic regression on each hidden state alone.
+    """Trains and tests logistic regressions on single hidden states.
 
     Args:
-        features: By split, of shape (clips, hidden states, hidden size).
-        labels: By split.
+        features: By split ("train", "validation", "test"), features of shape (clips, hidden states, hidden size).
+        labels: By split, the class name of each clip.
 
     Returns:
-        Test accuracies "by_layer", their mean "mean_over_layers", the "last_layer", and the one of the layer that is
-        best on the validation split.
+        Test accuracies "by_layer"; their mean, "mean_over_layers"; that of the "last_layer"; "best_validation_layer",
+        the index of the hidden state with the best validation accuracy, and its test accuracy,
+        "at_best_validation_layer".
     """
     accuracies: dict[str, list[float]] = {"validation": [], "test": []}
     for layer in range(features["train"].shape[1]):
@@ -130,10 +129,15 @@ def layer_probes(features: dict[str, np.ndarray], labels: dict[str, Sequence[str
 
 
 def word_accuracy(model: PreTrainedModel, feature_extractor: Any, speech_commands: str) -> dict:
-    """Accuracy of linear classifiers of the frequent words, on the data's own lists.
+    """Trains and tests word probes on the official splits of Speech Commands.
+
+    Args:
+        model: Base model.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        speech_commands: Folder of the extracted Speech Commands archive.
 
     Returns:
-        What `weighted_sum_probe` and `layer_probes` return.
+        Results of `weighted_sum_probe` and `layer_probes`.
     """
     features, labels = {}, {}
     for split in SPLITS:
@@ -146,10 +150,10 @@ def word_accuracy(model: PreTrainedModel, feature_extractor: Any, speech_command
 
 @dataclass
 class ProbeArguments:
-    """Which models to probe, and on what."""
+    """Models to probe, and the data."""
 
     models: list[str] = field(metadata={"help": "Folders or Hub ids of checkpoints."})
-    speech_commands: str = field(metadata={"help": "Folder with the extracted Speech Commands archive."})
+    speech_commands: str = field(metadata={"help": "Folder of the extracted Speech Commands archive."})
 
 
 def main() -> None:

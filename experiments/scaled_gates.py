@@ -1,4 +1,4 @@
-"""What the gates of a small model learned, brought to the size of a larger one."""
+"""Transfer of learned gates from a small model to a larger one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from transformers import PreTrainedModel
 
 
 LAYER = re.compile(r"(?<=encoder\.layers\.)\d+")
-# The kinds whose gates come head by head.
+# Kinds of units whose gates are ordered head by head.
 HEAD_UNITS = ("qk", "vo")
 
 
 @torch.no_grad()
 def scale_gates_(model: PreTrainedModel, learned: dict[str, torch.Tensor], learned_on: Any) -> None:
-    """Sets the gates of a dense model to what those of a smaller one learned.
+    """Sets the gates of a dense model from the learned gates of a smaller model.
 
-    Layers and heads take over from the one at the same part of the depth, and of the number of heads. Within a head, a
-    feed-forward block or a convolution the values are sorted and interpolated to the larger number of units, so that
-    the same part of them lies above any threshold.
+    A layer takes the values of the layer at the same relative depth, a head those of the head at the same relative
+    position. Within a head, a feed-forward block or a convolution, values are sorted and interpolated to the larger number
+    of units, so that the fraction of values above a threshold stays the same.
 
     Args:
-        model: With gates, which are set in place.
-        learned: Values of log_alpha by the name of the gate, of dense gates of the same kinds.
-        learned_on: Configuration of the model that they were learned on.
+        model: Dense model with gates attached; its gates are set in place.
+        learned: Learned values of log_alpha by gate name, for the same kinds of units.
+        learned_on: Configuration of the smaller model.
 
     Raises:
         ValueError: If a gate has no counterpart.
@@ -36,8 +36,8 @@ def scale_gates_(model: PreTrainedModel, learned: dict[str, torch.Tensor], learn
         source = LAYER.sub(lambda layer: str(_counterpart(int(layer[0]), config, learned_on)), name)
         if source not in learned:
             raise ValueError(
-                f"The gate {name} has no counterpart {source} among those that were learned. Give both models gates on "
-                "the same units and equal numbers of convolutions."
+                f"The gate {name} has no counterpart {source} among the learned gates. Attach gates on the same units to "
+                "both models, and use equal numbers of convolutions."
             )
         values = learned[source].float().cpu().numpy()
         if name.endswith(HEAD_UNITS):
@@ -59,6 +59,6 @@ def _counterpart(layer: int, config: Any, learned_on: Any) -> int:
 
 
 def _stretch(values: np.ndarray, count: int) -> np.ndarray:
-    """The values in descending order, interpolated to so many."""
+    """Sorts values in descending order and interpolates them to `count` values."""
     values = np.sort(values)[::-1]
     return np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(values)), values)

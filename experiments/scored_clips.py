@@ -1,4 +1,4 @@
-"""The clips of words and of speakers that the layers of a model are scored on, by the options of several benchmarks."""
+"""Clips of words and of speakers for scoring layers, chosen by options that several experiments share."""
 
 from __future__ import annotations
 
@@ -12,27 +12,39 @@ from hf_prunable.finetuning.task_profiles import MIN_CLIPS_PER_CLASS, profile_cl
 
 @dataclass(kw_only=True)
 class ScoredClipsArguments:
-    """Clips of words and of speakers."""
+    """Clips of words and of speakers to score layers on."""
 
-    words: str = field(metadata={"help": "Speech Commands, for its words."})
-    only_words: list[str] | None = field(default=None, metadata={"help": "Clips of these words only."})
-    speakers: str = field(metadata={"help": "Speech Commands or alike, for its speakers."})
-    output_dir: str = field(metadata={"help": "For profiles, table and picture."})
-    min_clips_per_speaker: int = field(
-        default=MIN_CLIPS_PER_SPEAKER, metadata={"help": "That a speaker needs to take part."}
+    words: str = field(
+        metadata={"help": "Data for the word task: Speech Commands as an archive, a folder or a parquet copy."}
     )
-    words_split: str = field(default="train", metadata={"help": "Whose words are scored."})
+    only_words: list[str] | None = field(
+        default=None, metadata={"help": "Words to include in the word task; default: all."}
+    )
+    speakers: str = field(
+        metadata={"help": "Data for the speaker task, in the same formats; see `experiments.speaker_segments`."}
+    )
+    output_dir: str = field(metadata={"help": "Output folder."})
+    min_clips_per_speaker: int = field(
+        default=MIN_CLIPS_PER_SPEAKER, metadata={"help": "Minimum number of training clips of a speaker."}
+    )
+    words_split: str = field(default="train", metadata={"help": "Split of the word task: train, validation or test."})
     speakers_split: str = field(
         default="train",
-        metadata={"help": "Whose speakers are scored. Test clips may be too few of each to make a region."},
+        metadata={
+            "help": "Split of the speaker task: train, validation or test. A test split may hold too few clips per "
+            "speaker."
+        },
     )
-    max_clips: int = field(default=2000, metadata={"help": "Scored clips of each kind, at most."})
+    max_clips: int = field(default=2000, metadata={"help": "Maximum number of clips per task."})
 
     def load(self, sampling_rate: int) -> dict[str, Dataset]:
-        """The clips by task, "word" and "speaker", each with a column of the task's name.
+        """Loads the clips of both tasks.
 
         Args:
-            sampling_rate: The rate they will be decoded to, in Hz.
+            sampling_rate: Sampling rate in Hz that clips are decoded to.
+
+        Returns:
+            Clips by task, "word" and "speaker", each with a column named after the task.
 
         Raises:
             ValueError: If fewer than two classes have enough clips.
@@ -53,6 +65,6 @@ class ScoredClipsArguments:
             if clips[task] is None:
                 raise ValueError(
                     f"Fewer than two classes of {source} have {MIN_CLIPS_PER_CLASS} clips in the split {split!r}. Choose "
-                    f"another by `--{task}s_split`."
+                    f"another split with `--{task}s_split`."
                 )
         return clips

@@ -1,10 +1,11 @@
-"""Makes a speaker task of LibriSpeech, in the form that run_finetune_speech_commands.py reads.
+"""Makes a speaker task from LibriSpeech, in the format that run_finetune_speech_commands.py reads.
 
-    python -m experiments.speaker_segments --librispeech LibriSpeech/train-clean-100 --output_dir speaker_segments
+    python -m experiments speaker_segments --librispeech LibriSpeech/train-clean-100 --output_dir speaker_segments
     python run_finetune_speech_commands.py --task speaker --dataset_name speaker_segments --min_clips_per_speaker 5 ...
 
-Every speaker gives one utterance, cut into twelve clips of a second: nine to train on, one to choose by, and the last two
-for testing. There is one recording session a speaker, so that voice, room and text are not told apart.
+One utterance of each speaker is cut into up to twelve clips of one second: up to nine for training, one for validation and
+the last two for testing. All clips of a speaker come from one recording session, so the task does not separate voice from
+room and text.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datasets import Audio, Dataset
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from experiments.speakers import cut_segments, speaker_utterances
+from experiments.speaker_probe import cut_segments, speaker_utterances
 from hf_prunable.data.audio import decode_audio
 from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.runtime.files import staged_directory
@@ -25,23 +26,26 @@ from hf_prunable.runtime.files import staged_directory
 
 logger = logging.get_logger("hf_prunable.benchmarks")
 
-# Nobody says the same word.
+# The reader expects a word label; clips here have no common words.
 LABEL = "segment"
 
 
 @dataclass
 class SegmentArguments:
-    """From where to where."""
+    """Input and output folders."""
 
     librispeech: str = field(metadata={"help": "Folder of LibriSpeech."})
-    output_dir: str = field(metadata={"help": "Folder for one parquet file a split; must not be there yet."})
+    output_dir: str = field(metadata={"help": "Output folder, one parquet file per split; must be new or empty."})
 
 
 def segment_splits(utterances: Dataset) -> dict[str, list[dict]]:
-    """The rows of each split.
+    """Cuts utterances into clips of one second.
 
     Args:
-        utterances: As `speaker_utterances` gives them.
+        utterances: Result of `speaker_utterances`.
+
+    Returns:
+        By split, rows with "audio", "label" and "speaker".
     """
     splits: dict[str, list[dict]] = {}
     for utterance in logging.tqdm(utterances, desc="Cutting utterances", unit=" utterances"):
@@ -61,7 +65,7 @@ def main() -> None:
     splits = segment_splits(speaker_utterances(options.librispeech, SAMPLING_RATE))
     with staged_directory(options.output_dir) as folder:
         for split, rows in splits.items():
-            # Cast afterwards: encoding as `Audio` would ask for torchcodec.
+            # Cast afterwards, because encoding as `Audio` requires torchcodec.
             table = Dataset.from_list(rows).cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
             table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
     logger.warning(f"{options.output_dir}: " + ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))

@@ -1,4 +1,4 @@
-"""Copies the card of a finished run, with its pictures, into `model_cards/`.
+"""Copies the model card of a finished run, with its pictures, to `model_cards/`.
 
 python -m model_cards.collect_card OUTPUT_DIR
 """
@@ -21,23 +21,23 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(([^)/]+)\)")
 
 
 def collect_card(folder: Path, model_cards: Path = MODEL_CARDS) -> Path:
-    """Copies a card and the pictures that it shows.
+    """Copies a model card and the pictures that it shows.
 
     Args:
-        folder: The output of a run.
-        model_cards: Where cards are kept.
+        folder: Output folder of a finished run.
+        model_cards: Parent folder of the cards.
 
     Returns:
-        The card's folder, named after the output.
+        Folder of the card, named after the output folder.
 
     Raises:
-        ValueError: If there is no card, or no report that it could be made from, or a card of this name is kept already.
+        ValueError: If the output folder has no card or no report, or a card of this name exists.
     """
     folder = folder.resolve()
     if not (folder / CARD_FILE).is_file():
         raise ValueError(f"{folder} holds no card. Give the output folder of a finished run.")
     if not any((folder / report).is_file() for report in (PRUNING_REPORT, FINETUNING_REPORT)):
-        raise ValueError(f"{folder} holds a card, but no report of a run with the figures in it.")
+        raise ValueError(f"{folder} holds a card, but no report of a run with the values of the card.")
     with staged_directory(model_cards / folder.name) as staging:
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
         for name in (CARD_FILE, *PICTURE.findall(text)):
@@ -47,7 +47,7 @@ def collect_card(folder: Path, model_cards: Path = MODEL_CARDS) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="The output of a run.")
+    parser.add_argument("folder", type=Path, help="Output folder of a finished run.")
     collect_card(parser.parse_args().folder)
 
 

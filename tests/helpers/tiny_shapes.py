@@ -1,4 +1,4 @@
-"""Shapes of tiny models, as benchmarks read them."""
+"""Shape files of tiny models."""
 
 from benchmarks.shape_files import ShapeFile
 from hf_prunable import AttentionShape, LayerShape, PrunedShape
@@ -6,10 +6,12 @@ from tests.helpers.tiny_models import tiny_config
 
 
 TINY = "tiny-wavlm"
+# Rows of a benchmark of `tiny_shape`.
+ROWS = ["stock", "dense", "dense prepared", f"ragged-{TINY}", f"ragged-{TINY} prepared"]
 
 
 def tiny_shape(name="ragged", family="wavlm", **changes):
-    """A shape of a tiny model with uneven heads, an emptied attention and a layer that is gone."""
+    """A shape of a tiny model with heads of different widths, an empty attention and a removed layer."""
     layers = (
         LayerShape(AttentionShape((0, 1, 3), (1, 5, 0), (3, 6, 2)), 11),
         LayerShape(AttentionShape((), (), ()), 7),

@@ -1,4 +1,4 @@
-"""Cards of this repository's own runs: copied whole, and never invented."""
+"""Model cards of runs: copied with their pictures, and only with a report."""
 
 import pytest
 

@@ -1,10 +1,10 @@
-"""Does the profile know the depth? A model is fine-tuned once at every depth, and held against what was chosen before.
+"""Accuracy after fine-tuning with every number of layers, and the numbers that the layer criteria choose beforehand.
 
-    python -m experiments.depths --model_name_or_path microsoft/wavlm-base --dataset_name speech_commands_v0.02 \
+    python -m experiments depths --model_name_or_path microsoft/wavlm-base --dataset_name speech_commands_v0.02 \
         --task word --num_train_epochs 2 --output_dir depths-word
 
-The options are those of run_finetune_speech_commands.py, and so is the training. The same command goes on where it stopped.
-The deepest model is kept in `full`.
+Options and training are those of run_finetune_speech_commands.py. The same command resumes an interrupted run. The model with
+all layers is saved to the folder `full`.
 """
 
 from __future__ import annotations
@@ -18,36 +18,38 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from transformers import AutoFeatureExtractor, HfArgumentParser
-from transformers.utils import logging
 
 from benchmarks.result_files import save_result
+from experiments.layer_profiles import RAW_PROFILE_KEYS
 from hf_prunable.finetuning.arguments import TruncationArguments
 from hf_prunable.finetuning.classifier import FinetunedResult, FinetuningArguments, fine_tune, make_classifier
 from hf_prunable.finetuning.task_profiles import profile_labels
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.measurement import describe_machine
-from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL
+from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL, SMALL
 from hf_prunable.reporting.provenance import published_name
 from hf_prunable.truncation.layer_choice import LayerChoice, choose_layer
 from hf_prunable.truncation.layer_profile import CRITERIA, LayerProfile
 
 
-logger = logging.get_logger("hf_prunable.benchmarks")
-
+# Keys of a result that are too large for the repository.
+RAW_KEYS = (*RAW_PROFILE_KEYS, "predictions", "history")
 ACCURACY_COLOR, CONVEXITY_COLOR = "#d1603d", "#3a85bd"
+ACCURACY = "Test accuracy after fine-tuning, 95 % confidence interval"
+CONVEXITY = "Graph convexity before fine-tuning"
 
 
 def fine_tune_depths(
     options: TruncationArguments, training: FinetuningArguments
 ) -> tuple[LayerProfile, list[FinetunedResult]]:
-    """Scores the layers of the pretrained model, and fine-tunes it with 1 to n of them.
+    """Scores the layers of the pretrained model, and fine-tunes it with 1 to n layers.
 
     Args:
-        options: With model, data and task; what it says of the choice of a layer plays no part.
-        training: With `output_dir` for all.
+        options: Model, data and task; options about the choice of a layer are ignored.
+        training: Training arguments; `output_dir` holds a folder for each number of layers.
 
     Returns:
-        The profile for the task's labels, and one result for each depth.
+        The profile for the task's labels, and one result for each number of layers.
     """
     folder = Path(training.output_dir)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
@@ -66,14 +68,14 @@ def fine_tune_depths(
 
 
 def format_depths(results: Sequence[FinetunedResult], choices: Mapping[str, LayerChoice]) -> str:
-    """A row for each depth, with who chooses it, as Markdown.
+    """Formats accuracy and training time for each number of layers, with the criteria that choose it, as Markdown.
 
     Args:
-        results: In the order of depth.
-        choices: By criterion.
+        results: Results in ascending order of the number of layers.
+        choices: Chosen number of layers, by criterion.
     """
     lines = [
-        "| layers kept | test accuracy (95 % interval) | s per epoch | chosen by |",
+        "| Layers kept | Test accuracy (95 % confidence interval) | Time per epoch (s) | Chosen by |",
         "| ---: | --- | ---: | --- |",
     ]
     best = max(results, key=lambda result: result.metrics["accuracy"])
@@ -90,37 +92,39 @@ def format_depths(results: Sequence[FinetunedResult], choices: Mapping[str, Laye
 def draw_depths(
     profile: LayerProfile, results: Sequence[FinetunedResult], choices: Mapping[str, LayerChoice], path: Path
 ) -> None:
-    """Draws accuracy after fine-tuning and convexity before it over the layers kept, and marks what was chosen.
+    """Draws test accuracy after fine-tuning and convexity before fine-tuning over the number of layers kept.
+
+    Vertical lines mark the numbers of layers that the criteria choose.
 
     Args:
-        profile: For the task's labels alone.
-        results: In the order of depth.
-        choices: By criterion.
-        path: Of the picture.
+        profile: Profile of the pretrained model, for the task's labels only.
+        results: Results in ascending order of the number of layers.
+        choices: Chosen number of layers, by criterion.
+        path: Output file; its extension selects the image format.
     """
     figure = Figure(figsize=(8, 4.8), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     depths = [result.num_layers for result in results]
     (labels,) = profile.labels.values()
-    axes.plot(range(profile.num_layers + 1), labels.convexity.values, color=CONVEXITY_COLOR, label="convexity", **LINE)
+    axes.plot(range(profile.num_layers + 1), labels.convexity.values, color=CONVEXITY_COLOR, label=CONVEXITY, **LINE)
     accuracies = [result.metrics["accuracy"] for result in results]
     margins = [
         [abs(result.metrics[end] - result.metrics["accuracy"]) for result in results]
         for end in ("accuracy_lower", "accuracy_upper")
     ]
-    axes.errorbar(
-        depths, accuracies, margins, color=ACCURACY_COLOR, label="accuracy after fine-tuning, 95 %", capsize=3, **LINE
-    )
+    axes.errorbar(depths, accuracies, margins, color=ACCURACY_COLOR, label=ACCURACY, capsize=3, **LINE)
     for num_layers in sorted({choice.num_layers for choice in choices.values()}):
         names = "\n".join(
             name.replace("_", " ") for name, choice in choices.items() if choice.num_layers == num_layers
         )
         axes.axvline(num_layers, color=INK, linewidth=0.8, linestyle=":")
-        # Above the frame, where no curve is.
+        # Above the axes, where no curve is.
         place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"}
-        axes.annotate(names, (num_layers, 1), rotation=30, ha="left", va="bottom", color=INK, **place)
-    axes.set_xlabel("layers kept", fontsize=NORMAL)
+        axes.annotate(names, (num_layers, 1), rotation=30, ha="left", va="bottom", color=INK, fontsize=NORMAL, **place)
+    axes.set_xlabel("Number of layers kept", fontsize=NORMAL)
+    axes.set_ylabel("Accuracy, convexity", fontsize=NORMAL)
+    axes.tick_params(labelsize=SMALL + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GRID_COLOR, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
@@ -142,7 +146,7 @@ def main() -> None:
         "choices": {name: asdict(choice) for name, choice in choices.items()},
         "results": [vars(result) for result in results],
     }
-    save_result(folder, "depths", values, format_depths(results, choices))
+    save_result(folder, "depths", values, format_depths(results, choices), RAW_KEYS)
     draw_depths(profile, results, choices, folder / "depths.png")
 
 

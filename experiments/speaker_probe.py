@@ -1,4 +1,4 @@
-"""How well a frozen encoder tells speakers apart: a linear classifier of one-second segments of LibriSpeech."""
+"""Speaker probe of a frozen encoder: a linear classifier of one-second segments of LibriSpeech."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hf_prunable.data.audio import decode_audio
 from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
 
 
-# Speaker, chapter and number of the utterance.
+# Names have the form SPEAKER-CHAPTER-UTTERANCE.
 FILE_NAME = re.compile(r"(\d+)-\d+-\d+\.\w+$")
-# Below that a speaker would have fewer than five segments to train on.
+# A shorter utterance has fewer than five training segments.
 MIN_SECONDS = 8
 MAX_SEGMENTS = 12
 # The last two segments of an utterance are for testing, the one before them for validation.
@@ -29,17 +29,17 @@ TEST_SEGMENTS = 2
 
 
 def speaker_utterances(folder: str | os.PathLike, sampling_rate: int) -> Dataset:
-    """One utterance of 8 s or more of every speaker in a folder of LibriSpeech.
+    """Selects the first utterance of at least 8 s of every speaker in a folder of LibriSpeech.
 
     Args:
-        folder: Of audio files named SPEAKER-CHAPTER-UTTERANCE.
-        sampling_rate: In Hz, that audio will be decoded to.
+        folder: Folder of audio files named SPEAKER-CHAPTER-UTTERANCE.
+        sampling_rate: Sampling rate in Hz that audio is decoded to.
 
     Returns:
-        With the columns `audio`, `speaker` and `seconds`.
+        Utterances with columns `audio`, `speaker` and `seconds`.
 
     Raises:
-        ValueError: If a file is named otherwise.
+        ValueError: If a file name has another form.
     """
     clips = load_speech_dataset(folder)
     speakers = []
@@ -49,22 +49,22 @@ def speaker_utterances(folder: str | os.PathLike, sampling_rate: int) -> Dataset
         if match is None:
             raise ValueError(
                 f"{name} in {folder} does not name its speaker. Files must be named SPEAKER-CHAPTER-UTTERANCE in "
-                "numbers, as in LibriSpeech: give such a folder as `librispeech`."
+                "numbers, as in LibriSpeech. Give such a folder as `librispeech`."
             )
         speakers.append(match.group(1))
     clips = clips.add_column("speaker", speakers)
     clips, _ = scan_speech_dataset(clips, sampling_rate=sampling_rate, min_seconds=MIN_SECONDS)
-    first = {speaker: number for number, speaker in reversed(list(enumerate(clips["speaker"])))}
+    first = {speaker: index for index, speaker in reversed(list(enumerate(clips["speaker"])))}
     return clips.select(sorted(first.values()))
 
 
 def without_test_segments(clips: Dataset, utterances: Dataset, sampling_rate: int) -> Dataset:
-    """Clips to train on, less the seconds that speakers are tested on.
+    """Removes the seconds that speakers are tested on from training clips.
 
     Args:
-        clips: With an `audio` column.
-        utterances: As `speaker_utterances` gives them; a clip is one of them if it is the same file.
-        sampling_rate: In Hz; clips that are cut are stored at this rate, in 16 bit.
+        clips: Training clips with an `audio` column.
+        utterances: Result of `speaker_utterances`, matched to the clips by file.
+        sampling_rate: Sampling rate in Hz; shortened clips are stored at this rate, in 16 bit.
     """
     tested = {os.path.realpath(clip["audio"]["path"]) for clip in utterances}
     items = [_cut(clip["audio"], tested, sampling_rate) for clip in clips.select_columns("audio")]
@@ -81,11 +81,14 @@ def _cut(audio: dict, tested: Collection[str], sampling_rate: int) -> dict:
 
 
 def cut_segments(waveform: np.ndarray, sampling_rate: int) -> dict[str, list[np.ndarray]]:
-    """The last whole seconds of an utterance, twelve at most, by split and in order.
+    """Cuts the end of an utterance into segments of one second, twelve at most.
 
     Args:
-        waveform: Of shape (samples,), of 8 s or more.
-        sampling_rate: In Hz.
+        waveform: Waveform of shape (samples,), of at least 8 s.
+        sampling_rate: Sampling rate in Hz.
+
+    Returns:
+        Waveforms by split ("train", "validation", "test"), in order of time.
     """
     count = min(MAX_SEGMENTS, len(waveform) // sampling_rate)
     segments = np.split(waveform[-count * sampling_rate :], count)
@@ -97,18 +100,18 @@ def cut_segments(waveform: np.ndarray, sampling_rate: int) -> dict[str, list[np.
 
 
 def speaker_accuracy(model: PreTrainedModel, feature_extractor: Any, utterances: Dataset) -> dict:
-    """Accuracy of a weighted-sum probe of the speakers, on the last two seconds of their only utterance.
+    """Trains and tests a weighted-sum probe of the speakers, on the last two seconds of one utterance per speaker.
 
-    There is one recording session a speaker, so that voice, room and text are not told apart: the figure compares
-    encoders with each other, and says little about recognising a speaker on another day.
+    All segments of a speaker come from one recording session, so the accuracy compares encoders but does not predict
+    speaker recognition across sessions.
 
     Args:
-        model: A base model.
-        feature_extractor: Of its checkpoint.
-        utterances: As `speaker_utterances` gives them.
+        model: Base model.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        utterances: Result of `speaker_utterances`.
 
     Returns:
-        What `weighted_sum_probe` returns, and "sessions_per_speaker".
+        Result of `weighted_sum_probe`, and "sessions_per_speaker".
     """
     rate = feature_extractor.sampling_rate
     segments: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}

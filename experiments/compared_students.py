@@ -1,4 +1,4 @@
-"""The students that are compared: how each comes about from the teacher, and what it is trained with."""
+"""Students of the comparison: how each is built from the teacher, and its training arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 
 
-# From 2.4 up a gate's deterministic value is 1, so that a unit keeps its full weight; from -2.4 down it is 0.
+# Values of log_alpha: from 2.4 up a gate's deterministic value is 1, from -2.4 down it is 0.
 OPEN, CLOSED = 4.0, -4.0
 WHOLE_HEADS = ("mha", "head", "ffn", "int")
 
@@ -29,9 +29,9 @@ class Student:
     """One row of the comparison.
 
     Attributes:
-        make: Builds the student from the teacher's checkpoint and the target sparsity.
-        learns_gates: Whether it comes with gates, and is compacted to the target after they have learned.
-        trains_on: Whether part of its steps come after compaction.
+        make: Function that builds the student from the teacher's checkpoint and the target sparsity.
+        learns_gates: Whether the student has gates and is compacted to the target after they are trained.
+        trains_on: Whether the compacted student is trained further.
         is_ladder: Whether one training of the gates serves all targets of the comparison.
     """
 
@@ -40,15 +40,17 @@ class Student:
     trains_on: bool = True
     is_ladder: bool = False
 
-    def training(self, training: PruningTrainingArguments, ungated_learning_rate: float | None) -> Any:
-        """The arguments of this row, with `max_steps` + `final_steps` optimizer steps in all.
+    def training(
+        self, training: PruningTrainingArguments, ungated_learning_rate: float | None
+    ) -> PruningTrainingArguments:
+        """Derives the training arguments of this row, with `max_steps` + `final_steps` optimizer steps in total.
 
-        Without gates, all steps have the rate and the warm-up of the first stage; with gates and nothing after
-        compaction, all steps are those of the first stage.
+        Without gates, all steps belong to the final stage, with learning rate and warm-up of the gate stage. With gates
+        but no training after compaction, all steps belong to the gate stage.
 
         Args:
-            training: The arguments of a row that learns gates and trains on.
-            ungated_learning_rate: The peak rate without gates, where it is not the first stage's.
+            training: Training arguments of a row with both stages.
+            ungated_learning_rate: Peak learning rate of rows without gates; `None` for that of the gate stage.
         """
         training, steps = copy.copy(training), training.max_steps + training.final_steps
         if not self.learns_gates:
@@ -67,7 +69,15 @@ def gated(
     ste: bool = True,
     norm_spread: float = 0.0,
 ) -> PreTrainedModel:
-    """A copy of the teacher with gates; its size is learned, so the target plays no part here."""
+    """Builds a copy of the teacher with gates.
+
+    Args:
+        teacher: Folder or Hub id of the dense checkpoint.
+        target_sparsity: Ignored, because training enforces the target.
+        units: Kinds of units with gates.
+        ste: Whether gates use the straight-through estimator.
+        norm_spread: Spread of the initial gates in the order of weight norms, see `order_gates_by_weights_`.
+    """
     student = load_prunable(teacher, dtype=torch.float32, **NOISE_OFF)
     student.attach_gates(units, ste=ste)
     order_gates_by_weights_(student, norm_spread)
@@ -75,7 +85,12 @@ def gated(
 
 
 def random_shape(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """A student whose units are drawn at random to the target's size; all blocks stay."""
+    """Builds a student with randomly chosen units; all blocks are kept.
+
+    Args:
+        teacher: Folder or Hub id of the dense checkpoint.
+        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+    """
     student = gated(teacher, target_sparsity, DEFAULT_UNITS)
     for _, gate in student.named_gates():
         gate.log_alpha.data = torch.rand(gate.num_gates) + OPEN
@@ -83,7 +98,12 @@ def random_shape(teacher: str, target_sparsity: float) -> PreTrainedModel:
 
 
 def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """A student of the teacher's first layers: as many whole ones as fit, and the next at random units to the size."""
+    """Builds a student from the teacher's first layers: as many whole layers as fit, and random units of the next one.
+
+    Args:
+        teacher: Folder or Hub id of the dense checkpoint.
+        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+    """
     config = load_prunable(teacher).config
     depth, size = config.num_hidden_layers, (1 - target_sparsity) * config.dense_num_parameters
     shapes = [config.shape.first_layers(num_layers) for num_layers in range(1, depth + 1)]
@@ -100,17 +120,17 @@ def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
 
 
 def uniform_shape(config: Any, target_sparsity: float) -> PrunedShape:
-    """The largest shape within the target's size whose heads and whose feed-forward blocks are all of one width.
+    """Computes the largest shape within the target's size with one head width, and feed-forward widths within one unit.
 
-    Attention and feed-forward lose the same part, as near as a whole width of the heads allows. What is then left of
-    the size goes to one more intermediate unit in each of the first layers.
+    Attention and feed-forward lose the same fraction of units, up to rounding of the head width. The remaining size goes to
+    one more intermediate unit in each of the first layers.
 
     Args:
-        config: Of a dense model.
-        target_sparsity: The part of its parameters to remove.
+        config: Configuration of a dense model.
+        target_sparsity: Fraction of parameters to remove, between 0 and 1.
 
     Raises:
-        ValueError: If not even one unit of each kind fits.
+        ValueError: If a model with one unit of each kind is larger than the target's size.
     """
     dense, depth = PrunedShape.dense(config), config.num_hidden_layers
     num_heads, head_dim = config.num_attention_heads, config.hidden_size // config.num_attention_heads
@@ -132,17 +152,22 @@ def uniform_shape(config: Any, target_sparsity: float) -> PrunedShape:
             candidates.append((abs(width / head_dim - num_units / depth / config.intermediate_size), width, num_units))
     if not candidates:
         raise ValueError(
-            f"`target_sparsity` is {target_sparsity}, and a model with one dimension a head and one intermediate unit a "
-            f"layer still has {num_parameters(1, [1] * depth):,} of {config.dense_num_parameters:,} parameters. Ask "
-            "for less."
+            f"`target_sparsity` is {target_sparsity}, but a model with one dimension per head and one intermediate unit "
+            f"per layer has {num_parameters(1, [1] * depth):,} of {config.dense_num_parameters:,} parameters. Ask for "
+            "less."
         )
     _, width, num_units = min(candidates)
     intermediate, rest = divmod(num_units, depth)
-    return shape_of(width, [intermediate + (number < rest) for number in range(depth)])
+    return shape_of(width, [intermediate + (layer_idx < rest) for layer_idx in range(depth)])
 
 
 def uniform_width(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """A student of `uniform_shape`; of every head and feed-forward block, the units with the largest weights stay."""
+    """Builds a student of `uniform_shape` that keeps the units with the largest weight norms.
+
+    Args:
+        teacher: Folder or Hub id of the dense checkpoint.
+        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+    """
     student = gated(teacher, target_sparsity, DEFAULT_UNITS)
     shape = uniform_shape(student.config, target_sparsity)
     for layer, wanted in zip(student.encoder.layers, shape.layers, strict=True):
@@ -166,7 +191,12 @@ def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def from_scratch(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """A student of `uniform_shape` with weights as a new model has them; the teacher is in nothing but the loss."""
+    """Builds a student of `uniform_shape` with newly initialized weights.
+
+    Args:
+        teacher: Folder or Hub id of the dense checkpoint.
+        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+    """
     config = copy.deepcopy(load_prunable(teacher, **NOISE_OFF).config)
     config.dtype = torch.float32
     config.pruned_shape = uniform_shape(config, target_sparsity).to_dict()
@@ -190,15 +220,18 @@ STUDENTS = {
     "from_scratch": Student(from_scratch, learns_gates=False),
 }
 ROWS = (*STUDENTS, TEACHER)
-# At a single size, a ladder is the row that it is made like.
+# For a single target, a ladder equals learned_from_norms.
 DEFAULT_ROWS = tuple(row for row in ROWS if row == TEACHER or not STUDENTS[row].is_ladder)
 
 
 def check_rows(rows: list[str]) -> None:
-    """Checks the names of rows.
+    """Checks row names.
+
+    Args:
+        rows: Row names.
 
     Raises:
-        ValueError: If there is no such row.
+        ValueError: If a name is unknown.
     """
     if unknown := [row for row in rows if row not in ROWS]:
         raise ValueError(f"There is no row {', '.join(map(repr, unknown))}; choose from {', '.join(ROWS)}.")

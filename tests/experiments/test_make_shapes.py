@@ -1,21 +1,17 @@
-"""The shapes that benchmarks measure: those in the repository, their files, and how learned gates are scaled."""
-
-import json
+"""The shapes in benchmarks/shapes, and how shapes are made."""
 
 import pytest
-import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from benchmarks.shape_files import SHAPES_FOLDER, ShapeFile, load_shapes
 from experiments import make_shapes
 from experiments.make_shapes import MODELS, PLANS
-from experiments.scaled_gates import scale_gates_
 from hf_prunable import PrunedShape
 from hf_prunable.modeling.size import Measure, UnitCounts, count_macs, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS
 from tests.helpers.speech_files import tone, write
-from tests.helpers.tiny_models import tiny_prunable, tiny_stock
-from tests.helpers.tiny_shapes import TINY, tiny_fields, tiny_shape
+from tests.helpers.tiny_models import tiny_stock
+from tests.helpers.tiny_shapes import tiny_fields
 
 
 NAMES = [f"{name}-{model}" for name, plan in PLANS.items() for model in plan.models]
@@ -67,55 +63,6 @@ def test_file_is_one_line_a_layer(committed, tmp_path):
     text = (SHAPES_FOLDER / f"{committed.name}.json").read_text()
     assert text.count('"attention"') == len([line for line in text.splitlines() if '"attention"' in line])
     assert committed.save(tmp_path).read_text() == text
-
-
-def test_shapes_are_chosen_by_name(tmp_path):
-    for name in ("a", "b"):
-        tiny_shape(name).save(tmp_path)
-    tiny_shape("c", model="other").save(tmp_path)
-    assert [shape.name for shape in load_shapes(TINY, folder=tmp_path)] == [f"a-{TINY}", f"b-{TINY}"]
-    assert load_shapes(TINY, ["b", f"a-{TINY}"], tmp_path) == [tiny_shape("b"), tiny_shape("a")]
-    with pytest.raises(ValueError, match=f"no shape c-{TINY} of {TINY}; choose from a-{TINY}, b-{TINY}"):
-        load_shapes(TINY, ["c"], tmp_path)
-    with pytest.raises(ValueError, match=f"'nothing' in .*; choose from other, {TINY}"):
-        load_shapes("nothing", folder=tmp_path)
-
-
-def test_what_is_no_shape_is_refused(tmp_path):
-    path = tiny_shape().save(tmp_path)
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "conv_channels": [5, 99, 20]}))
-    with pytest.raises(ValueError, match="between 1 and all"):
-        ShapeFile.load(path)
-    path.write_text(json.dumps({name: value for name, value in values.items() if name != "target"}))
-    with pytest.raises(ValueError, match="no shape of a benchmark.*target.*make_shapes"):
-        ShapeFile.load(path)
-
-
-def test_gates_grow_head_by_head_and_keep_their_shares():
-    small = tiny_prunable("wavlm", num_hidden_layers=2, num_attention_heads=2)
-    large = tiny_prunable("wavlm", num_hidden_layers=4, num_attention_heads=4, hidden_size=96, intermediate_size=200)
-    for model in (small, large):
-        model.attach_gates((*DEFAULT_UNITS, "conv"))
-    learned = {}
-    for number, (name, gate) in enumerate(small.named_gates()):
-        learned[name] = torch.linspace(-4, 4, gate.num_gates).roll(5 * number) + number
-    scale_gates_(large, learned, small.config)
-    for layer in range(4):
-        # 2 heads of 12 dimensions become 4 of 24.
-        name = "encoder.layers.{}.attention.out_proj.gates.vo"
-        old = learned[name.format(layer // 2)].split(12)
-        new = dict(large.named_gates())[name.format(layer)].log_alpha.detach().split(24)
-        for head, values in enumerate(new):
-            source = old[head // 2]
-            assert (values.max(), values.min()) == (source.max(), source.min())
-            assert values.tolist() == sorted(values.tolist(), reverse=True)
-            assert (values > 0).float().mean().item() == pytest.approx((source > 0).float().mean().item(), abs=1 / 12)
-    conv = "feature_extractor.conv_layers.1.conv.gates.conv"
-    torch.testing.assert_close(dict(large.named_gates())[conv].log_alpha, learned[conv].sort(descending=True).values)
-    del learned[conv]
-    with pytest.raises(ValueError, match=f"{conv} has no counterpart"):
-        scale_gates_(large, learned, small.config)
 
 
 def test_shapes_come_from_gates_that_learned(tmp_path, monkeypatch):

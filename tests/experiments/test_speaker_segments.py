@@ -1,0 +1,37 @@
+"""The speaker task made from LibriSpeech."""
+
+import io
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+
+from experiments.speaker_segments import segment_splits
+from hf_prunable.data.speech_commands_tasks import load_speech_commands_task
+from tests.helpers.speech_files import RATE
+
+
+@pytest.fixture
+def utterances(tmp_path):
+    rows = []
+    for speaker, seconds in (("7", 8.5), ("12", 13.2)):
+        path = tmp_path / f"{speaker}-1-0.flac"
+        soundfile.write(path, np.linspace(-0.5, 0.5, int(seconds * RATE)), RATE)
+        rows.append({"audio": {"path": str(path), "bytes": None}, "speaker": speaker})
+    return rows
+
+
+def test_segments_make_a_speaker_task(utterances, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    splits = segment_splits(utterances)
+    folder = tmp_path / "segments"
+    folder.mkdir()
+    for split, rows in splits.items():
+        datasets.Dataset.from_list(rows).to_parquet(folder / f"{split}.parquet")
+    task, _ = load_speech_commands_task(folder, "speaker", sampling_rate=RATE, min_clips_per_speaker=5)
+    counts = {split: [part["speaker"][:].count(speaker) for speaker in ("7", "12")] for split, part in task.items()}
+    assert counts == {"train": [5, 9], "validation": [1, 1], "test": [2, 2]}
+    # The ramp rises: the test segments are the last ones.
+    last = soundfile.read(io.BytesIO(splits["test"][1]["audio"]["bytes"]))[0]
+    assert last[-1] == pytest.approx(0.5, abs=1e-3) and len(last) == RATE
