@@ -28,7 +28,7 @@ GROUP = ("threads", "padded", "batch_size")
 def draw_latency(result: dict[str, Any], path: str | os.PathLike) -> None:
     """Draws the median latency of every model and case over parameters and over multiply-accumulates (MACs).
 
-    There is one row of panels for each batch size and number of threads, and one colour for each clip length. Dashed
+    There is one row of panels for each batch size and number of threads, and one color for each clip length. Dashed
     lines show a latency proportional to MACs, from the stock model.
 
     Args:
@@ -109,7 +109,7 @@ def _style(axes: Axes) -> None:
 
 
 def _legend(markers: dict[str, str], colors: dict[float, Any]) -> Sequence[Line2D]:
-    """Legend entries: a marker for each model, a colour for each clip length, hollow markers, and the dashed line."""
+    """Legend entries: a marker for each model, a color for each clip length, hollow markers, and the dashed line."""
     handles = [Line2D([], [], color=INK, marker=marker, linestyle="", label=name) for name, marker in markers.items()]
     handles.append(Line2D([], [], color=INK, marker="o", linestyle="", markerfacecolor="white", label=PREPARED))
     handles += [Line2D([], [], color=color, label=f"{length:g} s clip") for length, color in colors.items()]
