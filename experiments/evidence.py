@@ -1,6 +1,6 @@
 """Compares learned shapes with other students of the same size, trained for the same number of steps.
 
-    python -m experiments evidence --teacher examples/wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
+    python -m experiments evidence --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --speech_commands speech_commands_v0.02 --output_dir evidence --seeds 42 43 44
 
 Accuracy over size: `--rows learned uniform_width first_layers teacher --target_sparsities 0.3 0.5 0.72 0.85`. Several sizes

@@ -1,6 +1,6 @@
 """Linear probes of a frozen encoder: word classifiers on mean-pooled hidden states.
 
-python -m experiments probe --models examples/wavlm-mini pruned --speech_commands speech_commands_v0.02
+python -m experiments probe --models wavlm-mini pruned --speech_commands speech_commands_v0.02
 """
 
 from __future__ import annotations
