@@ -25,6 +25,7 @@ from benchmarks.result_files import save_result
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import graph_convexity, score_paths
+from hf_prunable.truncation.convexity_config import ConvexityConfig
 
 
 # Size of the published figures (arXiv 2408.11858): 57 clips of each of the 35 words of Speech Commands.
@@ -112,7 +113,7 @@ def measure_permutations(num_points: int) -> dict[str, Any]:
     """
     features, classes = make_points(num_points)
     graph = graph_convexity(features, classes).graph
-    pairs = ClassPairs(PointClasses.of(classes, num_points), 5000, 42)
+    pairs = ClassPairs(PointClasses.from_labels(classes, num_points), ConvexityConfig())
     permutations = [np.random.default_rng(seed).permutation(num_points) for seed in range(NUM_PERMUTATIONS)]
     seconds = []
     for permuted in ([], permutations):

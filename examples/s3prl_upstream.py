@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoFeatureExtractor, AutoModel
 
 # Importing the package registers pruned models with the Auto classes.
-from hf_prunable.truncation.pooled_features import padding_changes_features, plan_batches
+from hf_prunable.truncation.clip_batches import padding_changes_features, plan_batches
 
 
 NAME = "hf_prunable"

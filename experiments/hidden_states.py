@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_prunable.truncation.pooled_features import BATCH_SIZE, plan_batches, pool_clips
+from hf_prunable.truncation.clip_batches import BATCH_SIZE, plan_batches
+from hf_prunable.truncation.pooled_features import pool_clips
 
 
 def pooled_hidden_states(

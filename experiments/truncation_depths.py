@@ -28,8 +28,9 @@ from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL, SMALL
 from hf_prunable.reporting.provenance import published_name
+from hf_prunable.truncation.convexity_config import CRITERIA
 from hf_prunable.truncation.layer_choice import LayerChoice, choose_layer
-from hf_prunable.truncation.layer_profile import CRITERIA, LayerProfile
+from hf_prunable.truncation.layer_profile import LayerProfile
 
 
 # Keys of a result that are too large for the repository.

@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     from .export import OnnxExport, OnnxModel, export_onnx
     from .reporting.layer_pictures import convexity_curves, draw_layer_profiles
     from .truncation.convexity import GraphConvexity, graph_convexity
+    from .truncation.convexity_config import ConvexityConfig
     from .truncation.layer_choice import LayerChoice, choose_layer
     from .truncation.layer_profile import LayerProfile, layer_convexity, profile_features
 
 # Imported when asked for: who loads a model needs no datasets, scikit-learn, matplotlib and onnxruntime.
 _MODULES = {
+    "ConvexityConfig": "truncation.convexity_config",
     "GraphConvexity": "truncation.convexity",
     "LayerChoice": "truncation.layer_choice",
     "LayerProfile": "truncation.layer_profile",
@@ -62,6 +64,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionShape",
+    "ConvexityConfig",
     "GraphConvexity",
     "LayerChoice",
     "LayerProfile",

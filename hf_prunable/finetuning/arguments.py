@@ -1,82 +1,105 @@
-"""Which layers to keep for which task, as options."""
+"""Options of `finetune-speech-commands`: model, task, and which layers to keep."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from datasets import DatasetDict
 
 from ..data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS, load_speech_commands_task
 from ..data.speech_dataset import SkippedAudio
-from ..truncation.layer_profile import CRITERIA
+from ..truncation.convexity_config import CRITERIA, ConvexityConfig
 
 
 AUTO, NONE = "auto", "none"
 
 
+def _convexity_option(name: str) -> Any:
+    """An option with the default and the help of a field of `ConvexityConfig`."""
+    (setting,) = (setting for setting in fields(ConvexityConfig) if setting.name == name)
+    return field(default=setting.default, metadata=dict(setting.metadata))
+
+
 @dataclass
 class TruncationArguments:
-    """The model, the task, and how deep the model is to stay.
+    """The model, the task, and how many layers to keep.
 
     Raises:
-        ValueError: If an option is not one of those that there are.
+        TypeError: If a number is not an integer.
+        ValueError: If the value of an option is not allowed.
     """
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint, stock or pruned."})
     dataset_name: str = field(
         metadata={"help": "Speech Commands: the archive, the folder it was extracted to, or a parquet copy."}
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    task: str = field(default="word", metadata={"help": "What is told apart: 'word' or 'speaker'."})
-    words: list[str] | None = field(default=None, metadata={"help": "Clips of these words only."})
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "Name of the configuration of a Hub data set."}
+    )
+    task: str = field(default="word", metadata={"help": "What to classify: 'word' or 'speaker'."})
+    words: list[str] | None = field(default=None, metadata={"help": "Use clips of these words only."})
     min_clips_per_speaker: int = field(
-        default=MIN_CLIPS_PER_SPEAKER, metadata={"help": "Training clips that a speaker needs to take part."}
+        default=MIN_CLIPS_PER_SPEAKER,
+        metadata={"help": "Minimum number of clips on the training list for a speaker to be a class."},
     )
     truncate: str = field(
         default=AUTO,
-        metadata={"help": "'auto' chooses by `layer_criterion`; 'none' keeps all layers; a number keeps so many."},
+        metadata={"help": "Layers to keep: 'auto' chooses by `layer_criterion`, 'none' keeps all, or a number."},
     )
-    layer_criterion: str = field(default="convexity", metadata={"help": f"One of {', '.join(CRITERIA)}."})
-    n_neighbors: int = field(default=10, metadata={"help": "Of the graph that convexity is read from."})
-    max_pairs: int = field(default=5000, metadata={"help": "Paths that are scored in a class, at most."})
-    profile_clips: int = field(default=2000, metadata={"help": "Training clips that layers are scored on, at most."})
-    num_permutations: int = field(
-        default=20, metadata={"help": "Of the labels, for the band that convexity without meaning falls into."}
+    layer_criterion: str = field(
+        default="convexity", metadata={"help": f"Criterion of `truncate: auto`: {', '.join(CRITERIA)}."}
     )
+    n_neighbors: int = _convexity_option("n_neighbors")
+    max_pairs: int | None = _convexity_option("max_pairs")
+    profile_clips: int = field(
+        default=2000, metadata={"help": "Maximum number of training clips that the layers are scored on."}
+    )
+    num_permutations: int = _convexity_option("num_permutations")
     compare: bool = field(
-        default=False, metadata={"help": "Train the full model the same way, and hold the truncated one against it."}
+        default=False, metadata={"help": "Also fine-tune the model with all layers, and compare the two."}
     )
     seeds: list[int] = field(
-        default_factory=lambda: [42], metadata={"help": "One training for each; the first one's model is the result."}
+        default_factory=lambda: [42],
+        metadata={"help": "Random seeds, one fine-tuning run for each; the model of the first is saved."},
     )
     weighted_layers: bool = field(
-        default=False, metadata={"help": "Let the head read a learned sum of all hidden states instead of the last."}
+        default=False,
+        metadata={"help": "Feed the head with a learned weighted sum of all hidden states instead of the last one."},
     )
     freeze_feature_encoder: bool = field(
-        default=True, metadata={"help": "Leave the convolutions as they are, as is usual in fine-tuning."}
+        default=True, metadata={"help": "Do not train the convolutional feature encoder."}
     )
-    freeze_base_model: bool = field(default=False, metadata={"help": "Train the head alone."})
+    freeze_base_model: bool = field(default=False, metadata={"help": "Train only the head."})
     override: bool = field(
-        default=False, metadata={"help": "Go on with an interrupted run although the settings have changed."}
+        default=False, metadata={"help": "Continue an interrupted run although its settings have changed."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"`task` is {self.task!r}; choose from {', '.join(map(repr, TASKS))}.")
         if self.layer_criterion not in CRITERIA:
             raise ValueError(f"`layer_criterion` is {self.layer_criterion!r}; choose from {', '.join(CRITERIA)}.")
-        # A recipe may give the number as one.
+        # A recipe may give the number as an integer.
         self.truncate = str(self.truncate)
         if self.truncate not in (AUTO, NONE) and not self.truncate.isdecimal():
             raise ValueError(f"`truncate` is {self.truncate!r}; it must be '{AUTO}', '{NONE}' or a number of layers.")
         if not self.seeds:
             raise ValueError("`seeds` is empty; give at least one.")
+        # Fails on wrong values here, before any audio is read.
+        self.convexity_config()
+
+    def convexity_config(self) -> ConvexityConfig:
+        """The settings of the layer scores; those that have no option keep their defaults."""
+        return ConvexityConfig(
+            n_neighbors=self.n_neighbors, max_pairs=self.max_pairs, num_permutations=self.num_permutations
+        )
 
     def load_clips(self, sampling_rate: int) -> tuple[DatasetDict, SkippedAudio]:
-        """The task's clips, as `load_speech_commands_task` gives them.
+        """Loads the clips of the task with `load_speech_commands_task`.
 
         Args:
-            sampling_rate: The rate they will be decoded to, in Hz.
+            sampling_rate: Sampling rate that the clips will be decoded to, in Hz.
         """
         return load_speech_commands_task(
             self.dataset_name,

@@ -1,4 +1,4 @@
-"""The metric of classification, which needs no network: `evaluate.load` would fetch a script from the Hub."""
+"""The metric of classification, computed locally: `evaluate.load` would download a script from the Hub."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ CONFIDENCE = 0.95
 
 
 class ClassificationMetric(evaluate.Metric):
-    """Accuracy with its 95 % interval, and macro F1.
+    """Accuracy with its 95 % confidence interval, and macro F1.
 
-    The class F1 of a class that is never predicted right is 0; classes are those among references and predictions.
+    Macro F1 is the mean over the classes that occur among references or predictions. A class without a correct
+    prediction has an F1 of 0.
 
         metric = ClassificationMetric()
         metric.compute(predictions=[0, 1, 1], references=[0, 1, 0])
@@ -28,8 +29,8 @@ class ClassificationMetric(evaluate.Metric):
             description="Accuracy with its 95 % Wilson interval, and macro F1, the mean of the F1 scores of the classes.",
             citation="",
             inputs_description=(
-                "Args: predictions and references, both lists of class numbers. Returns: accuracy, accuracy_lower and "
-                "accuracy_upper (the ends of the interval), and macro_f1, all in 0..1."
+                "Args: predictions and references, both lists of class indices. Returns: accuracy, accuracy_lower and "
+                "accuracy_upper (the ends of the interval), and macro_f1, all from 0 to 1."
             ),
             features=datasets.Features(
                 {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
@@ -37,8 +38,8 @@ class ClassificationMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        predictions, references = np.asarray(predictions), np.asarray(references)
-        lower, upper = wilson_interval(int((predictions == references).sum()), len(references))
+        num_correct = int((np.asarray(predictions) == np.asarray(references)).sum())
+        lower, upper = wilson_interval(num_correct, len(references))
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "accuracy_lower": lower,
@@ -48,22 +49,22 @@ class ClassificationMetric(evaluate.Metric):
 
 
 def wilson_interval(correct: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927, doi 10.1080/01621459.1927.10502953).
+    """Computes the score interval of a proportion (Wilson 1927, doi 10.1080/01621459.1927.10502953).
 
     Args:
-        correct: How many were right.
-        total: Of how many, 1 or more.
-        confidence: Between 0 and 1.
+        correct: Number of correct predictions, from 0 to `total`.
+        total: Number of predictions, 1 or more.
+        confidence: Confidence level, between 0 and 1.
 
     Returns:
-        Its ends, both in 0..1.
+        Lower and upper end, from 0 to 1.
 
     Raises:
-        ValueError: If there are no trials or more are right than there are.
+        ValueError: If `total` is 0, or `correct` is not in 0 to `total`.
     """
     if not 0 <= correct <= total or total == 0:
         raise ValueError(
-            f"{correct} of {total} is no proportion; give 1 or more trials and at most as many right ones."
+            f"{correct} of {total} is no proportion; give a total of 1 or more and a correct number from 0 to the total."
         )
     interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)

@@ -1,48 +1,50 @@
-"""The layers of a model over the words and the speakers of Speech Commands: scored and chosen from."""
+"""Scores of a model's layers for the words and the speakers of Speech Commands, and the choice among the layers."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
 from ..data.speech_commands_tasks import TASKS
+from ..truncation.convexity_config import CRITERIA
 from ..truncation.layer_choice import LayerChoice, choose_layer
-from ..truncation.layer_profile import CRITERIA, LayerProfile, layer_convexity
+from ..truncation.layer_profile import LayerProfile, layer_convexity
 from .arguments import AUTO, NONE, TruncationArguments
 
 
 logger = logging.get_logger(__name__)
 
-# Fewer points hardly make a region.
+# Our choice: with fewer points, the score of a class is the mean over fewer than 20 pairs.
 MIN_CLIPS_PER_CLASS = 5
+# Random seed of the sample of clips.
 SEED = 42
 
 
 def profile_clips(
     clips: Dataset, label: str, *, max_clips: int, min_clips_per_class: int = MIN_CLIPS_PER_CLASS, seed: int = SEED
 ) -> Dataset | None:
-    """Draws the clips that layers are scored on: of each class at most its fair share.
+    """Samples the clips that layers are scored on, up to the same number of each class.
 
     Args:
-        clips: With a column of this label.
-        label: "word" or "speaker".
-        max_clips: Of all classes together.
-        min_clips_per_class: Classes with fewer clips are left out.
-        seed: Of the draw.
+        clips: Clips to sample from, with a column named `label`.
+        label: Name of the column of labels, "word" or "speaker".
+        max_clips: Maximum number of clips of all classes together. If it is too small for `min_clips_per_class` clips of
+            each class, the last classes in alphabetical order are left out.
+        min_clips_per_class: Minimum number of clips of a class; classes with fewer are left out.
+        seed: Random seed of the sample.
 
     Returns:
-        The clips in their order, or `None` where fewer than two classes are left.
+        The clips in their original order, or `None` if fewer than two classes are left.
     """
     labels = np.array(clips[label][:])
     classes = sorted(name for name, count in Counter(labels.tolist()).items() if count >= min_clips_per_class)
-    # More classes than fit are left out, not thinned out.
     classes = classes[: max_clips // min_clips_per_class]
     if len(classes) < 2:
         return None
@@ -55,60 +57,57 @@ def profile_clips(
 def profile_labels(
     model: PreTrainedModel,
     clips: Dataset,
-    feature_extractor: Any,
+    feature_extractor: Wav2Vec2FeatureExtractor,
     options: TruncationArguments,
     cache_dir: str | os.PathLike | None = None,
 ) -> dict[str, LayerProfile]:
-    """Scores the layers of a model for words and for speakers, each on clips of its own.
+    """Scores the layers of a model for words and for speakers, each on its own sample of clips.
 
     Args:
-        model: With a head or without.
-        clips: To train on.
-        feature_extractor: Of its checkpoint.
-        options: With the task, whose labels get all criteria; the others get convexity.
-        cache_dir: Of pooled features.
+        model: WavLM, HuBERT or wav2vec 2.0 model, with or without a head.
+        clips: Training clips, with the columns `audio`, `word` and `speaker`.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        options: Options of the run. All criteria are computed for the labels of its task, convexity for the others.
+        cache_dir: Folder in which pooled features are cached; `None` for no cache.
 
     Returns:
-        Profiles by label; labels with too few clips of a class are left out.
+        "word" and "speaker" to the profile for these labels, without labels that have too few clips per class.
 
     Raises:
-        ValueError: If the task's are.
+        ValueError: If the labels of the task have too few clips per class.
     """
     profiles = {}
     for label in TASKS:
-        drawn = profile_clips(clips, label, max_clips=options.profile_clips)
-        if drawn is None:
+        sample = profile_clips(clips, label, max_clips=options.profile_clips)
+        if sample is None:
             message = (
-                f"Fewer than two classes of the label {label!r} have {MIN_CLIPS_PER_CLASS} training clips, which its "
-                "layers could be scored on."
+                f"Fewer than two classes of the label {label!r} have {MIN_CLIPS_PER_CLASS} training clips or more, which "
+                "the scores of its layers need."
             )
             if label == options.task:
                 raise ValueError(f"{message} Give more clips, or set `truncate` to a number of layers.")
-            logger.warning(f"{message} They are left out of the profile.")
+            logger.warning(f"{message} This label is left out of the profile.")
             continue
+        criteria = CRITERIA if label == options.task else ("convexity",)
+        config = replace(options.convexity_config(), criteria=criteria)
         profiles[label] = layer_convexity(
-            model,
-            drawn,
-            feature_extractor,
-            labels=[label],
-            criteria=CRITERIA if label == options.task else ["convexity"],
-            n_neighbors=options.n_neighbors,
-            max_pairs=options.max_pairs,
-            num_permutations=options.num_permutations,
-            cache_dir=cache_dir,
+            model, sample, feature_extractor, config, labels=[label], cache_dir=cache_dir
         )
     return profiles
 
 
 def choose_depth(profiles: Mapping[str, LayerProfile], options: TruncationArguments) -> LayerChoice | None:
-    """The layers to keep, as the options say; `None` for all.
+    """Chooses the number of layers to keep as the options say.
 
     Args:
-        profiles: Of the pretrained model, by label.
-        options: With task, criterion and an explicit number.
+        profiles: Label to the profile of the pretrained model.
+        options: Options of the run; `truncate`, `layer_criterion` and `task` are used.
+
+    Returns:
+        The choice, or `None` for all layers.
 
     Raises:
-        ValueError: If there are not so many layers.
+        ValueError: If `truncate` is a number that the model does not have.
     """
     if options.truncate == NONE:
         return None

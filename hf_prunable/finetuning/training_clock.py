@@ -1,4 +1,4 @@
-"""The time that training takes, without evaluation and checkpoints."""
+"""The time that training takes, without evaluation and saving."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from transformers.trainer_callback import ExportableState
 
 
 class TrainingClock(TrainerCallback, ExportableState):
-    """Counts the seconds of training, without evaluation and checkpoints, over all parts of a run that is resumed.
+    """Measures the time of the training steps, including data loading, without evaluation and saving.
+
+    Its state is saved in checkpoints, so that the time of a resumed run includes that before the interruption.
 
     Args:
-        seconds: Counted so far.
+        seconds: Training time so far, in seconds.
     """
 
     def __init__(self, seconds: float = 0.0):
@@ -21,18 +23,18 @@ class TrainingClock(TrainerCallback, ExportableState):
         self._start = 0.0
 
     def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Starts counting."""
+        """Starts the clock."""
         self._start = time.perf_counter()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Counts a step and the reading of its clips."""
+        """Adds the time since the last event: one step with the loading of its batch."""
         now = time.perf_counter()
         self.seconds += now - self._start
         self._start = now
 
-    # What comes between two steps does not count.
+    # The time of an evaluation or a save does not count: the clock starts anew when it ends.
     on_evaluate = on_save = on_epoch_begin
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores, in transformers' form."""
         return {"args": {"seconds": self.seconds}, "attributes": {}}

@@ -1,15 +1,18 @@
-"""Labelled points: their classes, and the pairs of points of a class that graph convexity looks at."""
+"""Labelled points: their classes, and the pairs of points of one class that graph convexity scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from ..runtime.messages import first_names
+from .convexity_config import ConvexityConfig
+
+
+Label = str | int
 
 
 @dataclass(frozen=True)
@@ -17,24 +20,24 @@ class PointClasses:
     """The classes of labelled points.
 
     Attributes:
-        names: The labels, sorted, each once, as strings or integers.
-        codes: The place of each point's label in `names`, of shape (points,).
+        names: Distinct labels in ascending order, all strings or all integers.
+        codes: Index of each point's label in `names`, of shape (points,).
     """
 
-    names: tuple[Any, ...]
+    names: tuple[Label, ...]
     codes: np.ndarray
 
     @classmethod
-    def of(cls, labels: Sequence, num_points: int) -> PointClasses:
-        """Checks labels and counts them through.
+    def from_labels(cls, labels: Sequence[Label] | np.ndarray, num_points: int) -> PointClasses:
+        """Validates labels and encodes them as class indices.
 
         Args:
-            labels: One string or integer for each point.
-            num_points: How many points there are.
+            labels: Label of each point, all strings or all integers.
+            num_points: Number of points.
 
         Raises:
-            ValueError: If there is another number of labels than of points, a label is neither a string nor an integer,
-                there are fewer than two classes, or a class has only one point.
+            ValueError: If the numbers of labels and points differ, labels are neither all strings nor all integers, there
+                are fewer than two classes, or a class has only one point.
         """
         labels = list(labels.tolist() if hasattr(labels, "tolist") else labels)
         if len(labels) != num_points:
@@ -58,48 +61,42 @@ class PointClasses:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """The number of points of each class."""
+        """Number of points of each class, of shape (classes,)."""
         return np.bincount(self.codes)
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """The mean of a value of each point over each class, of shape (classes,)."""
+        """Averages a value of each point, of shape (points,), over each class; the result has shape (classes,)."""
         return np.bincount(self.codes, values) / self.counts
 
 
 class ClassPairs:
-    """Ordered pairs of different points of a class, class by class.
+    """The ordered pairs of two different points of one class that are scored, class by class.
 
-    The pairs of a class are counted as `itertools.permutations` gives them, and are drawn as the authors' code does:
-    `numpy.random.seed(seed)` once, then `numpy.random.choice(pairs, min(max_pairs, pairs), replace=False)` for each
-    class, which also shuffles the pairs of a class that has no more than `max_pairs`. The global random state is neither
-    read nor moved.
+    The pairs of a class are numbered in the order of `itertools.permutations`. They are sampled as in the authors' code
+    (LenkaTetkova/Convexity-of-representations): `numpy.random.seed(seed)` once, then for each class
+    `numpy.random.choice(num_pairs, min(max_pairs, num_pairs), replace=False)`. This also shuffles the pairs of a class
+    that has at most `max_pairs`. The global random state is neither read nor changed.
 
     Args:
-        classes: Of the points.
-        max_pairs: The most of a class; `None` for all, in order.
-        seed: Of the draw.
+        classes: Classes of the points.
+        config: Settings; `max_pairs` and `seed` are used. If `max_pairs` is `None`, all pairs stay in order.
 
     Attributes:
-        sources: The first point of each pair.
-        targets: The second.
-        bounds: Where the pairs of each class begin, and the end.
-
-    Raises:
-        ValueError: If `max_pairs` is below 2.
+        sources: Index of the first point of each pair, of shape (pairs,).
+        targets: Index of the second point of each pair, of shape (pairs,).
+        bounds: Index of the first pair of each class, and the number of pairs at the end, of shape (classes + 1,).
     """
 
-    def __init__(self, classes: PointClasses, max_pairs: int | None, seed: int):
-        if max_pairs is not None and max_pairs < 2:
-            raise ValueError(f"`max_pairs` is {max_pairs}; give 2 or more, or None for all pairs.")
+    def __init__(self, classes: PointClasses, config: ConvexityConfig):
         self.classes = classes
-        random = np.random.RandomState(seed)
+        random = np.random.RandomState(config.seed)
         by_class = np.split(np.argsort(classes.codes, kind="stable"), np.cumsum(classes.counts)[:-1])
         sources, targets = [], []
         for points in by_class:
             points = points.astype(np.int32)
-            pairs = _draw(len(points) * (len(points) - 1), max_pairs, random)
+            pairs = _sample_pairs(len(points) * (len(points) - 1), config.max_pairs, random)
             first, second = np.divmod(pairs, len(points) - 1)
-            # The first point itself is left out of what it is paired with.
+            # A point is not paired with itself: the second one is counted among the other points of the class.
             second += second >= first
             sources.append(points[first])
             targets.append(points[second])
@@ -108,8 +105,8 @@ class ClassPairs:
         self._by_source = np.argsort(self.sources, kind="stable")
         self._starts = np.searchsorted(self.sources, np.arange(len(classes.codes) + 1), sorter=self._by_source)
 
-    def from_sources(self, points: np.ndarray) -> np.ndarray:
-        """Numbers of the pairs whose first point is one of these."""
+    def starting_at(self, points: np.ndarray) -> np.ndarray:
+        """Indices of the pairs whose first point is among `points`, an array of point indices."""
         starts, ends = self._starts[points], self._starts[points + 1]
         counts = ends - starts
         offsets = np.repeat(starts - np.cumsum(counts) + counts, counts)
@@ -117,22 +114,22 @@ class ClassPairs:
 
     @property
     def has_pairs(self) -> np.ndarray:
-        """Whether each point is the first of a pair."""
+        """Whether each point is the first point of a pair, of shape (points,)."""
         return self._starts[1:] > self._starts[:-1]
 
     @property
     def points(self) -> np.ndarray:
-        """Both points of each pair, of shape (pairs, 2)."""
+        """Indices of both points of each pair, of shape (pairs, 2)."""
         return np.stack([self.sources, self.targets], axis=1)
 
     def by_class(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values of the pairs, for each class."""
+        """Splits values of the pairs, of shape (pairs, ...), into one array per class."""
         return np.split(values, self.bounds[1:-1])
 
 
-def _draw(num_pairs: int, max_pairs: int | None, random: np.random.RandomState) -> np.ndarray:
-    """What `random.choice(num_pairs, min(max_pairs, num_pairs), replace=False)` gives, in less memory."""
-    # Shuffling draws the same numbers whatever the type of what is shuffled.
+def _sample_pairs(num_pairs: int, max_pairs: int | None, random: np.random.RandomState) -> np.ndarray:
+    """Equals `random.choice(num_pairs, min(max_pairs, num_pairs), replace=False)`, with less memory."""
+    # Shuffling consumes the same random numbers for any element type.
     pairs = np.arange(num_pairs, dtype=np.int32 if num_pairs <= np.iinfo(np.int32).max else np.int64)
     if max_pairs is None:
         return pairs

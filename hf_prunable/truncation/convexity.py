@@ -1,4 +1,10 @@
-"""Graph convexity: whether the shortest paths between points of a class stay in the class."""
+"""Graph convexity: whether the shortest paths between points of a class stay in the class.
+
+All points are connected to their nearest neighbours, each edge as long as the Euclidean distance of its ends. The shortest
+path between two points of a class is scored by the share of its inner points that belong to the same class. The mean over
+pairs of a class, then over classes, is the graph convexity of the classes in this feature space (arXiv 2305.17154; layers
+of speech models: arXiv 2408.11858).
+"""
 
 from __future__ import annotations
 
@@ -9,97 +15,109 @@ from typing import Any
 import numpy as np
 from scipy.sparse.csgraph import dijkstra
 
-from .class_pairs import ClassPairs, PointClasses
+from .class_pairs import ClassPairs, Label, PointClasses
+from .convexity_config import ConvexityConfig
 from .neighbor_graph import NeighborGraph, check_features, nearest_neighbor_graph
 
 
-# Of distances and predecessors held at once, however many points there are.
+# Maximum bytes of shortest-path trees held at once, for any number of points.
 BLOCK_BYTES = 8 * 2**20
-# Of one vertex seen from one source: a float64 and an int32.
-VERTEX_BYTES = 12
-# Pairs whose paths are walked at once.
+# Bytes per point of one tree: a float64 distance and an int32 predecessor.
+POINT_BYTES = 12
+# Maximum number of pairs whose paths are followed at once.
 PAIRS_AT_ONCE = 2**17
-# What scipy gives for a vertex without a predecessor: a source, and what cannot be reached from it.
+# scipy's predecessor of a point that has none: the source itself and points that cannot be reached.
 NO_PREDECESSOR = -9999
+# The settings that `graph_convexity` uses.
+GRAPH_SETTINGS = ("n_neighbors", "max_pairs", "seed")
 
 
 @dataclass(frozen=True)
 class GraphConvexity:
-    """How convex the classes of some points are in the graph of their nearest neighbours.
+    """Graph convexity of the classes of labelled points.
 
     Attributes:
-        score: The mean over the classes, from 0 to 1.
-        per_class: Label to the mean over the pairs of the class.
-        standard_error: Label to the standard deviation (ddof 1) over those pairs, divided by the square root of the
-            number of points of the class.
-        graph: Which the paths are in.
-        pairs: Label to the pairs of points, of shape (pairs, 2), if asked for.
-        path_scores: Label to the score of each of these pairs, if asked for.
+        score: Mean of the class scores, from 0 to 1.
+        per_class: Label to class score, the mean of the path scores of the class, from 0 to 1.
+        standard_error: Label to standard error: the standard deviation of the path scores of the class (ddof 1), divided
+            by the square root of the number of its points, as in the authors' code.
+        graph: Nearest-neighbour graph of the points.
+        pairs: Label to point indices of the scored pairs, of shape (pairs, 2), if `return_path_scores`.
+        path_scores: Label to path scores of these pairs, of shape (pairs,), if `return_path_scores`.
     """
 
     score: float
-    per_class: dict[Any, float]
-    standard_error: dict[Any, float]
+    per_class: dict[Label, float]
+    standard_error: dict[Label, float]
     graph: NeighborGraph = field(repr=False)
-    pairs: dict[Any, np.ndarray] | None = field(default=None, repr=False)
-    path_scores: dict[Any, np.ndarray] | None = field(default=None, repr=False)
+    pairs: dict[Label, np.ndarray] | None = field(default=None, repr=False)
+    path_scores: dict[Label, np.ndarray] | None = field(default=None, repr=False)
 
 
 def graph_convexity(
     features: np.ndarray,
-    labels: Sequence,
+    labels: Sequence[Label] | np.ndarray,
+    config: ConvexityConfig | None = None,
     *,
-    n_neighbors: int = 10,
-    max_pairs: int | None = 5000,
-    seed: int = 42,
     return_path_scores: bool = False,
+    **overrides: Any,
 ) -> GraphConvexity:
-    """Scores the convexity of classes as the authors of the method do (arXiv 2305.17154, arXiv 2408.11858).
+    """Computes the graph convexity of classes of points (arXiv 2305.17154, arXiv 2408.11858).
 
-    In the graph of the nearest neighbours of all points, an ordered pair of points of a class scores the share of the
-    inner vertices of its shortest path that are of the class: 1 for direct neighbours, 0 where there is no path. Of
-    equally short paths it is the one that scipy's Dijkstra meets first on its way from the pair's first point.
+    The numbers equal those of the authors' code (LenkaTetkova/Convexity-of-representations). The points are connected to
+    their nearest neighbours. An ordered pair of points of a class is scored by the share of the inner points of its
+    shortest path that are of the class; it scores 1 if the points are neighbours and 0 if there is no path. Among equally
+    short paths, the one that scipy's Dijkstra search from the first point finds is taken.
 
-    The score grows with the number of points and of neighbours, and chance is about one over the number of classes plus
-    the density of the edges: compare only what has the same points and neighbours.
+    Compare scores only between features of the same number of points with the same number of neighbours: scores rise with
+    both. Chance level is about one divided by the number of classes, plus the edge density.
+
+        graph_convexity(features, labels, n_neighbors=5).score
 
     Args:
-        features: Of shape (points, dimensions).
-        labels: Of the points, strings or integers.
-        n_neighbors: Of the graph, 1 or more and fewer than points.
-        max_pairs: Of a class with more pairs, as many are drawn; `None` takes all of every class.
-        seed: Of the draw, which is that of the authors' code, class by class in the order of the sorted labels.
-        return_path_scores: Whether to keep the pairs and their scores.
+        features: Numbers of shape (points, dimensions).
+        labels: Label of each point, all strings or all integers; at least two classes of at least two points each.
+        config: Settings of the graph and of the pair sample; `None` for the defaults of `ConvexityConfig`.
+        return_path_scores: Whether to return the scored pairs and their path scores too.
+        **overrides: `n_neighbors`, `max_pairs` or `seed`, in place of the values of `config`.
+
+    Returns:
+        The score, the class scores with standard errors, and the graph.
 
     Raises:
-        ValueError: If there are fewer than two classes, a class with one point, fewer points than neighbours, features
-            that are not finite or all the same, or another number of labels than of points.
+        TypeError: If another keyword argument is given.
+        ValueError: If a setting, the features or the labels are not as described, there are fewer points than neighbours,
+            or all points are equal.
     """
+    config = ConvexityConfig.from_call(config, overrides, GRAPH_SETTINGS)
     features = check_features(features)
-    classes = PointClasses.of(labels, len(features))
-    pairs = ClassPairs(classes, max_pairs, seed)
-    graph = nearest_neighbor_graph(features, n_neighbors)
+    classes = PointClasses.from_labels(labels, len(features))
+    pairs = ClassPairs(classes, config)
+    graph = nearest_neighbor_graph(features, config.n_neighbors)
     (scores,) = score_paths(graph, [pairs])
-    per_class = pairs.by_class(scores.paths)
+
+    def by_label(values: Sequence[Any]) -> dict[Label, Any]:
+        return dict(zip(classes.names, values, strict=True))
+
     return GraphConvexity(
         score=float(np.mean(scores.class_means)),
-        per_class=dict(zip(classes.names, scores.class_means.tolist(), strict=True)),
-        standard_error=dict(zip(classes.names, scores.standard_errors.tolist(), strict=True)),
+        per_class=by_label(scores.class_means.tolist()),
+        standard_error=by_label(scores.standard_errors.tolist()),
         graph=graph,
-        pairs=dict(zip(classes.names, pairs.by_class(pairs.points), strict=True)) if return_path_scores else None,
-        path_scores=dict(zip(classes.names, per_class, strict=True)) if return_path_scores else None,
+        pairs=by_label(pairs.by_class(pairs.points)) if return_path_scores else None,
+        path_scores=by_label(pairs.by_class(scores.paths)) if return_path_scores else None,
     )
 
 
 @dataclass(frozen=True)
 class PathScores:
-    """The scores of the pairs of one labelling of a graph's points.
+    """Scores of the shortest paths between the pairs of one set of labels.
 
     Attributes:
-        paths: Of each pair.
-        class_means: Of each class.
-        standard_errors: Of each class, as in `GraphConvexity`.
-        permuted_class_means: The same under each permutation of the labels, of shape (permutations, classes).
+        paths: Score of the path of each pair, of shape (pairs,).
+        class_means: Mean path score of each class, of shape (classes,).
+        standard_errors: Standard error of each class as in `GraphConvexity`, of shape (classes,).
+        permuted_class_means: Class means after each permutation of the labels, of shape (permutations, classes).
     """
 
     paths: np.ndarray
@@ -109,101 +127,114 @@ class PathScores:
 
 
 def score_paths(
-    graph: NeighborGraph, labelings: Sequence[ClassPairs], permutations: Sequence[np.ndarray] = ()
+    graph: NeighborGraph, label_sets: Sequence[ClassPairs], permutations: Sequence[np.ndarray] = ()
 ) -> list[PathScores]:
-    """Scores the shortest paths between pairs of points, for several labellings and their permutations at once.
+    """Scores shortest paths for several sets of labels of the same points and for permutations of each.
 
-    All of them read the same shortest paths, each source's being searched once.
+    The shortest paths from a point do not depend on the labels, so that they are computed once for all.
 
     Args:
-        graph: Of the points.
-        labelings: The pairs of each labelling.
-        permutations: Of the points: `permutation[i]` is the point that gets the label of point i. Its pairs are those of
-            the labelling with both points so replaced.
+        graph: Nearest-neighbour graph of the points.
+        label_sets: Pairs to score of each set of labels.
+        permutations: Permutations of the point indices, each of shape (points,): point `permutation[i]` gets the label of
+            point i, and the pairs to score are those of the label set with both points replaced in this way.
 
     Returns:
-        The scores of each labelling.
+        Scores of each set of labels.
     """
     num_points = len(graph.neighbors)
-    permutations = [np.arange(num_points), *permutations]
     inverses = [np.argsort(permutation) for permutation in permutations]
-    paths = [np.empty(len(pairs.sources)) for pairs in labelings]
-    sums = [np.zeros((len(permutations), len(pairs.classes.names))) for pairs in labelings]
+    sources = _sources_of_pairs(num_points, label_sets, inverses)
+    path_scores = [np.empty(len(pairs.sources)) for pairs in label_sets]
+    permuted_sums = [np.zeros((len(permutations), len(pairs.classes.names))) for pairs in label_sets]
+    for block, predecessors in _shortest_paths(graph, sources):
+        tree_rows = np.full(num_points, -1)
+        tree_rows[block] = np.arange(len(block))
+        trees = _Trees(predecessors, tree_rows)
+        for pairs, scores, sums in zip(label_sets, path_scores, permuted_sums, strict=True):
+            codes = pairs.classes.codes
+            chosen = pairs.starting_at(block)
+            scores[chosen] = trees.score(pairs.sources[chosen], pairs.targets[chosen], codes)
+            for permutation_idx, (permutation, inverse) in enumerate(zip(permutations, inverses, strict=True)):
+                chosen = pairs.starting_at(inverse[block])
+                ends = permutation[pairs.sources[chosen]], permutation[pairs.targets[chosen]]
+                permuted_scores = trees.score(*ends, codes[inverse])
+                classes_of_pairs = codes[pairs.sources[chosen]]
+                sums[permutation_idx] += np.bincount(classes_of_pairs, permuted_scores, len(pairs.classes.names))
+    return [_summarize(*scores) for scores in zip(label_sets, path_scores, permuted_sums, strict=True)]
+
+
+def _sources_of_pairs(num_points: int, label_sets: Sequence[ClassPairs], inverses: Sequence[np.ndarray]) -> np.ndarray:
+    """Ascending indices of the points that are the first of a pair of any set of labels, permuted or not."""
     is_source = np.zeros(num_points, dtype=bool)
-    for pairs in labelings:
+    for pairs in label_sets:
+        is_source |= pairs.has_pairs
         for inverse in inverses:
             is_source |= pairs.has_pairs[inverse]
-    for sources, predecessors in _shortest_paths(graph, np.flatnonzero(is_source)):
-        rows = np.full(num_points, -1)
-        rows[sources] = np.arange(len(sources))
-        for labeling, pairs in enumerate(labelings):
-            for number, (permutation, inverse) in enumerate(zip(permutations, inverses, strict=True)):
-                chosen = pairs.from_sources(inverse[sources])
-                ends = permutation[pairs.sources[chosen]], permutation[pairs.targets[chosen]]
-                scores = _share_inside(predecessors, rows, *ends, pairs.classes.codes[inverse])
-                if number == 0:
-                    paths[labeling][chosen] = scores
-                else:
-                    codes = pairs.classes.codes[pairs.sources[chosen]]
-                    sums[labeling][number] += np.bincount(codes, scores, len(pairs.classes.names))
-    return [_summarize(*scores) for scores in zip(labelings, paths, sums, strict=True)]
+    return np.flatnonzero(is_source)
 
 
-def _summarize(pairs: ClassPairs, paths: np.ndarray, sums: np.ndarray) -> PathScores:
+def _summarize(pairs: ClassPairs, paths: np.ndarray, permuted_sums: np.ndarray) -> PathScores:
     per_class = pairs.by_class(paths)
     deviations = np.array([scores.std(ddof=1) for scores in per_class])
     return PathScores(
         paths=paths,
         class_means=np.array([scores.mean() for scores in per_class]),
         standard_errors=deviations / np.sqrt(pairs.classes.counts),
-        permuted_class_means=sums[1:] / np.diff(pairs.bounds),
+        permuted_class_means=permuted_sums / np.diff(pairs.bounds),
     )
 
 
 def _shortest_paths(graph: NeighborGraph, sources: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of sources, with the predecessor of every vertex on the way from each: of shape (sources, points)."""
-    num_points = len(graph.neighbors)
-    block_size = max(1, BLOCK_BYTES // (VERTEX_BYTES * num_points))
+    """Yields blocks of sources with their shortest-path trees: the predecessors, of shape (block, points)."""
+    block_size = max(1, BLOCK_BYTES // (POINT_BYTES * len(graph.neighbors)))
     for start in range(0, len(sources), block_size):
         block = sources[start : start + block_size]
-        # The matrix is symmetric; told that the graph is undirected, scipy would look at each edge twice.
+        # The matrix is symmetric already. With `directed=False`, scipy would visit each edge twice.
         yield block, dijkstra(graph.distances, directed=True, indices=block, return_predecessors=True)[1]
 
 
-def _share_inside(
-    predecessors: np.ndarray, rows: np.ndarray, sources: np.ndarray, targets: np.ndarray, codes: np.ndarray
-) -> np.ndarray:
-    """The share of the inner vertices of each path that are of the class of its source.
+@dataclass(frozen=True)
+class _Trees:
+    """Shortest-path trees of some source points.
 
-    Args:
-        predecessors: Of shape (rows, points).
-        rows: The row of each source.
-        sources: Of each pair.
-        targets: Of each pair.
-        codes: The class of every point.
+    Attributes:
+        predecessors: Point before each point on the shortest path from each source, of shape (sources, points).
+        rows: Row of each source point in `predecessors`, of shape (points,).
     """
-    scores = np.empty(len(sources))
-    for start in range(0, len(sources), PAIRS_AT_ONCE):
-        chunk = slice(start, start + PAIRS_AT_ONCE)
-        scores[chunk] = _walk_back(predecessors, rows[sources[chunk]], sources[chunk], targets[chunk], codes)
-    return scores
 
+    predecessors: np.ndarray
+    rows: np.ndarray
 
-def _walk_back(
-    predecessors: np.ndarray, rows: np.ndarray, sources: np.ndarray, targets: np.ndarray, codes: np.ndarray
-) -> np.ndarray:
-    """All paths a step at a time, from the targets to the sources."""
-    num_inner = np.zeros(len(sources))
-    num_inside = np.zeros(len(sources))
-    vertices = predecessors[rows, targets]
-    is_reached = vertices != NO_PREDECESSOR
-    walking = np.flatnonzero(is_reached & (vertices != sources))
-    vertices = vertices[walking]
-    while len(walking):
-        num_inner[walking] += 1
-        num_inside[walking] += codes[vertices] == codes[sources[walking]]
-        vertices = predecessors[rows[walking], vertices]
-        is_inner = vertices != sources[walking]
-        walking, vertices = walking[is_inner], vertices[is_inner]
-    # A path without inner vertices is an edge, which is inside.
-    return np.where(is_reached, np.divide(num_inside, num_inner, out=np.ones(len(sources)), where=num_inner > 0), 0)
+    def score(self, sources: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Computes the share of the inner points of each shortest path that are of the class of its source.
+
+        Args:
+            sources: Index of the first point of each path, of shape (paths,).
+            targets: Index of the last point of each path, of shape (paths,).
+            codes: Class of every point, of shape (points,).
+        """
+        scores = np.empty(len(sources))
+        for start in range(0, len(sources), PAIRS_AT_ONCE):
+            chunk = slice(start, start + PAIRS_AT_ONCE)
+            scores[chunk] = self._follow(sources[chunk], targets[chunk], codes)
+        return scores
+
+    def _follow(self, sources: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Follows all paths backwards from target to source, one step of every path at a time."""
+        rows = self.rows[sources]
+        num_inner = np.zeros(len(sources))
+        num_inside = np.zeros(len(sources))
+        points = self.predecessors[rows, targets]
+        is_reached = points != NO_PREDECESSOR
+        unfinished = np.flatnonzero(is_reached & (points != sources))
+        points = points[unfinished]
+        while len(unfinished):
+            num_inner[unfinished] += 1
+            num_inside[unfinished] += codes[points] == codes[sources[unfinished]]
+            points = self.predecessors[rows[unfinished], points]
+            is_inner = points != sources[unfinished]
+            unfinished, points = unfinished[is_inner], points[is_inner]
+        # A path without inner points is an edge between two points of the class, which scores 1.
+        shares = np.divide(num_inside, num_inner, out=np.ones(len(sources)), where=num_inner > 0)
+        return np.where(is_reached, shares, 0)

@@ -1,39 +1,36 @@
-"""Which layer to truncate a model after."""
+"""The choice of the layer to truncate a model after."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from transformers.utils import logging
 
-from .layer_profile import CRITERIA, LabelProfile, LayerProfile
+from .convexity_config import CRITERIA
+from .layer_profile import LabelProfile, LayerProfile, LayerScores
 
-
-Scores = TypeVar("Scores")
 
 logger = logging.get_logger(__name__)
 
-# Ours, as the literature names no threshold: what the last layer has in common with itself, less a tenth.
+# Our choice: arXiv 1905.00414 names no threshold.
 CKA_THRESHOLD = 0.9
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """The layers to keep.
+    """The number of layers to keep, and why.
 
     Attributes:
-        num_layers: How many: blocks 1 to `num_layers`.
-        criterion: By which, or "explicit".
-        labels: The set of labels that it is for, where the criterion looks at labels.
-        best_layer: The layer of the highest score, from 1 on, where the criterion has scores with standard errors.
-        score: At the chosen layer.
-        best_score: At the best layer.
-        standard_error: At the best layer.
-        ties_with_layer_0: Whether the input of the first layer is within the standard error of the best layer too, or
-            above it: no layer is then known to be better than none.
+        num_layers: Number of layers to keep: layers 1 to `num_layers`.
+        criterion: Name of the criterion, or "explicit" for a given number.
+        labels: Name of the set of labels, for criteria that use labels.
+        best_layer: Layer 1 to n of the highest score, for criteria that use labels.
+        score: Score of layer `num_layers`; also set for "cka".
+        best_score: Score of `best_layer`.
+        standard_error: Standard error of `best_score`.
+        ties_with_layer_0: Whether the input of the first layer scores at least `best_score - standard_error`: then no
+            layer is known to be better than none.
     """
 
     num_layers: int
@@ -47,23 +44,23 @@ class LayerChoice:
 
 
 def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labels: str | None = None) -> LayerChoice:
-    """Chooses how many layers to keep.
+    """Chooses how many layers of a model to keep.
 
-    - "convexity", "probe", "neighbourhood_hit": the earliest of the layers 1 to n whose score is within one standard
-      error of the highest, the standard error being that of the highest: over classes for convexity and neighbourhood
-      hit, binomial for the probe.
-    - "block_influence": up to the last block that changes its input at least as much as the mean block does.
-    - "cka": the earliest layer whose linear CKA to the last one is at least 0.9.
-    - A number: so many.
+    - "convexity", "probe", "neighbourhood_hit": the first of the layers 1 to n whose score is at least the highest score
+      minus its standard error (over classes; binomial for the probe). arXiv 2408.11858 truncates after the peak of
+      convexity; the tolerance of one standard error is our choice.
+    - "block_influence": up to the last layer whose influence is at least the mean over layers.
+    - "cka": the first layer whose linear CKA with the last layer is at least 0.9.
+    - an integer: this number of layers.
 
     Args:
-        profile: Of the model.
-        criterion: One of these names, or a number from 1 to n.
-        labels: The set of labels, which may be left out where there is only one.
+        profile: Scores of the model's layers.
+        criterion: One of the names above, or a number of layers from 1 to n.
+        labels: Name of the set of labels in `profile.labels`; may be left out if there is one set only.
 
     Raises:
-        ValueError: If the criterion is unknown or was not computed, the number is not one of 1 to n, or it is not clear
-            which labels are meant.
+        ValueError: If the criterion is unknown or was not computed, the number is not in 1 to n, or `labels` is missing
+            or unknown.
     """
     if isinstance(criterion, int):
         if not 1 <= criterion <= profile.num_layers:
@@ -75,60 +72,75 @@ def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labe
             f"1 to {profile.num_layers}."
         )
     if criterion == "block_influence":
-        influence = np.array(_computed(profile.block_influence, criterion))
-        return LayerChoice(int(np.flatnonzero(influence >= influence.mean())[-1]) + 1, criterion)
+        return _choose_by_block_influence(profile)
     if criterion == "cka":
-        cka = np.array(_computed(profile.cka, criterion))
-        chosen = int(np.flatnonzero(cka[1:] >= CKA_THRESHOLD)[0]) + 1
-        return LayerChoice(chosen, criterion, score=float(cka[chosen]))
-    name, label_profile = _select(profile, labels)
-    scores = _computed(getattr(label_profile, criterion), criterion)
-    choice = LayerChoice(
-        criterion=criterion, labels=name, **earliest_within_error(scores.values, scores.standard_errors)
-    )
+        return _choose_by_cka(profile)
+    return _choose_by_labels(profile, criterion, labels)
+
+
+def _choose_by_block_influence(profile: LayerProfile) -> LayerChoice:
+    if profile.block_influence is None:
+        raise _not_computed("block_influence")
+    influence = np.array(profile.block_influence)
+    return LayerChoice(int(np.flatnonzero(influence >= influence.mean())[-1]) + 1, "block_influence")
+
+
+def _choose_by_cka(profile: LayerProfile) -> LayerChoice:
+    if profile.cka is None:
+        raise _not_computed("cka")
+    # The last layer has a CKA of 1 with itself, so that one layer is always found.
+    chosen = next(layer for layer in range(1, len(profile.cka)) if profile.cka[layer] >= CKA_THRESHOLD)
+    return LayerChoice(chosen, "cka", score=profile.cka[chosen])
+
+
+def _choose_by_labels(profile: LayerProfile, criterion: str, labels: str | None) -> LayerChoice:
+    name, label_profile = _select_labels(profile, labels)
+    scores: LayerScores | None = getattr(label_profile, criterion)
+    if scores is None:
+        raise _not_computed(criterion)
+    choice = earliest_within_error(scores, criterion, name)
     if choice.ties_with_layer_0:
         logger.warning(
             f"By {criterion} for the labels {name!r}, the input of the first layer ({scores.values[0]:.4f}) is as good as "
-            f"the best layer, {choice.best_layer} ({choice.best_score:.4f}, standard error {choice.standard_error:.4f}): no "
-            f"layer is known to serve these labels. Compare several depths before you keep {choice.num_layers}."
+            f"the best layer, {choice.best_layer} ({choice.best_score:.4f}, standard error {choice.standard_error:.4f}): "
+            f"the scores do not show that any layer helps. Compare several depths before you keep {choice.num_layers}."
         )
     return choice
 
 
-def earliest_within_error(values: Sequence[float], standard_errors: Sequence[float]) -> dict:
-    """The one-standard-error rule over layers 1 to n.
+def earliest_within_error(scores: LayerScores, criterion: str, labels: str) -> LayerChoice:
+    """Chooses the first layer whose score is at least the highest score minus its standard error.
 
     Args:
-        values: Of the layers 0 to n.
-        standard_errors: Of these values.
-
-    Returns:
-        The fields of a `LayerChoice`.
+        scores: Scores of the hidden states 0 to n; layer 0 is not chosen.
+        criterion: Name of the criterion, for the result.
+        labels: Name of the set of labels, for the result.
     """
+    values = scores.values
     best = int(np.argmax(values[1:])) + 1
-    least = values[best] - standard_errors[best]
+    least = values[best] - scores.standard_errors[best]
     chosen = next(layer for layer in range(1, len(values)) if values[layer] >= least)
-    return {
-        "num_layers": chosen,
-        "best_layer": best,
-        "score": values[chosen],
-        "best_score": values[best],
-        "standard_error": standard_errors[best],
-        "ties_with_layer_0": bool(values[0] >= least),
-    }
+    return LayerChoice(
+        num_layers=chosen,
+        criterion=criterion,
+        labels=labels,
+        best_layer=best,
+        score=values[chosen],
+        best_score=values[best],
+        standard_error=scores.standard_errors[best],
+        ties_with_layer_0=values[0] >= least,
+    )
 
 
-def _select(profile: LayerProfile, labels: str | None) -> tuple[str, LabelProfile]:
-    names = ", ".join(profile.labels)
+def _select_labels(profile: LayerProfile, labels: str | None) -> tuple[str, LabelProfile]:
     if labels is None and len(profile.labels) == 1:
         return next(iter(profile.labels.items()))
-    if labels not in profile.labels:
+    if labels is None or labels not in profile.labels:
         given = "No labels are named" if labels is None else f"There are no labels {labels!r}"
-        raise ValueError(f"{given}; choose one of the sets of labels that were scored: {names or 'none'}.")
+        names = ", ".join(profile.labels) or "none"
+        raise ValueError(f"{given}; choose one of the sets of labels that were scored: {names}.")
     return labels, profile.labels[labels]
 
 
-def _computed(scores: Scores | None, criterion: str) -> Scores:
-    if scores is None:
-        raise ValueError(f"{criterion!r} was not computed. Score the layers again with it among the `criteria`.")
-    return scores
+def _not_computed(criterion: str) -> ValueError:
+    return ValueError(f"{criterion!r} was not computed. Score the layers again with it among the `criteria`.")

@@ -1,4 +1,4 @@
-"""What speaks for a layer beside its convexity: linear probes, block influence and similarity to the last layer."""
+"""Criteria for layers beside graph convexity: linear probes, block influence and similarity to the last layer."""
 
 from __future__ import annotations
 
@@ -12,62 +12,71 @@ from sklearn.preprocessing import StandardScaler
 from .class_pairs import PointClasses
 
 
-# scikit-learn's inverse strength.
+# Inverse strength of the L2 penalty, `C` in scikit-learn.
 INVERSE_REGULARISATION = 0.1
 MAX_ITERATIONS = 2000
-# Of the cross-validation.
+# Number of folds of the cross-validation; fewer if a class has fewer clips.
 FOLDS = 5
-# A probe of more clips tells layers apart no better, and takes long.
+# Maximum number of clips that a probe is fitted to and tested on, to bound its time.
 MAX_PROBE_CLIPS = 5000
 
 
 def linear_probe() -> Pipeline:
-    """Logistic regression of standardised features, not yet fitted."""
+    """Unfitted logistic regression on standardised features."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS))
 
 
-def probe_accuracy(features: np.ndarray, classes: PointClasses, seed: int = 42) -> tuple[float, float]:
-    """The accuracy of a linear probe on clips that it was not fitted to, by cross-validation.
+def probe_accuracy(features: np.ndarray, classes: PointClasses, seed: int) -> tuple[float, float]:
+    """Computes the accuracy of a linear probe by stratified cross-validation.
 
-    Of more than 5,000 clips, about so many are drawn, every class keeping its share.
+    Of more than 5,000 clips, a sample of about 5,000 is used, stratified by class.
 
     Args:
-        features: Of shape (clips, dimensions).
-        classes: Of the clips.
-        seed: Of the draw and the folds.
+        features: Feature vectors of shape (clips, dimensions).
+        classes: Classes of the clips.
+        seed: Random seed of the sample and the folds.
 
     Returns:
-        The accuracy and its binomial standard error.
+        Accuracy from 0 to 1, the mean over folds, and its binomial standard error.
     """
-    clips = _draw_by_class(classes, MAX_PROBE_CLIPS, seed)
+    clips = _sample_by_class(classes, MAX_PROBE_CLIPS, seed)
     codes = classes.codes[clips]
     folds = StratifiedKFold(min(FOLDS, int(np.bincount(codes).min())), shuffle=True, random_state=seed)
     scores = cross_val_score(linear_probe(), features[clips], codes, cv=folds, error_score="raise")
-    # Folds differ by a clip at most.
+    # Folds differ in size by one clip at most, so that their plain mean is the accuracy over clips to rounding.
     accuracy = float(scores.mean())
     return accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(clips)))
 
 
-def _draw_by_class(classes: PointClasses, max_clips: int, seed: int) -> np.ndarray:
-    """Numbers of clips, ascending: all, or each class's share of the number wanted, but as many as folds if it has them."""
+def _sample_by_class(classes: PointClasses, max_clips: int, seed: int) -> np.ndarray:
+    """Samples clips in proportion to class sizes, but at least `FOLDS` of each class that has them.
+
+    Args:
+        classes: Classes of the clips.
+        max_clips: Number of clips to sample, up to rounding; all clips are taken if there are no more.
+        seed: Random seed of the sample.
+
+    Returns:
+        Clip indices in ascending order.
+    """
     num_clips = len(classes.codes)
     if num_clips <= max_clips:
         return np.arange(num_clips)
     order = np.random.default_rng(seed).permutation(num_clips)
     order = order[np.argsort(classes.codes[order], kind="stable")]
-    place_in_class = np.arange(num_clips) - np.repeat(np.cumsum(classes.counts) - classes.counts, classes.counts)
+    rank_in_class = np.arange(num_clips) - np.repeat(np.cumsum(classes.counts) - classes.counts, classes.counts)
     wanted = np.maximum(FOLDS, np.round(classes.counts * max_clips / num_clips))
-    return np.sort(order[place_in_class < wanted[classes.codes[order]]])
+    return np.sort(order[rank_in_class < wanted[classes.codes[order]]])
 
 
 def block_influence(features: np.ndarray) -> np.ndarray:
-    """One minus the cosine similarity of a block's input and output, mean over clips (ShortGPT, arXiv 2403.03853).
+    """Computes 1 minus the cosine similarity of each layer's input and output, averaged over clips (arXiv 2403.03853).
 
     Args:
-        features: Of shape (layers + 1, clips, dimensions).
+        features: Feature vectors of shape (layers + 1, clips, dimensions); index 0 is the input of the first layer.
 
     Returns:
-        Of shape (layers,); place l is what block l + 1 changes in the output of block l.
+        Influence of each layer from 0 to 2, of shape (layers,); index 0 is that of the first layer.
     """
     layers = [torch.from_numpy(np.asarray(layer)) for layer in features]
     return np.array(
@@ -79,20 +88,22 @@ def block_influence(features: np.ndarray) -> np.ndarray:
 
 
 def linear_cka(features: np.ndarray, others: np.ndarray) -> float:
-    """Linear centred kernel alignment of two sets of features of the same clips (arXiv 1905.00414, equation 5).
+    """Computes the linear centred kernel alignment (CKA) of two feature matrices (arXiv 1905.00414, section 3).
 
     Args:
-        features: Of shape (clips, dimensions).
-        others: Of shape (clips, other dimensions).
+        features: Feature vectors of shape (clips, dimensions).
+        others: Other feature vectors of the same clips, of shape (clips, other dimensions).
 
     Returns:
-        1 where they agree but for a rotation and a factor, 0 where they have nothing linear in common.
+        Similarity from 0 to 1: 1 if the matrices are equal up to rotation, scale and offset, 0 if they are uncorrelated.
 
     Raises:
-        ValueError: If one of them is the same for all clips.
+        ValueError: If one of the matrices has the same vector for all clips.
     """
     first, second = (values.astype(np.float64) - values.mean(0, dtype=np.float64) for values in (features, others))
     norms = np.linalg.norm(first.T @ first) * np.linalg.norm(second.T @ second)
     if norms == 0:
-        raise ValueError("The features are the same for all clips, so nothing can be aligned. Give clips that differ.")
+        raise ValueError(
+            "The features are the same for all clips, so their alignment is undefined. Give clips that differ."
+        )
     return float(np.linalg.norm(first.T @ second) ** 2 / norms)

@@ -1,4 +1,4 @@
-"""The profile of a model over its layers: how convex the classes of a task are in each, and what other criteria say."""
+"""The profile of a model over its layers: graph convexity of each hidden state, and other criteria for comparison."""
 
 from __future__ import annotations
 
@@ -11,52 +11,61 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset
 from scipy import stats
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
-from .class_pairs import ClassPairs, PointClasses
+from .class_pairs import ClassPairs, Label, PointClasses
 from .convexity import score_paths
+from .convexity_config import ConvexityConfig
 from .layer_criteria import block_influence, linear_cka, probe_accuracy
 from .neighbor_graph import nearest_neighbor_graph, neighbourhood_hit
-from .pooled_features import BATCH_SIZE, pooled_features
+from .pooled_features import pooled_features
 
 
-CRITERIA = ("convexity", "probe", "neighbourhood_hit", "block_influence", "cka")
-# Above which one of 40 permuted profiles lies, and as many below the other end.
+# Upper quantile of the two-sided 95 % interval.
 BAND_QUANTILE = 0.975
 
 
 @dataclass
 class LayerScores:
-    """One number for each layer, higher for a better one; place 0 is the input of the first layer.
+    """A score of each hidden state, higher is better; index 0 is the input of the first layer.
 
     Attributes:
-        values: Of the layers, 0 to n.
-        standard_errors: Of these values.
-        per_class: Label to the value of each layer, where the values are means over classes.
+        values: Score of each hidden state 0 to n.
+        standard_errors: Standard error of each score.
+        per_class: Label to the class score of each hidden state, for scores that are means over classes.
     """
 
-    values: list[float] = field(default_factory=list)
-    standard_errors: list[float] = field(default_factory=list)
+    values: list[float]
+    standard_errors: list[float]
     per_class: dict[str, list[float]] = field(default_factory=dict)
 
-    def add_layer(self, classes: PointClasses, class_means: np.ndarray) -> None:
-        """Appends the mean over classes, with the standard deviation over them by the square root of their number."""
-        self.values.append(float(class_means.mean()))
-        self.standard_errors.append(float(class_means.std(ddof=1) / np.sqrt(len(class_means))))
-        for name, mean in zip(classes.names, class_means.tolist(), strict=True):
-            self.per_class.setdefault(str(name), []).append(mean)
+    @classmethod
+    def from_class_means(cls, classes: PointClasses, class_means: Sequence[np.ndarray]) -> LayerScores:
+        """Averages class scores, with the standard error over classes: the standard deviation (ddof 1) / sqrt(classes).
+
+        Args:
+            classes: Classes of the points.
+            class_means: Class scores of each hidden state, each of shape (classes,).
+        """
+        return cls(
+            values=[float(means.mean()) for means in class_means],
+            standard_errors=[float(means.std(ddof=1) / np.sqrt(len(means))) for means in class_means],
+            per_class={
+                str(name): [float(means[code]) for means in class_means] for code, name in enumerate(classes.names)
+            },
+        )
 
 
 @dataclass
 class LabelProfile:
-    """What the layers know of one set of labels.
+    """Scores of the layers for one set of labels; `None` for criteria that were not computed.
 
     Attributes:
         convexity: Graph convexity, the mean over classes.
-        permuted_convexity: The same with permuted labels, of shape (permutations, layers + 1).
+        permuted_convexity: Graph convexity of permuted labels, of shape (permutations, layers + 1).
         probe: Cross-validated accuracy of a linear probe, with binomial standard errors.
-        neighbourhood_hit: The share of a clip's neighbours that are of its class, the mean over classes.
+        neighbourhood_hit: Share of a clip's nearest neighbours that are of its class, the mean over classes.
     """
 
     convexity: LayerScores | None = None
@@ -65,18 +74,23 @@ class LabelProfile:
     neighbourhood_hit: LayerScores | None = None
 
     def permuted_band(self) -> tuple[list[float], list[float]]:
-        """Where the profile of one more permutation lies at a layer, in 95 of 100 cases.
+        """Chance level of convexity: the interval that holds the score of a further permutation with probability 0.95.
 
-        It is Student's prediction interval. Quantiles of 20 permutations would hold the next one in 86 of 100 cases only.
+        It is Student's prediction interval for one further observation. The range between quantiles of 20 permutations
+        would hold it with probability 0.86 only.
+
+        Returns:
+            Lower and upper ends, one value for each hidden state.
 
         Raises:
-            ValueError: If there are fewer than two permutations.
+            ValueError: If fewer than two permutations were scored.
         """
-        count = len(self.permuted_convexity or ())
-        if count < 2:
+        if self.permuted_convexity is None or len(self.permuted_convexity) < 2:
             raise ValueError(
-                f"A band needs two permutations and has {count}. Score with `num_permutations` of 20, say."
+                f"A band needs two permutations and has {len(self.permuted_convexity or ())}. Score the layers again with "
+                "`num_permutations` of 2 or more, such as 20."
             )
+        count = len(self.permuted_convexity)
         permuted = np.array(self.permuted_convexity)
         half = stats.t.ppf(BAND_QUANTILE, count - 1) * permuted.std(axis=0, ddof=1) * np.sqrt(1 + 1 / count)
         middle = permuted.mean(axis=0)
@@ -85,103 +99,78 @@ class LabelProfile:
 
 @dataclass
 class LayerProfile:
-    """Scores of the hidden states 0 to n of a model; keeping n layers is keeping blocks 1 to n.
+    """Scores of the hidden states 0 to n of a model. Hidden state l is the output of layer l, and 0 the input of layer 1.
 
     Attributes:
-        num_layers: n.
-        num_clips: Whose features were scored.
-        n_neighbors: Of the graph.
-        max_pairs: Of a class, that were drawn at most.
-        seed: Of the draw.
-        labels: What the layers know of each set of labels.
-        block_influence: What each block changes, 1 - cos(h_l, h_l+1), for l from 0 to n - 1.
-        cka: Linear CKA of the layers 0 to n to the last one.
+        num_layers: Number of layers of the model, n.
+        num_clips: Number of clips scored.
+        config: Settings of the scores.
+        labels: Name of each set of labels to the scores for it.
+        block_influence: Influence of each layer 1 to n, 1 - cos(h_(l-1), h_l), of length n.
+        cka: Linear CKA of each hidden state 0 to n with the last one, of length n + 1.
     """
 
     num_layers: int
     num_clips: int
-    n_neighbors: int
-    max_pairs: int | None
-    seed: int
+    config: ConvexityConfig
     labels: dict[str, LabelProfile]
     block_influence: list[float] | None = None
     cka: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """In plain values, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LayerProfile:
-        """Makes a profile of what `to_dict` gave."""
-        labels = {
-            name: LabelProfile(
-                **{
-                    key: LayerScores(**scores) if isinstance(scores, Mapping) else scores
-                    for key, scores in profile.items()
-                }
-            )
-            for name, profile in values["labels"].items()
-        }
-        return cls(**{**values, "labels": labels})
+        """Plain values for JSON, with the settings that the scores depend on beside the scores."""
+        values = dataclasses.asdict(self)
+        settings = values.pop("config")
+        # Not a setting of the scores, and unused where the features came from elsewhere.
+        del settings["batch_size"]
+        return settings | values
 
 
 def layer_convexity(
     model: PreTrainedModel,
     dataset: Dataset,
-    feature_extractor: Any,
+    feature_extractor: Wav2Vec2FeatureExtractor,
+    config: ConvexityConfig | None = None,
     *,
     labels: Sequence[str] = ("word",),
-    criteria: Sequence[str] = CRITERIA,
-    n_neighbors: int = 10,
-    max_pairs: int | None = 5000,
-    seed: int = 42,
-    num_permutations: int = 20,
-    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike | None = None,
+    **overrides: Any,
 ) -> LayerProfile:
-    """Scores the hidden states 0 to n of a model, each as mean over a clip's frames, for one or several sets of labels.
+    """Scores every hidden state of a model, averaged over the frames of each clip, for one or more sets of labels.
 
-    The audio is read once, whatever the number of label sets. Of a pre-norm model ("stable layer norm") the vectors are
-    those that the model would output if it were truncated after the layer: `encoder.layer_norm(h_l)`, not h_l.
+    The audio is read and encoded once for all sets of labels. For pre-norm models (`do_stable_layer_norm`), the features
+    of layer l are `encoder.layer_norm(h_l)`, which the model outputs if it is truncated after this layer.
+
+        layer_convexity(model, dataset, feature_extractor, labels=["word", "speaker"], n_neighbors=5)
 
     Args:
-        model: Stock or prunable, with a head or without.
-        dataset: With an `audio` column and the columns of labels.
-        feature_extractor: Of the model's checkpoint.
-        labels: Names of columns with strings or integers, each a set of labels.
-        criteria: Of "convexity", "probe", "neighbourhood_hit", "block_influence" and "cka": what to compute.
-        n_neighbors: Of the graph.
-        max_pairs: See `graph_convexity`.
-        seed: Of all that is drawn.
-        num_permutations: Of the labels, for the band that convexity without meaning falls into.
-        batch_size: Clips of a batch, at most.
-        cache_dir: Where pooled features are kept and looked for, see `pooled_features`.
+        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head.
+        dataset: Clips, with a column `audio` and the columns of labels.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        config: Settings of the scores; `None` for the defaults of `ConvexityConfig`.
+        labels: Names of the columns that hold labels, strings or integers, each column a set of labels.
+        cache_dir: Folder in which pooled features are cached (see `pooled_features`); `None` for no cache.
+        **overrides: Fields of `ConvexityConfig`, in place of the values of `config`.
 
     Raises:
-        ValueError: If a column is missing, no clip can be read, or the features and labels are such as
-            `graph_convexity` refuses.
+        TypeError: If a keyword argument is not a field of `ConvexityConfig`.
+        ValueError: If a setting is not allowed, a column is missing, no clip can be read, or the features or labels are
+            not as `graph_convexity` needs them.
     """
+    config = ConvexityConfig.from_call(config, overrides)
     if isinstance(labels, str):
         raise ValueError(f"labels is the string {labels!r}; give a list of columns.")
     if unknown := [name for name in labels if name not in dataset.column_names]:
         raise ValueError(
             f"There is no column {', '.join(unknown)}; the columns are {', '.join(dataset.column_names)}."
         )
-    features = pooled_features(model, feature_extractor, dataset, batch_size=batch_size, cache_dir=cache_dir)
-    return profile_features(
-        features.layers,
-        {name: _read_labels(dataset, name, features.clips) for name in labels},
-        criteria=criteria,
-        n_neighbors=n_neighbors,
-        max_pairs=max_pairs,
-        seed=seed,
-        num_permutations=num_permutations,
-    )
+    features = pooled_features(model, feature_extractor, dataset, batch_size=config.batch_size, cache_dir=cache_dir)
+    labels_of_clips = {name: _read_labels(dataset, name, features.clips) for name in labels}
+    return profile_features(features.layers, labels_of_clips, config)
 
 
-def _read_labels(dataset: Dataset, column: str, clips: np.ndarray) -> list:
-    """The labels of some clips, by their names where the data set has them."""
+def _read_labels(dataset: Dataset, column: str, clips: np.ndarray) -> list[Label]:
+    """The labels of the clips in these rows of a data set; names instead of indices for a `ClassLabel` column."""
     feature = dataset.features[column]
     values = dataset.with_format(None)[column][:]
     labels = [values[clip] for clip in clips]
@@ -190,94 +179,90 @@ def _read_labels(dataset: Dataset, column: str, clips: np.ndarray) -> list:
 
 def profile_features(
     features: np.ndarray,
-    labels: Mapping[str, Sequence],
-    *,
-    criteria: Sequence[str] = CRITERIA,
-    n_neighbors: int = 10,
-    max_pairs: int | None = 5000,
-    seed: int = 42,
-    num_permutations: int = 20,
+    labels: Mapping[str, Sequence[Label]],
+    config: ConvexityConfig | None = None,
+    **overrides: Any,
 ) -> LayerProfile:
-    """Scores features of several layers; `layer_convexity` for those who have features already.
+    """Scores features of several layers, as `layer_convexity` does, for features that are already computed.
 
     Args:
-        features: Of shape (layers + 1, clips, dimensions).
-        labels: Strings or integers of the clips, for each set of labels.
-        criteria: Of "convexity", "probe", "neighbourhood_hit", "block_influence" and "cka": what to compute.
-        n_neighbors: Of the graph.
-        max_pairs: See `graph_convexity`.
-        seed: Of all that is drawn.
-        num_permutations: Of the labels.
+        features: Feature vectors of each clip, of shape (layers + 1, clips, dimensions); index 0 is the input of the
+            first layer.
+        labels: Name of each set of labels to the label of each clip, all strings or all integers.
+        config: Settings of the scores; `None` for the defaults of `ConvexityConfig`.
+        **overrides: Fields of `ConvexityConfig`, in place of the values of `config`.
 
     Raises:
-        ValueError: If a criterion is unknown, or the features and labels are such as `graph_convexity` refuses.
+        TypeError: If a keyword argument is not a field of `ConvexityConfig`.
+        ValueError: If a setting is not allowed, or the features or labels are not as `graph_convexity` needs them.
     """
-    if isinstance(criteria, str) or not set(criteria) <= set(CRITERIA):
-        raise ValueError(f"criteria is {criteria!r}; give a list of some of {', '.join(CRITERIA)}.")
+    config = ConvexityConfig.from_call(config, overrides)
     if np.ndim(features) != 3 or len(features) < 2:
         raise ValueError(
             f"The features have the shape {np.shape(features)}; it must be (layers + 1, clips, dimensions), with layers."
         )
     num_clips = features.shape[1]
-    classes = {name: PointClasses.of(values, num_clips) for name, values in labels.items()}
-    profile = LayerProfile(
+    classes = {name: PointClasses.from_labels(values, num_clips) for name, values in labels.items()}
+    profiles = _score_graphs(features, classes, config)
+    if "probe" in config.criteria:
+        for name, profile in profiles.items():
+            profile.probe = _score_probes(features, classes[name], name, config.seed)
+    return LayerProfile(
         num_layers=len(features) - 1,
         num_clips=num_clips,
-        n_neighbors=n_neighbors,
-        max_pairs=max_pairs,
-        seed=seed,
-        labels={name: LabelProfile() for name in labels},
+        config=config,
+        labels=profiles,
+        block_influence=block_influence(features).tolist() if "block_influence" in config.criteria else None,
+        cka=[linear_cka(layer, features[-1]) for layer in features] if "cka" in config.criteria else None,
     )
-    if {"convexity", "neighbourhood_hit"} & set(criteria):
-        permutations = [
-            np.random.default_rng((seed, number)).permutation(num_clips) for number in range(num_permutations)
-        ]
-        _add_graph_scores(profile, features, classes, criteria, permutations)
-    if "probe" in criteria:
-        _add_probes(profile, features, classes)
-    if "block_influence" in criteria:
-        profile.block_influence = block_influence(features).tolist()
-    if "cka" in criteria:
-        profile.cka = [linear_cka(layer, features[-1]) for layer in features]
-    return profile
 
 
-def _add_graph_scores(
-    profile: LayerProfile,
-    features: np.ndarray,
-    classes: Mapping[str, PointClasses],
-    criteria: Sequence[str],
-    permutations: Sequence[np.ndarray],
-) -> None:
-    """What is read from the graph of each layer: convexity, of permuted labels too, and neighbourhood hit."""
-    pairs = [ClassPairs(classes[name], profile.max_pairs, profile.seed) for name in classes]
-    for label_profile in profile.labels.values():
-        if "convexity" in criteria:
-            label_profile.convexity = LayerScores()
-            label_profile.permuted_convexity = [[] for _ in permutations]
-        if "neighbourhood_hit" in criteria:
-            label_profile.neighbourhood_hit = LayerScores()
+def _score_graphs(
+    features: np.ndarray, classes: Mapping[str, PointClasses], config: ConvexityConfig
+) -> dict[str, LabelProfile]:
+    """Computes convexity, permuted convexity and neighbourhood hit, as far as they are among the criteria.
+
+    The graph of a layer and its shortest paths are computed once for all sets of labels.
+    """
+    profiles = {name: LabelProfile() for name in classes}
+    if not {"convexity", "neighbourhood_hit"} & set(config.criteria):
+        return profiles
+    num_clips = features.shape[1]
+    permutations = [
+        np.random.default_rng((config.seed, permutation_idx)).permutation(num_clips)
+        for permutation_idx in range(config.num_permutations)
+    ]
+    pairs = [ClassPairs(classes[name], config) for name in profiles]
+    # Class scores of each layer, and those of permuted labels.
+    convexity: dict[str, list[np.ndarray]] = {name: [] for name in profiles}
+    permuted: dict[str, list[np.ndarray]] = {name: [] for name in profiles}
+    hits: dict[str, list[np.ndarray]] = {name: [] for name in profiles}
     for layer in logging.tqdm(features, desc="Graph of each layer", unit="layer"):
-        graph = nearest_neighbor_graph(layer, profile.n_neighbors)
-        if "convexity" in criteria:
-            for name, scores in zip(classes, score_paths(graph, pairs, permutations), strict=True):
-                label_profile = profile.labels[name]
-                label_profile.convexity.add_layer(classes[name], scores.class_means)
-                for values, class_means in zip(
-                    label_profile.permuted_convexity, scores.permuted_class_means, strict=True
-                ):
-                    values.append(float(class_means.mean()))
-        if "neighbourhood_hit" in criteria:
-            for name, classes_of_label in classes.items():
-                hits = neighbourhood_hit(graph, classes_of_label.codes)
-                profile.labels[name].neighbourhood_hit.add_layer(classes_of_label, classes_of_label.means(hits))
+        graph = nearest_neighbor_graph(layer, config.n_neighbors)
+        if "convexity" in config.criteria:
+            for name, scores in zip(profiles, score_paths(graph, pairs, permutations), strict=True):
+                convexity[name].append(scores.class_means)
+                permuted[name].append(scores.permuted_class_means)
+        if "neighbourhood_hit" in config.criteria:
+            for name in profiles:
+                hits[name].append(classes[name].means(neighbourhood_hit(graph, classes[name].codes)))
+    for name, profile in profiles.items():
+        if "convexity" in config.criteria:
+            profile.convexity = LayerScores.from_class_means(classes[name], convexity[name])
+            profile.permuted_convexity = [
+                [float(class_means[permutation_idx].mean()) for class_means in permuted[name]]
+                for permutation_idx in range(config.num_permutations)
+            ]
+        if "neighbourhood_hit" in config.criteria:
+            profile.neighbourhood_hit = LayerScores.from_class_means(classes[name], hits[name])
+    return profiles
 
 
-def _add_probes(profile: LayerProfile, features: np.ndarray, classes: Mapping[str, PointClasses]) -> None:
-    for name, classes_of_label in classes.items():
-        probes = [
-            probe_accuracy(layer, classes_of_label, profile.seed)
-            for layer in logging.tqdm(features, desc=f"Probes of {name}", unit="layer")
-        ]
-        values, errors = zip(*probes, strict=True)
-        profile.labels[name].probe = LayerScores(list(values), list(errors))
+def _score_probes(features: np.ndarray, classes: PointClasses, name: str, seed: int) -> LayerScores:
+    """Accuracies of a linear probe of each layer, with binomial standard errors."""
+    probes = [
+        probe_accuracy(layer, classes, seed)
+        for layer in logging.tqdm(features, desc=f"Probes of {name}", unit="layer")
+    ]
+    values, errors = zip(*probes, strict=True)
+    return LayerScores(list(values), list(errors))

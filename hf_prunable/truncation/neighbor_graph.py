@@ -1,4 +1,4 @@
-"""The graph of nearest neighbours that graph convexity and the neighbourhood hit are read from."""
+"""The graph of nearest neighbours, from which graph convexity and the neighbourhood hit are computed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sklearn.neighbors import NearestNeighbors
 from ..runtime.messages import first_names
 
 
-# Candidates beyond the neighbours asked for: the search ranks by rounded distances, and exact ones decide among these.
+# Candidates per point beyond `n_neighbors`. The search ranks by rounded distances; exact distances rank its candidates.
 SPARE_CANDIDATES = 8
-# Of differences between points that are held at once.
+# Maximum bytes of differences between points held at once.
 BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
 class NeighborGraph:
-    """Points joined to their nearest neighbours.
+    """Undirected graph in which two points share an edge if either is among the nearest neighbours of the other.
 
     Attributes:
-        neighbors: The nearest neighbours of each point, nearest first and without the point itself, of shape (points,
-            n_neighbors).
-        distances: Symmetric, of shape (points, points): the Euclidean distance of two points of which at least one is
-            among the other's neighbours, where it is not zero.
+        neighbors: Indices of the nearest neighbours of each point, nearest first, without the point itself, of shape
+            (points, n_neighbors).
+        distances: Edge weights, a symmetric sparse matrix of shape (points, points): the Euclidean distance of the two
+            points of each edge, more than 0.
     """
 
     neighbors: np.ndarray
@@ -33,24 +33,25 @@ class NeighborGraph:
 
     @property
     def edges(self) -> np.ndarray:
-        """The edges (i, j) with i < j, in order, of shape (edges, 2)."""
+        """Point indices (i, j) of each edge, with i < j, in ascending order, of shape (edges, 2)."""
         upper = self.distances.tocoo()
         edges = np.stack([upper.row, upper.col], axis=1)[upper.row < upper.col]
         return edges[np.lexsort((edges[:, 1], edges[:, 0]))]
 
 
-def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int = 10) -> NeighborGraph:
-    """Joins every point to its nearest neighbours, found exactly (arXiv 2305.17154).
+def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGraph:
+    """Connects every point to its nearest neighbours by Euclidean distance, found exactly (arXiv 2305.17154).
 
-    Equally distant neighbours are taken in the order of the points. An exact duplicate takes a neighbour's place but
-    gives no edge, because an edge of no length would be none in a sparse matrix.
+    Among equally distant points, those of lower index come first. An exact duplicate counts as a neighbour but makes no
+    edge, because a sparse matrix cannot hold an edge of length 0; the authors' code does the same.
 
     Args:
-        features: Of shape (points, dimensions); float32 and float64 stay what they are.
-        n_neighbors: 1 or more, and fewer than there are points.
+        features: Numbers of shape (points, dimensions). Distances are computed in float64.
+        n_neighbors: Number of neighbours of each point, from 1 to the number of points minus 1.
 
     Raises:
-        ValueError: If the features are not such an array, are not finite, too few, or all the same.
+        ValueError: If the features do not have this shape, are not finite or are all equal, or `n_neighbors` is out of
+            range.
     """
     features = check_features(features)
     num_points = len(features)
@@ -62,16 +63,16 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int = 10) -> Neigh
     candidates = _nearest_candidates(features, min(num_points, n_neighbors + 1 + SPARE_CANDIDATES))
     distances = _exact_distances(features, candidates)
     points = np.arange(num_points)
+    # A point is not its own neighbour: it is ranked last among its candidates, of which there are more than neighbours.
     distances[candidates == points[:, None]] = np.inf
     nearest = np.lexsort((candidates, distances))[:, :n_neighbors]
     distances = np.take_along_axis(distances, nearest, axis=1)
     neighbors = np.take_along_axis(candidates, nearest, axis=1)
-    # Infinite where a point has so many duplicates that it is not among its own candidates.
-    has_edge = (distances > 0) & np.isfinite(distances)
+    has_edge = distances > 0
     if not has_edge.any():
         raise ValueError(
-            f"All {num_points} points lie on each other's neighbours, so there is no graph. Check that the features "
-            "differ between clips, and leave duplicates out."
+            f"All {num_points} points have the same features as their neighbours, so the graph has no edge. Check that "
+            "the features differ between clips, and leave duplicates out."
         )
     rows = np.repeat(points, n_neighbors).reshape(neighbors.shape)
     directed = coo_array(
@@ -81,15 +82,15 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int = 10) -> Neigh
 
 
 def _nearest_candidates(features: np.ndarray, num_candidates: int) -> np.ndarray:
-    """The nearest points to each, itself among them, in no particular order."""
-    # About their mean, points lose fewer digits in the products of norms that the search is made of.
+    """Indices of the points nearest to each point, usually with itself, unordered, of shape (points, num_candidates)."""
+    # The search expands squared distances into norms and a dot product. Centred points lose fewer digits there.
     centered = features - features.mean(axis=0, dtype=np.float64)
     search = NearestNeighbors(n_neighbors=num_candidates, algorithm="brute").fit(centered)
     return search.kneighbors(centered, return_distance=False)
 
 
 def _exact_distances(features: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Euclidean distances from each point to its candidates, from differences in float64."""
+    """Euclidean distances of each point to its candidates, computed in float64, of shape (points, candidates)."""
     distances = np.empty(candidates.shape)
     block_size = max(1, BLOCK_BYTES // (8 * features.shape[1] * candidates.shape[1]))
     for start in range(0, len(features), block_size):
@@ -101,10 +102,13 @@ def _exact_distances(features: np.ndarray, candidates: np.ndarray) -> np.ndarray
 
 
 def check_features(features: np.ndarray) -> np.ndarray:
-    """Features as a contiguous array of float32 or float64.
+    """Validates features and returns them as a contiguous float32 or float64 array.
+
+    Args:
+        features: Numbers of shape (points, dimensions).
 
     Raises:
-        ValueError: If they are not of shape (points, dimensions), or not finite.
+        ValueError: If they are not numbers of this shape, or are not finite.
     """
     features = np.asarray(features)
     if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiub":
@@ -125,14 +129,14 @@ def check_features(features: np.ndarray) -> np.ndarray:
 
 
 def neighbourhood_hit(graph: NeighborGraph, labels: np.ndarray) -> np.ndarray:
-    """The share of each point's neighbours that are of its class, the neighbourhood hit of Paulovich et al. (2008).
+    """Neighbourhood hit: the share of each point's nearest neighbours that are of its class (Paulovich et al. 2008).
 
     Args:
-        graph: Of the points.
-        labels: Of the points.
+        graph: Graph of the points.
+        labels: Label of each point, of shape (points,).
 
     Returns:
-        Of shape (points,), from 0 to 1.
+        Shares from 0 to 1, of shape (points,).
     """
     labels = np.asarray(labels)
     return (labels[graph.neighbors] == labels[:, None]).mean(axis=1)

@@ -1,20 +1,20 @@
-"""One vector for each clip and hidden state: the mean over the clip's frames, as the truncated model would give it."""
+"""One feature vector for each clip and hidden state: the mean over the clip's frames, as the truncated model outputs it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
 from ..data.audio import AudioError, audio_name, count_samples, decode_audio, undecoded_audio
@@ -22,16 +22,17 @@ from ..data.speech_dataset import SkippedAudio
 from ..modeling.size import count_frames
 from ..runtime.evaluation_mode import evaluation_mode
 from ..runtime.files import save_tensors_atomically
+from .clip_batches import BATCH_SIZE, group_by_length, padding_changes_features, plan_batches
 
 
 logger = logging.get_logger(__name__)
 
-BATCH_SIZE = 8
 TOO_SHORT = "too short for one frame"
-# Of the cached features; to be raised when the same weights and clips give other ones.
+# Format of the cached features. Raise it when the same weights and clips give other features.
 FORMAT_VERSION = 1
-# What a configuration says about its file rather than about the model.
+# Configuration fields that do not change what the model computes.
 NOT_OF_THE_MODEL = ("_name_or_path", "architectures", "transformers_version")
+# Bytes of an audio file that are read at once.
 READ_BYTES = 2**20
 
 
@@ -40,8 +41,9 @@ class PooledFeatures:
     """Pooled hidden states of the clips that could be read.
 
     Attributes:
-        layers: Of shape (layers + 1, clips, hidden size), float32; place 0 is the input of the first layer.
-        clips: The row of each of these clips in the data set, ascending.
+        layers: Mean of each hidden state over the frames of each clip, float32 of shape (layers + 1, clips, hidden size);
+            index 0 is the input of the first layer.
+        clips: Row of each clip in the data set, ascending, of shape (clips,).
     """
 
     layers: np.ndarray
@@ -50,69 +52,76 @@ class PooledFeatures:
 
 def pooled_features(
     model: PreTrainedModel,
-    feature_extractor: Any,
+    feature_extractor: Wav2Vec2FeatureExtractor,
     dataset: Dataset,
     *,
     batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike | None = None,
 ) -> PooledFeatures:
-    """Pools every hidden state of every clip of a data set, in one pass that keeps nothing else of the audio.
+    """Pools every hidden state of every clip of a data set in one pass over the audio.
 
-    Clips that cannot be read or are too short for a frame are left out, with a warning that counts them. See
-    `pool_clips` for what is pooled and how clips share batches.
+    Clips that cannot be read or are too short for one frame are left out; one warning counts them. See `pool_clips` for
+    what is pooled and which clips share a batch.
 
     Args:
-        model: Stock or prunable, with a head or without.
-        feature_extractor: Of its checkpoint.
-        dataset: With an `audio` column.
-        batch_size: Clips of a batch, at most.
-        cache_dir: Where features are kept, in a file for each combination of weights and clips; what is there is read
-            instead of computed.
+        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head.
+        feature_extractor: Feature extractor of the model's checkpoint.
+        dataset: Clips, with a column `audio`.
+        batch_size: Maximum number of clips per forward pass, 1 or more.
+        cache_dir: Folder in which features are cached, one file for each combination of model, feature extractor and
+            clips; features that are found there are read instead of computed. `None` for no cache.
 
     Raises:
-        ValueError: If no clip is left, or the file in the cache is damaged.
+        ValueError: If no clip can be used, or the cached file is damaged.
     """
     clips = undecoded_audio(dataset)
-    path = key = None
-    if cache_dir is not None:
-        key = _key(model.base_model, feature_extractor, clips)
-        path = Path(cache_dir).expanduser() / f"pooled_features_{key[:32]}.safetensors"
-        if path.is_file():
-            logger.info(f"Features from {path}")
-            return _read(path)
-    rate = feature_extractor.sampling_rate
+    if cache_dir is None:
+        return _pool_dataset(model, feature_extractor, clips, batch_size)
+    key = _cache_key(model, feature_extractor, clips)
+    path = Path(cache_dir).expanduser() / f"pooled_features_{key[:32]}.safetensors"
+    if path.is_file():
+        logger.info(f"Features from {path}")
+        return _read(path)
+    features = _pool_dataset(model, feature_extractor, clips, batch_size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"layers": torch.from_numpy(features.layers), "clips": torch.from_numpy(features.clips)}
+    save_tensors_atomically(path, tensors, {"key": key})
+    return features
+
+
+def _pool_dataset(
+    model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, clips: Dataset, batch_size: int
+) -> PooledFeatures:
+    """Pools a data set of undecoded audio; see `pooled_features`."""
+    sampling_rate = feature_extractor.sampling_rate
     lengths: list[int] = []
     skipped: dict[str, list[str]] = {}
     for row in logging.tqdm(clips, desc="Reading audio headers", unit="clip"):
         try:
-            lengths.append(count_samples(row["audio"], rate))
+            lengths.append(count_samples(row["audio"], sampling_rate))
         except AudioError as error:
             lengths.append(0)
             skipped.setdefault(error.cause, []).append(audio_name(row["audio"]))
-    features, skipped_later = pool_clips(
+    features, left_out = pool_clips(
         model,
         feature_extractor,
         lengths,
-        lambda number: decode_audio(clips[number]["audio"], rate),
+        lambda clip_idx: decode_audio(clips[clip_idx]["audio"], sampling_rate),
         batch_size=batch_size,
     )
-    for cause, numbers in skipped_later.items():
-        skipped.setdefault(cause, []).extend(audio_name(clips[number]["audio"]) for number in numbers)
+    for cause, clip_indices in left_out.items():
+        skipped.setdefault(cause, []).extend(audio_name(clips[clip_idx]["audio"]) for clip_idx in clip_indices)
     summary = SkippedAudio(len(clips), skipped)
     if not len(features.clips):
         raise ValueError(f"No clip is left: {summary}. Give audio that soundfile can read.")
     if skipped:
         logger.warning(f"{summary}. Going on with the other {len(features.clips)}.")
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {"layers": torch.from_numpy(features.layers), "clips": torch.from_numpy(features.clips)}
-        save_tensors_atomically(path, tensors, {"key": key})
     return features
 
 
 def pool_clips(
     model: PreTrainedModel,
-    feature_extractor: Any,
+    feature_extractor: Wav2Vec2FeatureExtractor,
     lengths: Sequence[int],
     read: Callable[[int], np.ndarray],
     *,
@@ -120,117 +129,96 @@ def pool_clips(
 ) -> tuple[PooledFeatures, dict[str, list[int]]]:
     """Pools the hidden states of clips that are read when they are needed.
 
-    The mean is over the clip's own frames, not over padding. Where padding would change these frames, only clips of
-    equal length share a batch: see `padding_changes_features`.
+    The mean is taken over the clip's own frames, without padding. Where padding would change these frames (see
+    `padding_changes_features`), only clips of equal length share a batch.
 
-    A pre-norm model ("stable layer norm") ends with a norm, and truncated after layer l it outputs that norm of h_l. So
-    of these models `encoder.layer_norm(h_l)` is pooled, not h_l, of all l alike.
+    A pre-norm model (`do_stable_layer_norm`) that is truncated after layer l outputs `encoder.layer_norm(h_l)`. This is
+    what is pooled for pre-norm models, for every l, instead of h_l.
 
     Args:
-        model: Stock or prunable, with a head or without; it is read in evaluation mode.
-        feature_extractor: Of its checkpoint; its `do_normalize` and `return_attention_mask` are obeyed.
-        lengths: Samples of each clip; a length of 0 leaves the clip out. Batches are planned with them; what is read
-            decides.
-        read: Gives the waveform of a clip, of shape (samples,).
-        batch_size: Clips of a batch, at most.
+        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head. It runs in evaluation mode.
+        feature_extractor: Feature extractor of the model's checkpoint; its `do_normalize` and `return_attention_mask`
+            apply.
+        lengths: Expected length of each clip in samples, by which batches are planned; 0 leaves the clip out.
+        read: Function from a clip index to the waveform of this clip, of shape (samples,).
+        batch_size: Maximum number of clips per forward pass, 1 or more.
 
     Returns:
-        The features, and the numbers of the clips left out by cause: those for which `read` raises an `AudioError` and
-        those too short for one frame.
+        The features, and cause to the indices of the clips that were left out for it: those for which `read` raised an
+        `AudioError`, and those too short for one frame.
 
     Raises:
         ValueError: If the batch size is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
-    base = model.base_model
-    config = base.config
+    config, base = model.config, model.base_model
+    # Counted, because a model may have been truncated by hand without changing its configuration.
+    num_layers = len(list(base.get_submodule("encoder.layers").children()))
     equal_lengths = padding_changes_features(model, feature_extractor)
-    features = np.empty((len(base.encoder.layers) + 1, len(lengths), config.hidden_size), dtype=np.float32)
+    features = np.empty((num_layers + 1, len(lengths), config.hidden_size), dtype=np.float32)
     is_pooled = np.zeros(len(lengths), dtype=bool)
     left_out: dict[str, list[int]] = {}
     progress = logging.tqdm(total=len(lengths), desc="Hidden states", unit="clip")
     with progress, evaluation_mode([base]):
         for batch in plan_batches(lengths, batch_size, equal_lengths):
-            waveforms = {}
-            for number in batch:
-                try:
-                    waveform = read(number)
-                except AudioError as error:
-                    left_out.setdefault(error.cause, []).append(number)
-                    continue
-                if count_frames(config, len(waveform)) < 1:
-                    left_out.setdefault(TOO_SHORT, []).append(number)
-                else:
-                    waveforms[number] = waveform
-            for numbers in _of_equal_length(waveforms) if equal_lengths else [list(waveforms)]:
-                if numbers:
-                    pooled = _pool_batch(base, feature_extractor, [waveforms[number] for number in numbers])
-                    features[:, numbers] = pooled
-                    is_pooled[numbers] = True
+            waveforms = _read_waveforms(batch, read, config, left_out)
+            # Clips may turn out longer or shorter than planned.
+            for clip_indices in group_by_length(waveforms) if equal_lengths else [list(waveforms)]:
+                if clip_indices:
+                    pooled = _pool_batch(model, feature_extractor, [waveforms[clip_idx] for clip_idx in clip_indices])
+                    features[:, clip_indices] = pooled
+                    is_pooled[clip_indices] = True
             progress.update(len(batch))
     clips = np.flatnonzero(is_pooled)
     return PooledFeatures(features if len(clips) == len(lengths) else features[:, clips], clips), left_out
 
 
-def padding_changes_features(model: PreTrainedModel, feature_extractor: Any) -> bool:
-    """Whether padding a clip would change its own frames.
-
-    So it does where a norm runs over time (`feat_extract_norm="group"`, the base models'), where the feature extractor
-    gives no attention mask, and where padding is shifted off zero before the position convolution (HuBERT's
-    `conv_pos_batch_norm`).
-    """
-    config = model.base_model.config
-    return (
-        config.feat_extract_norm == "group"
-        or not feature_extractor.return_attention_mask
-        or getattr(config, "conv_pos_batch_norm", False)
-    )
-
-
-def plan_batches(lengths: Sequence[int], batch_size: int, equal_lengths: bool) -> Iterator[list[int]]:
-    """Numbers of clips for each batch, from short to long, without those of length 0.
-
-    Args:
-        lengths: Of the clips.
-        batch_size: At most.
-        equal_lengths: Whether a batch must have clips of one length only.
-    """
-    order = [number for number in np.argsort(lengths, kind="stable").tolist() if lengths[number] > 0]
-    start = 0
-    for end in range(1, len(order) + 1):
-        is_full = end - start == batch_size
-        is_last = end == len(order)
-        if is_full or is_last or (equal_lengths and lengths[order[end]] != lengths[order[start]]):
-            yield order[start:end]
-            start = end
+def _read_waveforms(
+    batch: Sequence[int],
+    read: Callable[[int], np.ndarray],
+    config: PreTrainedConfig,
+    left_out: dict[str, list[int]],
+) -> dict[int, np.ndarray]:
+    """Reads the clips of a batch; the indices of those that cannot be used are added to `left_out` by cause."""
+    waveforms = {}
+    for clip_idx in batch:
+        try:
+            waveform = read(clip_idx)
+        except AudioError as error:
+            left_out.setdefault(error.cause, []).append(clip_idx)
+            continue
+        if count_frames(config, len(waveform)) < 1:
+            left_out.setdefault(TOO_SHORT, []).append(clip_idx)
+        else:
+            waveforms[clip_idx] = waveform
+    return waveforms
 
 
-def _of_equal_length(waveforms: dict[int, np.ndarray]) -> list[list[int]]:
-    by_length: dict[int, list[int]] = {}
-    for number, waveform in waveforms.items():
-        by_length.setdefault(len(waveform), []).append(number)
-    return list(by_length.values())
-
-
-def _pool_batch(base: PreTrainedModel, feature_extractor: Any, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-    """Of shape (layers + 1, clips, hidden size)."""
+def _pool_batch(
+    model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, waveforms: list[np.ndarray]
+) -> np.ndarray:
+    """Encodes clips and averages each hidden state over frames; the result has shape (layers + 1, clips, hidden size)."""
+    # transformers types the property as a plain module.
+    base = cast(PreTrainedModel, model.base_model)
     inputs = feature_extractor(
         waveforms, sampling_rate=feature_extractor.sampling_rate, padding=True, return_tensors="pt"
     ).to(base.device)
     inputs["input_values"] = inputs["input_values"].to(base.dtype)
     states = base(**inputs, output_hidden_states=True).hidden_states
-    frames = torch.tensor([count_frames(base.config, len(waveform)) for waveform in waveforms], device=base.device)
-    is_real = (torch.arange(states[0].shape[1], device=base.device) < frames[:, None]).unsqueeze(-1)
+    num_frames = torch.tensor([count_frames(base.config, len(waveform)) for waveform in waveforms], device=base.device)
+    is_padding = (torch.arange(states[0].shape[1], device=base.device) >= num_frames[:, None]).unsqueeze(-1)
     if base.config.do_stable_layer_norm:
-        states = [base.encoder.layer_norm(state) for state in states]
-    pooled = [state.float().masked_fill(~is_real, 0).sum(1) / frames[:, None] for state in states]
+        final_norm = base.get_submodule("encoder.layer_norm")
+        states = [final_norm(state) for state in states]
+    pooled = [state.float().masked_fill(is_padding, 0).sum(1) / num_frames[:, None] for state in states]
     return torch.stack(pooled).cpu().numpy()
 
 
-def _key(base: PreTrainedModel, feature_extractor: Any, clips: Dataset) -> str:
-    """A hash of all that decides what the features are: weights, configuration, feature extractor and audio."""
-    config = {name: value for name, value in base.config.to_dict().items() if name not in NOT_OF_THE_MODEL}
+def _cache_key(model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, clips: Dataset) -> str:
+    """A hash of everything that the features depend on: weights, configuration, feature extractor and audio."""
+    base = model.base_model
+    config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_OF_THE_MODEL}
     settings = [FORMAT_VERSION, type(base).__name__, config, feature_extractor.to_dict()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(base.state_dict().items()):
@@ -241,7 +229,8 @@ def _key(base: PreTrainedModel, feature_extractor: Any, clips: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _audio_digest(audio: dict | None) -> bytes:
+def _audio_digest(audio: dict[str, Any] | None) -> bytes:
+    """A hash of the content of an item, wherever it is stored; that of nothing if there is no content."""
     digest = hashlib.sha256()
     if audio and audio.get("bytes") is not None:
         digest.update(audio["bytes"])

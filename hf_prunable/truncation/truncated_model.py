@@ -1,4 +1,4 @@
-"""The first layers of a model as a model of their own: a stock one of a stock one."""
+"""Truncation: the first layers of a model, as a model of the same class."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling.auto import FAMILIES
 from ..modeling.loading import build_like
+from ..modeling.shape import PrunedShape
 
 
-# In layer 0 of WavLM, with a column for each head that lives in any layer.
+# WavLM's relative position bias, in layer 0, with one column for each head that is left in any layer.
 POSITION_BIAS_TABLE = "encoder.layers.0.attention.rel_attn_embed.weight"
-# Of heads on a weighted sum of hidden states: one logit each, the first layer's input included.
+# Logits of the hidden states 0 to n in heads with `use_weighted_layer_sum`.
 LAYER_WEIGHTS = "layer_weights"
 
 
 @torch.no_grad()
 def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
-    """Keeps transformer layers 1 to `num_layers`, with what comes before and after them.
+    """Keeps transformer layers 1 to `num_layers` of a model and everything before and after them.
 
-    Hidden states 0 to `num_layers` are those of `model`. Whatever follows the last layer follows it still: the final
-    norm of pre-norm models (`last_hidden_state` is then `LayerNorm(hidden_states[num_layers])`), the adapter and the
-    head. A head on a weighted sum of hidden states keeps the logits of those that are left as they are: the softmax over
-    them makes them sum to 1 again and leaves their ratios.
+    Hidden states 0 to `num_layers` stay the same. What follows the last layer stays: the final norm of pre-norm models
+    (`last_hidden_state` is then `LayerNorm(hidden_states[num_layers])`), the adapter and the head. A head with
+    `use_weighted_layer_sum` keeps the logits of the hidden states that are left, so that their weights keep their ratios
+    and sum to 1 again.
 
     Args:
-        model: A WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with any head or none; it is not changed.
-        num_layers: How many layers to keep.
+        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with any head or none. It is not changed.
+        num_layers: Number of layers to keep, from 1 to the number of layers of the model.
 
     Returns:
-        A model of the same class, with tensors of its own. That of a stock model is stock, and so is its checkpoint. Its
-        configuration remembers the layers that the original had, which sparsity is counted from when it is pruned.
+        A model of the same class with its own tensors. A truncated stock model is a stock model, and saves a stock
+        checkpoint. `config.dense_num_hidden_layers` is the original number of layers, from which sparsity is counted if
+        the model is pruned later.
 
     Raises:
-        TypeError: If it is no transformers model, but something around one.
-        ValueError: If the family is not supported, the model has gates, or it has no such number of layers.
+        TypeError: If it is not a transformers model, but a wrapper around one.
+        ValueError: If the family is not supported, the model has gates, or `num_layers` is out of range.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -53,14 +55,14 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 
 
 def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedConfig:
-    """The configuration of a truncated model.
+    """Returns the configuration of a truncated model.
 
     Args:
-        config: Of a WavLM, HuBERT or wav2vec 2.0 model, stock or prunable; it is not changed.
-        num_layers: How many layers to keep.
+        config: Configuration of a WavLM, HuBERT or wav2vec 2.0 model, stock or prunable. It is not changed.
+        num_layers: Number of layers to keep, from 1 to the number of layers of the model.
 
     Raises:
-        ValueError: As `truncate`.
+        ValueError: If the family is not supported, the model has gates, or `num_layers` is out of range.
     """
     num_layers = operator.index(num_layers)
     families = [prunable.stock_config_class.model_type for prunable in FAMILIES]
@@ -71,7 +73,7 @@ def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedCon
         )
     if getattr(config, "gates", None) is not None:
         raise ValueError(
-            "The model has gates, which decide about layers that would be gone. Call `compact(model)` or "
+            "The model has gates, some of them on layers that truncation removes. Call `compact(model)` or "
             "`detach_gates()` first."
         )
     if not 1 <= num_layers <= config.num_hidden_layers:
@@ -83,27 +85,32 @@ def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedCon
     truncated.dense_num_hidden_layers = getattr(config, "dense_num_hidden_layers", None) or config.num_hidden_layers
     truncated.num_hidden_layers = num_layers
     if getattr(config, "pruned_shape", None) is not None:
-        shape = config.shape.first_layers(num_layers)
-        truncated.pruned_shape = None if shape.is_dense(truncated) else shape.to_dict()
+        pruned_shape = config.shape.first_layers(num_layers)
+        truncated.pruned_shape = None if pruned_shape.is_dense(truncated) else pruned_shape.to_dict()
     return truncated
 
 
 def _truncated_state(model: PreTrainedModel, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-    """The part of the state dict that fits a truncated configuration, in tensors of its own."""
+    """Copies the tensors of a model's state dict that a truncated configuration needs."""
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    gone = tuple(
-        f"{prefix}encoder.layers.{number}."
-        for number in range(config.num_hidden_layers, model.config.num_hidden_layers)
+    removed = tuple(
+        f"{prefix}encoder.layers.{layer_idx}."
+        for layer_idx in range(config.num_hidden_layers, model.config.num_hidden_layers)
     )
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(gone)}
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(removed)}
     if LAYER_WEIGHTS in state:
         state[LAYER_WEIGHTS] = state[LAYER_WEIGHTS][: config.num_hidden_layers + 1]
     table = f"{prefix}{POSITION_BIAS_TABLE}"
     if table in state and getattr(model.config, "pruned_shape", None) is not None:
-        # Heads that lived in the layers that are gone take their columns with them.
-        old_heads, new_heads = model.config.shape.position_bias_heads, config.shape.position_bias_heads
-        columns = [old_heads.index(head) for head in new_heads]
+        # A head that is left in none of the kept layers has no column.
+        columns = _position_bias_columns(model.config.shape, config.shape)
         state[table] = state[table][:, columns]
         if not columns:
             del state[table]
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+
+
+def _position_bias_columns(whole: PrunedShape, kept: PrunedShape) -> list[int]:
+    """Columns of the bias table of `whole` that a model of the smaller shape `kept` keeps."""
+    heads = whole.position_bias_heads
+    return [heads.index(head) for head in kept.position_bias_heads]

@@ -8,6 +8,7 @@ from datasets import Dataset
 from hf_prunable.finetuning.arguments import TruncationArguments
 from hf_prunable.finetuning.task_profiles import choose_depth, profile_clips
 from hf_prunable.reporting.layer_pictures import draw_profiles
+from hf_prunable.truncation.convexity_config import ConvexityConfig
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerProfile, LayerScores
 
 
@@ -35,7 +36,7 @@ def test_fewer_than_two_classes():
 
 def profile(values):
     scores = LayerScores(values, [0.01] * len(values))
-    return LayerProfile(len(values) - 1, 50, 10, 5000, 42, {"word": LabelProfile(convexity=scores, probe=scores)})
+    return LayerProfile(len(values) - 1, 50, ConvexityConfig(), {"word": LabelProfile(convexity=scores, probe=scores)})
 
 
 def options(**changes):

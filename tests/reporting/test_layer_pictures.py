@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from hf_prunable import LayerProfile, choose_layer, convexity_curves, draw_layer_profiles
+from hf_prunable import ConvexityConfig, LayerProfile, choose_layer, convexity_curves, draw_layer_profiles
 from hf_prunable.reporting.layer_pictures import LayerCurve
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerScores
 
@@ -15,7 +15,7 @@ def profile():
         name: LabelProfile(LayerScores(values, [0.01] * 4), permuted_convexity=[[0.1] * 4, [0.2] * 4, [0.15] * 4])
         for name, values in (("word", [0.1, 0.3, 0.8, 0.7]), ("speaker", [0.2, 0.9, 0.5, 0.3]))
     }
-    return LayerProfile(3, 100, 10, 5000, 42, labels | {"accent": LabelProfile()})
+    return LayerProfile(3, 100, ConvexityConfig(), labels | {"accent": LabelProfile()})
 
 
 def test_curves_are_those_of_the_profile(profile):

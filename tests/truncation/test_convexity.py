@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_prunable import graph_convexity
+from hf_prunable import ConvexityConfig, graph_convexity
 from hf_prunable.truncation import convexity
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import score_paths
@@ -122,7 +122,8 @@ def test_permuted_labels_score_as_if_they_were_the_labels(points, seed):
     permuted[permutation] = labels
     graph = nearest_neighbor_graph(features, n_neighbors)
     others = np.arange(len(labels)) % 2
-    pairs = [ClassPairs(PointClasses.of(names, len(names)), None, 0) for names in (labels, others)]
+    config = ConvexityConfig(max_pairs=None)
+    pairs = [ClassPairs(PointClasses.from_labels(names, len(names)), config) for names in (labels, others)]
     scores = score_paths(graph, pairs, [permutation, np.arange(len(labels))])
     for position, names in ((0, permuted), (1, labels)):
         alone = graph_convexity(features, names, n_neighbors=n_neighbors, max_pairs=None)
@@ -148,7 +149,7 @@ def test_blocks_do_not_matter(monkeypatch):
     assert parts.standard_error == whole.standard_error
 
 
-def test_the_seed_alone_decides_which_pairs_are_drawn():
+def test_the_seed_alone_decides_which_pairs_are_sampled():
     features, labels = toy_points()
     first = graph_convexity(features, labels, max_pairs=50)
     disturb_random_state()
@@ -210,12 +211,37 @@ def test_bad_input_is_named(features, labels, message):
         graph_convexity(features, labels)
 
 
-@pytest.mark.parametrize("n_neighbors", [0, -1, 12])
-def test_impossible_numbers_of_neighbours_are_refused(n_neighbors):
-    with pytest.raises(ValueError, match=f"cannot have {n_neighbors} neighbours each"):
+@pytest.mark.parametrize(
+    "n_neighbors, message",
+    [
+        (0, "`n_neighbors` is 0; give 1 or more"),
+        (-1, "`n_neighbors` is -1; give 1 or more"),
+        (12, "cannot have 12 neighbours each"),
+    ],
+)
+def test_impossible_numbers_of_neighbours_are_refused(n_neighbors, message):
+    with pytest.raises(ValueError, match=message):
         graph_convexity(FEATURES, LABELS, n_neighbors=n_neighbors)
 
 
 def test_too_few_pairs_are_refused():
     with pytest.raises(ValueError, match="`max_pairs` is 1; give 2 or more, or None"):
         graph_convexity(FEATURES, LABELS, max_pairs=1)
+
+
+def test_a_config_and_keywords_give_the_same_scores():
+    features, labels = toy_points()
+    by_keywords = graph_convexity(features, labels, n_neighbors=5, max_pairs=50, seed=3)
+    config = ConvexityConfig(n_neighbors=5, max_pairs=50, seed=3)
+    for other in (
+        graph_convexity(features, labels, config),
+        graph_convexity(features, labels, ConvexityConfig(n_neighbors=7, max_pairs=50, seed=3), n_neighbors=5),
+    ):
+        assert other.per_class == by_keywords.per_class and other.standard_error == by_keywords.standard_error
+    assert graph_convexity(features, labels).per_class != by_keywords.per_class
+
+
+@pytest.mark.parametrize("name", ["n_neighbours", "num_permutations", "batch_size"])
+def test_keywords_that_do_nothing_are_refused(name):
+    with pytest.raises(TypeError, match=f"no setting '{name}'.* are n_neighbors, max_pairs, seed"):
+        graph_convexity(FEATURES, LABELS, **{name: 5})

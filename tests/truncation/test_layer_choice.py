@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_prunable import LayerChoice, LayerProfile, choose_layer
+from hf_prunable import ConvexityConfig, LayerChoice, LayerProfile, choose_layer
 from hf_prunable.truncation.layer_choice import earliest_within_error
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerScores
 
@@ -14,7 +14,7 @@ def profile(num_layers=4, **scores):
     """A profile of words with these scores and errors, and of speakers without any."""
     words = {name: LayerScores(values, errors) for name, (values, errors) in scores.items()}
     labels = {"word": LabelProfile(**words), "speaker": LabelProfile()}
-    return LayerProfile(num_layers, 100, 10, 5000, 42, labels)
+    return LayerProfile(num_layers, 100, ConvexityConfig(), labels)
 
 
 CASES = {
@@ -50,12 +50,12 @@ def test_a_tie_with_layer_0_is_reported(monkeypatch):
 def test_the_rule_holds_for_any_scores(data, num_layers):
     score = st.floats(0, 1)
     values, errors = (data.draw(st.lists(score, min_size=num_layers + 1, max_size=num_layers + 1)) for _ in range(2))
-    found = earliest_within_error(values, errors)
-    best, kept = found["best_layer"], found["num_layers"]
+    found = earliest_within_error(LayerScores(values, errors), "convexity", "word")
+    best, kept = found.best_layer, found.num_layers
     assert 1 <= kept <= best <= num_layers
     assert values[best] == max(values[1:])
     assert values[kept] >= values[best] - errors[best] > max(values[1:kept], default=-np.inf)
-    assert found["ties_with_layer_0"] == (values[0] >= values[best] - errors[best])
+    assert found.ties_with_layer_0 == (values[0] >= values[best] - errors[best])
 
 
 def test_block_influence_keeps_up_to_the_last_block_that_changes_much():

@@ -13,33 +13,33 @@ def toy_features(signal, count=90, num_classes=3, dimensions=6, seed=0):
     labels = np.arange(count) % num_classes
     features = generator.standard_normal((count, dimensions))
     features[:, :num_classes] += signal * np.eye(num_classes)[labels]
-    return features.astype(np.float32), PointClasses.of(labels, count)
+    return features.astype(np.float32), PointClasses.from_labels(labels, count)
 
 
 def test_probe_knows_classes_and_is_at_chance_on_noise():
-    accuracy, error = probe_accuracy(*toy_features(signal=20))
+    accuracy, error = probe_accuracy(*toy_features(signal=20), seed=42)
     assert (accuracy, error) == (1.0, 0.0)
-    accuracy, error = probe_accuracy(*toy_features(signal=0))
+    accuracy, error = probe_accuracy(*toy_features(signal=0), seed=42)
     assert accuracy == pytest.approx(1 / 3, abs=0.15)
     assert error == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 90))
 
 
 def test_probe_takes_classes_of_two_clips():
     features, _ = toy_features(signal=20)
-    classes = PointClasses.of(["rare", "rare", *["often"] * 88], 90)
-    assert probe_accuracy(features, classes)[0] > 0.9
+    classes = PointClasses.from_labels(["rare", "rare", *["often"] * 88], 90)
+    assert probe_accuracy(features, classes, seed=42)[0] > 0.9
 
 
-def test_probe_of_many_clips_draws_each_class_by_its_share(monkeypatch):
+def test_probe_of_many_clips_samples_each_class_by_its_share(monkeypatch):
     monkeypatch.setattr(layer_criteria, "MAX_PROBE_CLIPS", 100)
     labels = np.repeat([0, 1, 2, 3], [1000, 500, 40, 3])
-    classes = PointClasses.of(np.random.default_rng(0).permutation(labels), len(labels))
-    clips = layer_criteria._draw_by_class(classes, 100, seed=1)
+    classes = PointClasses.from_labels(np.random.default_rng(0).permutation(labels), len(labels))
+    clips = layer_criteria._sample_by_class(classes, 100, seed=1)
     assert np.bincount(classes.codes[clips]).tolist() == [65, 32, 5, 3]
     assert (np.diff(clips) > 0).all()
-    assert clips.tolist() != layer_criteria._draw_by_class(classes, 100, seed=2).tolist()
+    assert clips.tolist() != layer_criteria._sample_by_class(classes, 100, seed=2).tolist()
     features = np.random.default_rng(0).standard_normal((len(labels), 4))
-    accuracy, error = probe_accuracy(features, classes)
+    accuracy, error = probe_accuracy(features, classes, seed=42)
     assert error == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 105))
 
 

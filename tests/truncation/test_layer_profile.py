@@ -7,11 +7,12 @@ import pytest
 from datasets import ClassLabel
 from transformers import Wav2Vec2FeatureExtractor
 
-from hf_prunable import LayerProfile, choose_layer, graph_convexity, layer_convexity, profile_features
+from hf_prunable import ConvexityConfig, choose_layer, graph_convexity, layer_convexity, profile_features
 from hf_prunable.data.audio import audio_dataset
 from hf_prunable.truncation.class_pairs import PointClasses
+from hf_prunable.truncation.convexity_config import CRITERIA
 from hf_prunable.truncation.layer_criteria import block_influence, linear_cka, probe_accuracy
-from hf_prunable.truncation.layer_profile import CRITERIA, LabelProfile
+from hf_prunable.truncation.layer_profile import LabelProfile
 from hf_prunable.truncation.neighbor_graph import nearest_neighbor_graph, neighbourhood_hit
 from hf_prunable.truncation.pooled_features import pooled_features
 from tests.helpers.speech_files import write
@@ -42,13 +43,13 @@ def profile(features):
 def test_every_number_is_that_of_its_layer(features, profile):
     assert (profile.num_layers, profile.num_clips, list(profile.labels)) == (2, COUNT, ["word", "speaker"])
     for name, labels in (("word", WORDS), ("speaker", SPEAKERS)):
-        found, classes = profile.labels[name], PointClasses.of(labels, COUNT)
-        for number, layer in enumerate(features):
+        found, classes = profile.labels[name], PointClasses.from_labels(labels, COUNT)
+        for layer_idx, layer in enumerate(features):
             alone = graph_convexity(layer, labels, n_neighbors=5, max_pairs=100)
             means = np.array(list(alone.per_class.values()))
-            assert found.convexity.values[number] == alone.score
-            assert found.convexity.standard_errors[number] == pytest.approx(means.std(ddof=1) / len(means) ** 0.5)
-            assert {key: values[number] for key, values in found.convexity.per_class.items()} == {
+            assert found.convexity.values[layer_idx] == alone.score
+            assert found.convexity.standard_errors[layer_idx] == pytest.approx(means.std(ddof=1) / len(means) ** 0.5)
+            assert {key: values[layer_idx] for key, values in found.convexity.per_class.items()} == {
                 str(key): value for key, value in alone.per_class.items()
             }
             hits = neighbourhood_hit(nearest_neighbor_graph(layer, 5), labels)
@@ -56,9 +57,9 @@ def test_every_number_is_that_of_its_layer(features, profile):
                 np.mean([hit for hit, label in zip(hits, labels, strict=True) if label == key])
                 for key in classes.names
             ]
-            assert found.neighbourhood_hit.values[number] == pytest.approx(np.mean(of_classes))
-            probe = found.probe.values[number], found.probe.standard_errors[number]
-            assert probe == probe_accuracy(layer, classes)
+            assert found.neighbourhood_hit.values[layer_idx] == pytest.approx(np.mean(of_classes))
+            probe = found.probe.values[layer_idx], found.probe.standard_errors[layer_idx]
+            assert probe == probe_accuracy(layer, classes, seed=42)
     assert profile.block_influence == block_influence(features).tolist()
     assert profile.cka == [linear_cka(layer, features[-1]) for layer in features]
     assert profile.cka[-1] == pytest.approx(1)
@@ -126,8 +127,28 @@ def test_the_band_holds_another_permutation_in_95_of_100_cases():
     assert np.mean(inside, axis=0) == pytest.approx([0.95, 0.95], abs=0.015)
 
 
-def test_a_profile_goes_to_json_and_back(profile):
-    assert LayerProfile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
+def test_a_profile_is_written_to_json_with_its_settings(profile):
+    values = json.loads(json.dumps(profile.to_dict()))
+    assert {name: values[name] for name in ("num_layers", "num_clips", "n_neighbors", "max_pairs", "seed")} == {
+        "num_layers": 2,
+        "num_clips": COUNT,
+        "n_neighbors": 5,
+        "max_pairs": 100,
+        "seed": 42,
+    }
+    assert (values["num_permutations"], values["criteria"]) == (20, list(CRITERIA))
+    assert values["labels"]["word"]["convexity"]["values"] == profile.labels["word"].convexity.values
+    assert (values["block_influence"], values["cka"]) == (profile.block_influence, profile.cka)
+
+
+def test_a_config_and_keywords_give_the_same_profile(features, profile):
+    labels = {"word": WORDS, "speaker": SPEAKERS}
+    config = ConvexityConfig(n_neighbors=5, max_pairs=100)
+    assert profile.config == config
+    assert profile_features(features, labels, config) == profile
+    assert profile_features(features, labels, ConvexityConfig(max_pairs=100), n_neighbors=5) == profile
+    with pytest.raises(TypeError, match="no setting 'cache_dir'.* are n_neighbors, max_pairs, seed, num_permutations"):
+        profile_features(features, labels, config, cache_dir="features")
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,12 @@ def test_other_numbers_are_converted(dtype):
     np.testing.assert_array_equal(found.distances.toarray(), expected.distances.toarray())
 
 
+@pytest.mark.parametrize("n_neighbors", [0, -1, 5])
+def test_impossible_numbers_of_neighbours_are_refused(n_neighbors):
+    with pytest.raises(ValueError, match=f"5 points cannot have {n_neighbors} neighbours each.*1 to 4"):
+        nearest_neighbor_graph(np.eye(5), n_neighbors)
+
+
 def test_neighbourhood_hit_is_the_share_of_neighbours_of_the_class():
     graph = nearest_neighbor_graph(np.array([[0.0], [1.0], [3.0], [7.0]]), 2)
     assert graph.neighbors.tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]

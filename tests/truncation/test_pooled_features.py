@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 from datasets import Audio, Dataset
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from hf_prunable.data.audio import audio_dataset
 from hf_prunable.data.speech_commands import load_speech_commands
 from hf_prunable.modeling.size import count_frames
 from hf_prunable.truncation import pooled_features as module
-from hf_prunable.truncation.pooled_features import plan_batches, pool_clips, pooled_features
+from hf_prunable.truncation.pooled_features import pool_clips, pooled_features
 from tests.helpers.speech_files import RATE, wav_bytes, write, write_truncated_flac
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable, tiny_stock
 
@@ -114,15 +112,6 @@ def test_a_head_does_not_matter_and_every_mode_is_as_before(waveforms):
     layers = pool(model, extractor(), waveforms)
     assert [module.training for module in model.modules()] == modes
     np.testing.assert_array_equal(layers, pool(model.wav2vec2, extractor(), waveforms))
-
-
-@given(st.lists(st.integers(0, 4)), st.integers(1, 5), st.booleans())
-def test_batches_hold_every_clip_once(lengths, batch_size, equal_lengths):
-    batches = list(plan_batches(lengths, batch_size, equal_lengths))
-    assert sorted(sum(batches, [])) == [number for number, length in enumerate(lengths) if length]
-    assert all(0 < len(batch) <= batch_size for batch in batches)
-    if equal_lengths:
-        assert all(len({lengths[number] for number in batch}) == 1 for batch in batches)
 
 
 def test_frames_are_counted_as_the_models_count_them():
