@@ -26,7 +26,7 @@ class ClassificationMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy with its 95 % Wilson interval, and macro F1, the mean of the F1 scores of the classes.",
+            description="Accuracy with its 95 % Wilson interval, and macro F1, the mean of the classes' F1 scores.",
             citation="",
             inputs_description=(
                 "Args: predictions and references, both lists of class indices. Returns: accuracy, accuracy_lower and "
@@ -64,7 +64,7 @@ def wilson_interval(correct: int, total: int, confidence: float = CONFIDENCE) ->
     """
     if not 0 <= correct <= total or total == 0:
         raise ValueError(
-            f"{correct} of {total} is no proportion; give a total of 1 or more and a correct number from 0 to the total."
+            f"{correct} of {total} is no proportion; give a total of 1 or more, and from 0 to the total as correct."
         )
     interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)

@@ -35,8 +35,8 @@ def profile_clips(
     Args:
         clips: Clips to sample from, with a column named `label`.
         label: Name of the column of labels, "word" or "speaker".
-        max_clips: Maximum number of clips of all classes together. If it is too small for `min_clips_per_class` clips of
-            each class, the last classes in alphabetical order are left out.
+        max_clips: Maximum number of clips of all classes together. If it is too small for `min_clips_per_class` clips
+            of each class, the last classes in alphabetical order are left out.
         min_clips_per_class: Minimum number of clips of a class; classes with fewer are left out.
         seed: Random seed of the sample.
 
@@ -81,8 +81,8 @@ def profile_labels(
         sample = profile_clips(clips, label, max_clips=options.profile_clips)
         if sample is None:
             message = (
-                f"Fewer than two classes of the label {label!r} have {MIN_CLIPS_PER_CLASS} training clips or more, which "
-                "the scores of its layers need."
+                f"Fewer than two classes of the label {label!r} have {MIN_CLIPS_PER_CLASS} training clips or more, "
+                "which layer scores for this label need."
             )
             if label == options.task:
                 raise ValueError(f"{message} Give more clips, or set `truncate` to a number of layers.")

@@ -36,8 +36,8 @@ class PointClasses:
             num_points: Number of points.
 
         Raises:
-            ValueError: If the numbers of labels and points differ, labels are neither all strings nor all integers, there
-                are fewer than two classes, or a class has only one point.
+            ValueError: If the numbers of labels and points differ, labels are neither all strings nor all integers,
+                there are fewer than two classes, or a class has only one point.
         """
         labels = list(labels.tolist() if hasattr(labels, "tolist") else labels)
         if len(labels) != num_points:
@@ -54,8 +54,8 @@ class PointClasses:
         if (counts < 2).any():
             single = [str(name) for name in names[counts < 2]]
             raise ValueError(
-                f"{len(single)} of {len(names)} classes have only one clip, which makes no pair: {first_names(single)}. "
-                "Give them more clips or leave them out."
+                f"{len(single)} of {len(names)} classes have only one clip, which makes no pair: "
+                f"{first_names(single)}. Give them more clips or leave them out."
             )
         return cls(tuple(names.tolist()), codes)
 
@@ -72,8 +72,8 @@ class PointClasses:
 class ClassPairs:
     """The ordered pairs of two different points of one class that are scored, class by class.
 
-    The pairs of a class are numbered in the order of `itertools.permutations`. They are sampled as in the authors' code
-    (LenkaTetkova/Convexity-of-representations): `numpy.random.seed(seed)` once, then for each class
+    The pairs of a class are numbered in the order of `itertools.permutations`. They are sampled as in the authors'
+    code (LenkaTetkova/Convexity-of-representations): `numpy.random.seed(seed)` once, then for each class
     `numpy.random.choice(num_pairs, min(max_pairs, num_pairs), replace=False)`. This also shuffles the pairs of a class
     that has at most `max_pairs`. The global random state is neither read nor changed.
 

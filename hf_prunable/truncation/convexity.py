@@ -1,9 +1,9 @@
 """Graph convexity: whether the shortest paths between points of a class stay in the class.
 
-All points are connected to their nearest neighbours, each edge as long as the Euclidean distance of its ends. The shortest
-path between two points of a class is scored by the share of its inner points that belong to the same class. The mean over
-pairs of a class, then over classes, is the graph convexity of the classes in this feature space (arXiv 2305.17154; layers
-of speech models: arXiv 2408.11858).
+All points are connected to their nearest neighbours, each edge as long as the Euclidean distance of its ends. The
+shortest path between two points of a class is scored by the share of its inner points that belong to the same class.
+The mean over pairs of a class, then over classes, is the graph convexity of the classes in this feature space (arXiv
+2305.17154; layers of speech models: arXiv 2408.11858).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class GraphConvexity:
     Attributes:
         score: Mean of the class scores, from 0 to 1.
         per_class: Label to class score, the mean of the path scores of the class, from 0 to 1.
-        standard_error: Label to standard error: the standard deviation of the path scores of the class (ddof 1), divided
-            by the square root of the number of its points, as in the authors' code.
+        standard_error: Label to standard error: the standard deviation of the path scores of the class (ddof 1),
+            divided by the square root of the number of its points, as in the authors' code.
         graph: Nearest-neighbour graph of the points.
         pairs: Label to point indices of the scored pairs, of shape (pairs, 2), if `return_path_scores`.
         path_scores: Label to path scores of these pairs, of shape (pairs,), if `return_path_scores`.
@@ -64,13 +64,13 @@ def graph_convexity(
 ) -> GraphConvexity:
     """Computes the graph convexity of classes of points (arXiv 2305.17154, arXiv 2408.11858).
 
-    The numbers equal those of the authors' code (LenkaTetkova/Convexity-of-representations). The points are connected to
-    their nearest neighbours. An ordered pair of points of a class is scored by the share of the inner points of its
-    shortest path that are of the class; it scores 1 if the points are neighbours and 0 if there is no path. Among equally
-    short paths, the one that scipy's Dijkstra search from the first point finds is taken.
+    The numbers equal those of the authors' code (LenkaTetkova/Convexity-of-representations). The points are connected
+    to their nearest neighbours. An ordered pair of points of a class is scored by the share of the inner points of its
+    shortest path that are of the class; it scores 1 if the points are neighbours and 0 if there is no path. Among
+    equally short paths, the one that scipy's Dijkstra search from the first point finds is taken.
 
-    Compare scores only between features of the same number of points with the same number of neighbours: scores rise with
-    both. Chance level is about one divided by the number of classes, plus the edge density.
+    Compare scores only between features of the same number of points with the same number of neighbours: scores rise
+    with both. Chance level is about one divided by the number of classes, plus the edge density.
 
         graph_convexity(features, labels, n_neighbors=5).score
 
@@ -86,8 +86,8 @@ def graph_convexity(
 
     Raises:
         TypeError: If another keyword argument is given.
-        ValueError: If a setting, the features or the labels are not as described, there are fewer points than neighbours,
-            or all points are equal.
+        ValueError: If a setting, the features or the labels are not as described, there are fewer points than
+            neighbours, or all points are equal.
     """
     config = ConvexityConfig.from_call(config, overrides, GRAPH_SETTINGS)
     features = check_features(features)
@@ -136,8 +136,8 @@ def score_paths(
     Args:
         graph: Nearest-neighbour graph of the points.
         label_sets: Pairs to score of each set of labels.
-        permutations: Permutations of the point indices, each of shape (points,): point `permutation[i]` gets the label of
-            point i, and the pairs to score are those of the label set with both points replaced in this way.
+        permutations: Permutations of the point indices, each of shape (points,): point `permutation[i]` gets the label
+            of point i, and the pairs to score are those of the label set with both points replaced in this way.
 
     Returns:
         Scores of each set of labels.

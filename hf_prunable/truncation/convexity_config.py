@@ -24,13 +24,13 @@ class ConvexityConfig:
         ConvexityConfig(n_neighbors=5, criteria=["convexity", "probe"])
 
     Args:
-        n_neighbors: Number of nearest neighbours that each point is connected to, from 1 to the number of points minus 1.
-            Scores rise with it. Default: 10, as in arXiv 2408.11858.
+        n_neighbors: Number of nearest neighbours that each point is connected to, from 1 to the number of points minus
+            1. Scores rise with it. Default: 10, as in arXiv 2408.11858.
         max_pairs: Maximum number of ordered pairs of points scored per class, 2 or more. A class with more pairs is
             sampled; `None` scores all pairs of every class. Default: 5000, as in the authors' code
             (LenkaTetkova/Convexity-of-representations).
-        seed: Random seed of the pair sample, the label permutations and the probe's folds, 0 to 2**32 - 1. Default: 42,
-            as in the authors' code.
+        seed: Random seed of the pair sample, the label permutations and the probe's folds, 0 to 2**32 - 1. Default:
+            42, as in the authors' code.
         num_permutations: Number of random permutations of the labels that are scored to estimate chance level, 0 or
             more; `LabelProfile.permuted_band` needs 2. Default: 20. The publications have no such estimate.
         criteria: What to compute for each layer, a list of names among "convexity", "probe", "neighbourhood_hit",

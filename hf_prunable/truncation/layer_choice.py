@@ -46,9 +46,9 @@ class LayerChoice:
 def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labels: str | None = None) -> LayerChoice:
     """Chooses how many layers of a model to keep.
 
-    - "convexity", "probe", "neighbourhood_hit": the first of the layers 1 to n whose score is at least the highest score
-      minus its standard error (over classes; binomial for the probe). arXiv 2408.11858 truncates after the peak of
-      convexity; the tolerance of one standard error is our choice.
+    - "convexity", "probe", "neighbourhood_hit": the first of the layers 1 to n whose score is at least the highest
+      score minus its standard error (over classes; binomial for the probe). arXiv 2408.11858 truncates after the peak
+      of convexity; the tolerance of one standard error is our choice.
     - "block_influence": up to the last layer whose influence is at least the mean over layers.
     - "cka": the first layer whose linear CKA with the last layer is at least 0.9.
     - an integer: this number of layers.
@@ -59,8 +59,8 @@ def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labe
         labels: Name of the set of labels in `profile.labels`; may be left out if there is one set only.
 
     Raises:
-        ValueError: If the criterion is unknown or was not computed, the number is not in 1 to n, or `labels` is missing
-            or unknown.
+        ValueError: If the criterion is unknown or was not computed, the number is not in 1 to n, or `labels` is
+            missing or unknown.
     """
     if isinstance(criterion, int):
         if not 1 <= criterion <= profile.num_layers:
@@ -68,8 +68,8 @@ def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labe
         return LayerChoice(criterion, "explicit")
     if criterion not in CRITERIA:
         raise ValueError(
-            f"There is no criterion {criterion!r}; choose one of {', '.join(CRITERIA)}, or give a number of layers from "
-            f"1 to {profile.num_layers}."
+            f"There is no criterion {criterion!r}; choose one of {', '.join(CRITERIA)}, or give a number of layers "
+            f"from 1 to {profile.num_layers}."
         )
     if criterion == "block_influence":
         return _choose_by_block_influence(profile)
@@ -101,9 +101,10 @@ def _choose_by_labels(profile: LayerProfile, criterion: str, labels: str | None)
     choice = earliest_within_error(scores, criterion, name)
     if choice.ties_with_layer_0:
         logger.warning(
-            f"By {criterion} for the labels {name!r}, the input of the first layer ({scores.values[0]:.4f}) is as good as "
-            f"the best layer, {choice.best_layer} ({choice.best_score:.4f}, standard error {choice.standard_error:.4f}): "
-            f"the scores do not show that any layer helps. Compare several depths before you keep {choice.num_layers}."
+            f"By {criterion} for the labels {name!r}, the input of the first layer ({scores.values[0]:.4f}) is as "
+            f"good as the best layer, {choice.best_layer} ({choice.best_score:.4f}, standard error "
+            f"{choice.standard_error:.4f}): the scores do not show that any layer helps. Compare several depths "
+            f"before you keep {choice.num_layers}."
         )
     return choice
 

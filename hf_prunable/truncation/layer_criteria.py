@@ -95,7 +95,8 @@ def linear_cka(features: np.ndarray, others: np.ndarray) -> float:
         others: Other feature vectors of the same clips, of shape (clips, other dimensions).
 
     Returns:
-        Similarity from 0 to 1: 1 if the matrices are equal up to rotation, scale and offset, 0 if they are uncorrelated.
+        Similarity from 0 to 1: 1 if the matrices are equal up to rotation, scale and offset, 0 if they are
+        uncorrelated.
 
     Raises:
         ValueError: If one of the matrices has the same vector for all clips.

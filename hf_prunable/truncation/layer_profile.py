@@ -42,7 +42,7 @@ class LayerScores:
 
     @classmethod
     def from_class_means(cls, classes: PointClasses, class_means: Sequence[np.ndarray]) -> LayerScores:
-        """Averages class scores, with the standard error over classes: the standard deviation (ddof 1) / sqrt(classes).
+        """Averages class scores; the standard error is their standard deviation (ddof 1) / sqrt(number of classes).
 
         Args:
             classes: Classes of the points.
@@ -87,8 +87,8 @@ class LabelProfile:
         """
         if self.permuted_convexity is None or len(self.permuted_convexity) < 2:
             raise ValueError(
-                f"A band needs two permutations and has {len(self.permuted_convexity or ())}. Score the layers again with "
-                "`num_permutations` of 2 or more, such as 20."
+                f"A band needs two permutations and has {len(self.permuted_convexity or ())}. Score the layers again "
+                "with `num_permutations` of 2 or more, such as 20."
             )
         count = len(self.permuted_convexity)
         permuted = np.array(self.permuted_convexity)
@@ -99,7 +99,10 @@ class LabelProfile:
 
 @dataclass
 class LayerProfile:
-    """Scores of the hidden states 0 to n of a model. Hidden state l is the output of layer l, and 0 the input of layer 1.
+    """Scores of the hidden states 0 to n of a model.
+
+    Hidden state 0 is the input of the first layer, hidden state l the output of layer l. Keeping l layers means layers
+    1 to l.
 
     Attributes:
         num_layers: Number of layers of the model, n.
@@ -138,8 +141,8 @@ def layer_convexity(
 ) -> LayerProfile:
     """Scores every hidden state of a model, averaged over the frames of each clip, for one or more sets of labels.
 
-    The audio is read and encoded once for all sets of labels. For pre-norm models (`do_stable_layer_norm`), the features
-    of layer l are `encoder.layer_norm(h_l)`, which the model outputs if it is truncated after this layer.
+    The audio is read and encoded once for all sets of labels. For pre-norm models (`do_stable_layer_norm`), the
+    features of layer l are `encoder.layer_norm(h_l)`, which the model outputs if it is truncated after this layer.
 
         layer_convexity(model, dataset, feature_extractor, labels=["word", "speaker"], n_neighbors=5)
 
@@ -154,8 +157,8 @@ def layer_convexity(
 
     Raises:
         TypeError: If a keyword argument is not a field of `ConvexityConfig`.
-        ValueError: If a setting is not allowed, a column is missing, no clip can be read, or the features or labels are
-            not as `graph_convexity` needs them.
+        ValueError: If a setting is not allowed, a column is missing, no clip can be read, or the features or labels
+            are not as `graph_convexity` needs them.
     """
     config = ConvexityConfig.from_call(config, overrides)
     if isinstance(labels, str):
@@ -199,7 +202,8 @@ def profile_features(
     config = ConvexityConfig.from_call(config, overrides)
     if np.ndim(features) != 3 or len(features) < 2:
         raise ValueError(
-            f"The features have the shape {np.shape(features)}; it must be (layers + 1, clips, dimensions), with layers."
+            f"The features have the shape {np.shape(features)}; it must be (layers + 1, clips, dimensions), with at "
+            "least one layer."
         )
     num_clips = features.shape[1]
     classes = {name: PointClasses.from_labels(values, num_clips) for name, values in labels.items()}

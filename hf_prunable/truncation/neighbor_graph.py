@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from ..runtime.messages import first_names
 
 
-# Candidates per point beyond `n_neighbors`. The search ranks by rounded distances; exact distances rank its candidates.
+# Candidates per point beyond `n_neighbors`: the search ranks by rounded distances, exact ones rank the candidates.
 SPARE_CANDIDATES = 8
 # Maximum bytes of differences between points held at once.
 BLOCK_BYTES = 4 * 2**20
@@ -42,8 +42,8 @@ class NeighborGraph:
 def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGraph:
     """Connects every point to its nearest neighbours by Euclidean distance, found exactly (arXiv 2305.17154).
 
-    Among equally distant points, those of lower index come first. An exact duplicate counts as a neighbour but makes no
-    edge, because a sparse matrix cannot hold an edge of length 0; the authors' code does the same.
+    Among equally distant points, those of lower index come first. An exact duplicate counts as a neighbour but makes
+    no edge, because a sparse matrix cannot hold an edge of length 0; the authors' code does the same.
 
     Args:
         features: Numbers of shape (points, dimensions). Distances are computed in float64.
@@ -57,13 +57,13 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
     num_points = len(features)
     if not 1 <= n_neighbors < num_points:
         raise ValueError(
-            f"{num_points} points cannot have {n_neighbors} neighbours each. Give more points, or set `n_neighbors` to "
-            f"1 to {max(num_points - 1, 1)}."
+            f"{num_points} points cannot have {n_neighbors} neighbours each. Give more points, or set `n_neighbors` "
+            f"to 1 to {max(num_points - 1, 1)}."
         )
     candidates = _nearest_candidates(features, min(num_points, n_neighbors + 1 + SPARE_CANDIDATES))
     distances = _exact_distances(features, candidates)
     points = np.arange(num_points)
-    # A point is not its own neighbour: it is ranked last among its candidates, of which there are more than neighbours.
+    # A point is not its own neighbour: it is ranked last among its candidates, which outnumber its neighbours.
     distances[candidates == points[:, None]] = np.inf
     nearest = np.lexsort((candidates, distances))[:, :n_neighbors]
     distances = np.take_along_axis(distances, nearest, axis=1)
@@ -71,8 +71,8 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
     has_edge = distances > 0
     if not has_edge.any():
         raise ValueError(
-            f"All {num_points} points have the same features as their neighbours, so the graph has no edge. Check that "
-            "the features differ between clips, and leave duplicates out."
+            f"All {num_points} points have the same features as their neighbours, so the graph has no edge. Check "
+            "that the features differ between clips, and leave duplicates out."
         )
     rows = np.repeat(points, n_neighbors).reshape(neighbors.shape)
     directed = coo_array(
@@ -82,7 +82,7 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
 
 
 def _nearest_candidates(features: np.ndarray, num_candidates: int) -> np.ndarray:
-    """Indices of the points nearest to each point, usually with itself, unordered, of shape (points, num_candidates)."""
+    """Indices of the points nearest to each point, usually including it, unordered, of shape (points, candidates)."""
     # The search expands squared distances into norms and a dot product. Centred points lose fewer digits there.
     centered = features - features.mean(axis=0, dtype=np.float64)
     search = NearestNeighbors(n_neighbors=num_candidates, algorithm="brute").fit(centered)

@@ -1,4 +1,4 @@
-"""One feature vector for each clip and hidden state: the mean over the clip's frames, as the truncated model outputs it."""
+"""One feature vector for each clip and hidden state: the mean over the frames of the truncated model's output."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class PooledFeatures:
     """Pooled hidden states of the clips that could be read.
 
     Attributes:
-        layers: Mean of each hidden state over the frames of each clip, float32 of shape (layers + 1, clips, hidden size);
-            index 0 is the input of the first layer.
+        layers: Mean of each hidden state over the frames of each clip, float32 of shape (layers + 1, clips, hidden
+            size); index 0 is the input of the first layer.
         clips: Row of each clip in the data set, ascending, of shape (clips,).
     """
 
@@ -60,8 +60,8 @@ def pooled_features(
 ) -> PooledFeatures:
     """Pools every hidden state of every clip of a data set in one pass over the audio.
 
-    Clips that cannot be read or are too short for one frame are left out; one warning counts them. See `pool_clips` for
-    what is pooled and which clips share a batch.
+    Clips that cannot be read or are too short for one frame are left out; one warning counts them. See `pool_clips`
+    for what is pooled and which clips share a batch.
 
     Args:
         model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head.
@@ -132,11 +132,12 @@ def pool_clips(
     The mean is taken over the clip's own frames, without padding. Where padding would change these frames (see
     `padding_changes_features`), only clips of equal length share a batch.
 
-    A pre-norm model (`do_stable_layer_norm`) that is truncated after layer l outputs `encoder.layer_norm(h_l)`. This is
-    what is pooled for pre-norm models, for every l, instead of h_l.
+    A pre-norm model (`do_stable_layer_norm`) that is truncated after layer l outputs `encoder.layer_norm(h_l)`. This
+    is what is pooled for pre-norm models, for every l, instead of h_l.
 
     Args:
-        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head. It runs in evaluation mode.
+        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head. It runs in evaluation
+            mode.
         feature_extractor: Feature extractor of the model's checkpoint; its `do_normalize` and `return_attention_mask`
             apply.
         lengths: Expected length of each clip in samples, by which batches are planned; 0 leaves the clip out.
@@ -198,7 +199,7 @@ def _read_waveforms(
 def _pool_batch(
     model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, waveforms: list[np.ndarray]
 ) -> np.ndarray:
-    """Encodes clips and averages each hidden state over frames; the result has shape (layers + 1, clips, hidden size)."""
+    """Averages each hidden state of clips over frames; the result has shape (layers + 1, clips, hidden size)."""
     # transformers types the property as a plain module.
     base = cast(PreTrainedModel, model.base_model)
     inputs = feature_extractor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -25,8 +26,8 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 
     Hidden states 0 to `num_layers` stay the same. What follows the last layer stays: the final norm of pre-norm models
     (`last_hidden_state` is then `LayerNorm(hidden_states[num_layers])`), the adapter and the head. A head with
-    `use_weighted_layer_sum` keeps the logits of the hidden states that are left, so that their weights keep their ratios
-    and sum to 1 again.
+    `use_weighted_layer_sum` keeps the logits of the hidden states that are left, so that their weights keep their
+    ratios and sum to 1 again.
 
     Args:
         model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with any head or none. It is not changed.
@@ -34,8 +35,8 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 
     Returns:
         A model of the same class with its own tensors. A truncated stock model is a stock model, and saves a stock
-        checkpoint. `config.dense_num_hidden_layers` is the original number of layers, from which sparsity is counted if
-        the model is pruned later.
+        checkpoint. `config.dense_num_hidden_layers` is the original number of layers, from which sparsity is counted
+        if the model is pruned later.
 
     Raises:
         TypeError: If it is not a transformers model, but a wrapper around one.
@@ -43,7 +44,8 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
-            f"A {type(model).__name__} cannot be truncated. Give the transformers model inside it, with adapters merged."
+            f"A {type(model).__name__} cannot be truncated. Give the transformers model inside it, with adapters "
+            "merged."
         )
     config = truncated_config(model.config, num_layers)
     state = _truncated_state(model, config)
@@ -78,8 +80,8 @@ def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedCon
         )
     if not 1 <= num_layers <= config.num_hidden_layers:
         raise ValueError(
-            f"num_layers is {num_layers}; the model has {config.num_hidden_layers} layers. Give the number of layers to "
-            f"keep, 1 to {config.num_hidden_layers}."
+            f"num_layers is {num_layers}; the model has {config.num_hidden_layers} layers. Give the number of layers "
+            f"to keep, 1 to {config.num_hidden_layers}."
         )
     truncated = copy.deepcopy(config)
     truncated.dense_num_hidden_layers = getattr(config, "dense_num_hidden_layers", None) or config.num_hidden_layers
@@ -103,14 +105,13 @@ def _truncated_state(model: PreTrainedModel, config: PreTrainedConfig) -> dict[s
     table = f"{prefix}{POSITION_BIAS_TABLE}"
     if table in state and getattr(model.config, "pruned_shape", None) is not None:
         # A head that is left in none of the kept layers has no column.
-        columns = _position_bias_columns(model.config.shape, config.shape)
+        columns = _position_bias_columns(model.config.shape, config.shape.position_bias_heads)
         state[table] = state[table][:, columns]
         if not columns:
             del state[table]
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
 
 
-def _position_bias_columns(whole: PrunedShape, kept: PrunedShape) -> list[int]:
-    """Columns of the bias table of `whole` that a model of the smaller shape `kept` keeps."""
-    heads = whole.position_bias_heads
-    return [heads.index(head) for head in kept.position_bias_heads]
+def _position_bias_columns(shape: PrunedShape, heads: Sequence[int]) -> list[int]:
+    """Columns of these heads in the position-bias table of a model of this shape."""
+    return [shape.position_bias_heads.index(head) for head in heads]

@@ -17,7 +17,7 @@ def metric(monkeypatch, tmp_path):
 
 
 def test_accuracy_and_macro_f1(metric):
-    # Class 0: 1 of 2 found, nothing else taken for it, F1 2/3; class 1: both found, one more, 4/5; class 2: 1 of 1.
+    # F1 of class 0: precision 1, recall 1/2, F1 2/3; class 1: precision 2/3, recall 1, F1 4/5; class 2: F1 1.
     values = metric.compute(predictions=[0, 1, 1, 1, 2], references=[0, 0, 1, 1, 2])
     assert values.keys() == {"accuracy", "accuracy_lower", "accuracy_upper", "macro_f1"}
     assert values["accuracy"] == 0.8
@@ -31,7 +31,7 @@ def test_batches_are_gathered(metric):
     metric.add(prediction=4, reference=4)
     values = metric.compute()
     assert values["accuracy"] == pytest.approx(2 / 3)
-    # Nothing stays from one evaluation to the next.
+    # No predictions are carried over to the next evaluation.
     assert metric.compute(predictions=[1], references=[1])["accuracy"] == 1
 
 
@@ -39,7 +39,7 @@ def test_a_class_that_is_never_right_counts_as_0(metric):
     assert metric.compute(predictions=[0, 0], references=[0, 1])["macro_f1"] == pytest.approx(1 / 3)
 
 
-# The first two from Newcombe 1998 (Statistics in Medicine 17, 857), table I, method 3.
+# The first two cases are from Newcombe 1998 (Statistics in Medicine 17, 857), table I, method 3.
 @pytest.mark.parametrize(
     ("correct", "total", "lower", "upper"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (5, 10, 0.2366, 0.7634)],

@@ -1,4 +1,4 @@
-"""Which clips layers are scored on, and which depth the options ask for."""
+"""The sample of clips that layers are scored on, and the number of layers that the options choose."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The clock of training counts steps and nothing between them."""
+"""The training clock counts steps, not evaluation and saving between them."""
 
 import pytest
 from transformers import TrainerCallback
@@ -31,7 +31,7 @@ def test_clock_leaves_out_what_is_between_steps_and_counts_on(clock):
         clock.now += seconds
         getattr(training, event)(None, None, None)
     assert training.seconds == 6
-    # As the Trainer makes it again from a checkpoint.
+    # The Trainer restores a callback from a checkpoint in this way.
     resumed = TrainingClock(**training.state()["args"])
     resumed.on_epoch_begin()
     clock.now += 4

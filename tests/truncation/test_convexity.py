@@ -1,4 +1,4 @@
-"""Graph convexity: the published reference's own answers, a plain implementation, and what is refused."""
+"""Graph convexity equals the authors' code and a plain implementation; wrong input is refused."""
 
 import itertools
 import tracemalloc
@@ -16,9 +16,9 @@ from hf_prunable.truncation.neighbor_graph import nearest_neighbor_graph
 from tests.helpers.speech_files import disturb_random_state
 
 
-# Of the oracle's data sets, whose pairs are all there but for those of s_unbal.
+# The data sets that the authors' code was run on, with `max_pairs`; only s_unbal has more pairs than that.
 ORACLE = {"s_tight": 5000, "s_mid": 5000, "s_mixed": 5000, "s_unbal": 300}
-# All keep the order of the classes, by which pairs are drawn.
+# Renamings of the labels that keep their order, in which pairs are sampled.
 RENAMED = {
     "as they are": lambda label: label,
     "strings": lambda label: f"word {label}",
@@ -38,7 +38,7 @@ def oracle(shared_data):
 
 @pytest.mark.parametrize("naming", RENAMED)
 @pytest.mark.parametrize("name", ORACLE)
-def test_everything_is_as_the_reference_says(oracle, name, naming):
+def test_all_values_equal_those_of_the_authors_code(oracle, name, naming):
     expected = {key.split("/")[1]: values for key, values in oracle.items() if key.startswith(f"{name}/")}
     labels = [RENAMED[naming](label) for label in expected["y"]]
     result = graph_convexity(expected["X"], labels, max_pairs=ORACLE[name], return_path_scores=True)
@@ -85,7 +85,10 @@ def plain_scores(features, labels, n_neighbors):
 
 @st.composite
 def labelled_points(draw):
-    """Points without ties (on a line there are, between an edge and the way over points between) and classes of two or more, in clusters that may be unconnected."""
+    """Points in clusters that may be unconnected, with labels of two or more points per class.
+
+    They have two dimensions or more: on a line, an edge is as long as the path over the points between its ends.
+    """
     generator = np.random.default_rng(draw(st.integers(0, 2**32)))
     count = draw(st.integers(4, 24))
     labels = np.concatenate([[0, 0, 1, 1], generator.integers(draw(st.integers(1, 3)), size=count - 4)])
@@ -164,7 +167,7 @@ def test_a_complete_graph_is_convex_and_separate_halves_of_a_class_are_not():
     assert graph_convexity(features, labels, n_neighbors=19).score == 1.0
     halves = features + 1000 * (np.arange(20) < 10)[:, None]
     result = graph_convexity(halves, np.arange(20) % 2, n_neighbors=9)
-    # Of the nine pairs that begin at a point, four stay in its half.
+    # Each point is the first of nine pairs; four of them have both points in one half.
     assert result.per_class == {0: pytest.approx(4 / 9), 1: pytest.approx(4 / 9)}
 
 
@@ -179,7 +182,7 @@ def test_memory_stays_far_below_a_dense_matrix():
     features = np.random.default_rng(0).standard_normal((count, 4)).astype(np.float32)
     tracemalloc.start()
     try:
-        # Few pairs, because time is not what this is about.
+        # Few pairs, to save time.
         graph_convexity(features, np.arange(count) % 2, max_pairs=200)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -1,4 +1,4 @@
-"""The layers to keep, by every criterion."""
+"""The number of layers to keep, by every criterion."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hf_prunable.truncation.layer_profile import LabelProfile, LayerScores
 
 
 def profile(num_layers=4, **scores):
-    """A profile of words with these scores and errors, and of speakers without any."""
+    """A profile with these scores and standard errors for the label set "word", and none for "speaker"."""
     words = {name: LayerScores(values, errors) for name, (values, errors) in scores.items()}
     labels = {"word": LabelProfile(**words), "speaker": LabelProfile()}
     return LayerProfile(num_layers, 100, ConvexityConfig(), labels)

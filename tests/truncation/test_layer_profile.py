@@ -1,4 +1,4 @@
-"""The profile over the layers: what each number is, from features and from audio."""
+"""The profile over the layers: each score equals that of the layer alone, from features and from audio."""
 
 import json
 
@@ -40,7 +40,7 @@ def profile(features):
     return profile_features(features, {"word": WORDS, "speaker": SPEAKERS}, n_neighbors=5, max_pairs=100)
 
 
-def test_every_number_is_that_of_its_layer(features, profile):
+def test_every_score_equals_that_of_the_layer_alone(features, profile):
     assert (profile.num_layers, profile.num_clips, list(profile.labels)) == (2, COUNT, ["word", "speaker"])
     for name, labels in (("word", WORDS), ("speaker", SPEAKERS)):
         found, classes = profile.labels[name], PointClasses.from_labels(labels, COUNT)
@@ -76,7 +76,7 @@ def test_permuted_labels_stay_in_their_band_and_real_ones_do_not(features, profi
     permuted = profile_features(features, {"word": shuffled}, criteria=["convexity"], n_neighbors=5)
     low, high = permuted.labels["word"].permuted_band()
     values = permuted.labels["word"].convexity.values
-    # A band of 95 % of 20 profiles misses some.
+    # A 95 % band does not hold every one.
     assert sum(least <= value <= most for least, value, most in zip(low, values, high, strict=True)) >= 2
     real, (low, high) = profile.labels["word"].convexity.values, profile.labels["word"].permuted_band()
     assert len(profile.labels["word"].permuted_convexity) == 20

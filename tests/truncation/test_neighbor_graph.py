@@ -17,7 +17,7 @@ def plain_neighbors(features, n_neighbors):
 
 @st.composite
 def grid_points(draw):
-    """Few places, so that there are ties and duplicates."""
+    """Points on a small grid, with ties and duplicates."""
     n_neighbors = draw(st.integers(1, 6))
     count = draw(st.integers(n_neighbors + 1, n_neighbors + 1 + SPARE_CANDIDATES))
     place = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -45,7 +45,7 @@ def test_ties_go_by_order_and_duplicates_take_a_place_without_an_edge(points):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_neighbours_and_distances_are_exact(dtype):
-    # A common offset, which costs a product of rounded norms most of its digits.
+    # A common offset, with which rounded norms and dot products lose most of their digits.
     features = (np.random.default_rng(0).standard_normal((700, 20)) + 1000).astype(dtype)
     graph = nearest_neighbor_graph(features, 7)
     expected, distances = plain_neighbors(features, 7)

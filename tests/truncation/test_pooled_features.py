@@ -1,4 +1,4 @@
-"""Pooled hidden states: what the truncated model would output, whatever the batch; reading, skipping and the cache."""
+"""Pooled hidden states equal the truncated model's output in any batch; unreadable clips and the cache."""
 
 import copy
 import os
@@ -44,7 +44,7 @@ def pool(model, feature_extractor, waveforms, **options):
 
 
 def truncated_outputs(model, num_layers, inputs):
-    """The mean output of the model with its first layers only."""
+    """The output of the model with its first layers only, averaged over frames."""
     model = copy.deepcopy(model)
     model.encoder.layers = model.encoder.layers[:num_layers]
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_other_weights_settings_and_clips_have_other_features(clips, tmp_path):
     ):
         pooled_features(*arguments, cache_dir=cache)
         assert len(os.listdir(cache)) == number
-    # It is what the audio is that counts, not where.
+    # The content of the audio counts, not where it is stored.
     pooled_features(model, extractor(), clips.select([1]), cache_dir=cache)
     pooled_features(model, extractor(), embedded(content), cache_dir=cache)
     assert len(os.listdir(cache)) == number + 1

@@ -1,4 +1,4 @@
-"""Truncation: the hidden states that are left are unchanged, and a stock model stays one that needs nothing of ours."""
+"""Truncation leaves the remaining hidden states unchanged; a stock model stays stock and loads without this package."""
 
 import json
 
@@ -44,7 +44,7 @@ EVERY_MODEL = [(family, norm, head) for family in FAMILIES for norm in NORM_ORDE
 
 
 def stock(family, norm_order, head):
-    # Stock models that drop a layer in training have a hidden state too few for a weighted sum.
+    # A stock model that drops a layer in training has too few hidden states for a weighted sum.
     options = {"use_weighted_layer_sum": head in WEIGHTED, "num_labels": 4, "layerdrop": 0.0}
     if head in ("base", "ctc") and norm_order == "pre":
         options |= VARIANTS[family]
@@ -158,7 +158,7 @@ def test_layer_weights_keep_their_ratios(family, prunable):
 @settings(max_examples=15)
 @given(data=st.data())
 def test_a_pruned_model_of_any_shape_is_cut_to_the_shape_of_its_first_layers(family, norm_order, data):
-    # The group norm, because channels cannot be pruned exactly under the other one.
+    # Group norm, because pruning channels changes the statistics of layer norm.
     config = tiny_config(family, norm_order, "group", prunable=True)
     shape, num_layers = data.draw(pruned_shapes(config)), data.draw(st.integers(1, 3))
     model = tiny_prunable(family, norm_order, feature_norm="group", pruned_shape=shape.to_dict())
