@@ -36,7 +36,7 @@ REFERENCE_SECONDS = (78, 181)
 SPEAKER_CLIPS, HIDDEN_STATES = 43474, 13
 # Smaller numbers of points are left out of the fit, because constant costs dominate there.
 LEAST_POINTS_OF_FIT = 4000
-NUM_PERMUTATIONS = 20
+NUM_PERMUTATIONS = ConvexityConfig.num_permutations
 # Standard deviation of the class centers; within a class it is 1.
 CENTER_SPREAD = 0.25
 

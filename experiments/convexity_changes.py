@@ -21,6 +21,7 @@ from experiments.layer_profiles import RAW_PROFILE_KEYS
 from experiments.scored_clips import ScoredClipsArguments
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.layer_pictures import draw_profiles
+from hf_prunable.truncation.convexity_config import ConvexityConfig
 from hf_prunable.truncation.layer_profile import LayerProfile, layer_convexity
 
 
@@ -30,7 +31,9 @@ class ChangesArguments(ScoredClipsArguments):
 
     models: list[str] = field(metadata={"help": "Models as NAME=FOLDER, the pretrained model first."})
     words_split: str = field(default="test", metadata={"help": "Split of the word task: train, validation or test."})
-    n_neighbors: int = field(default=10, metadata={"help": "Number of neighbors in the convexity graph."})
+    n_neighbors: int = field(
+        default=ConvexityConfig.n_neighbors, metadata={"help": "Number of neighbors in the convexity graph."}
+    )
 
 
 def profile_models(options: ChangesArguments) -> dict[str, dict[str, LayerProfile]]:

@@ -24,13 +24,13 @@ from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.layer_pictures import convexity_curves, draw_layer_profiles
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.truncation.clip_batches import BATCH_SIZE
-from hf_prunable.truncation.convexity_config import CRITERIA
+from hf_prunable.truncation.convexity_config import CRITERIA, ConvexityConfig
 from hf_prunable.truncation.layer_choice import choose_layer
 from hf_prunable.truncation.layer_profile import LayerProfile, profile_features
 from hf_prunable.truncation.pooled_features import pooled_features
 
 
-NUM_PERMUTATIONS = 20
+NUM_PERMUTATIONS = ConvexityConfig.num_permutations
 # Keys of a profile that are too large for the repository: values of single classes and of permuted labels.
 RAW_PROFILE_KEYS = ("per_class", "permuted_convexity")
 

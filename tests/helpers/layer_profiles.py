@@ -1,12 +1,13 @@
 """Layer profiles with given values."""
 
+from hf_prunable.truncation.convexity_config import ConvexityConfig
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerProfile, LayerScores
 
 
 def profile(values, name="word"):
     """A profile with these values of convexity, of two classes."""
     scores = LayerScores(values, [0.01] * len(values), {"a": values, "b": values})
-    return LayerProfile(len(values) - 1, 40, 10, None, 42, {name: LabelProfile(convexity=scores)})
+    return LayerProfile(len(values) - 1, 40, ConvexityConfig(max_pairs=None), {name: LabelProfile(convexity=scores)})
 
 
 def complete_profile(values):

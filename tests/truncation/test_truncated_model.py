@@ -1,4 +1,4 @@
-"""Truncation leaves the remaining hidden states unchanged; a stock model stays stock and loads without this package."""
+"""Truncation keeps the first hidden states unchanged; a stock model stays stock and loads without this package."""
 
 import json
 
