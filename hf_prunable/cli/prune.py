@@ -31,9 +31,18 @@ from ..pruning.objective import ObjectiveArguments
 from ..pruning.run import PruningRun
 from ..pruning.student import load_student, restore_noise_
 from ..pruning.training_arguments import PruningTrainingArguments
-from ..reporting.provenance import command_line
-from ..reporting.pruning_report import HeldOutLoss, format_table
-from ..reporting.publication import measure_run, publish_pruning
+from ..reporting.measurement import as_loaded, measure_latency
+from ..reporting.provenance import Provenance, command_line
+from ..reporting.pruning_report import (
+    DENSE,
+    PRUNED,
+    HeldOutLoss,
+    PruningInputs,
+    PruningReport,
+    format_table,
+    measure_pruning,
+)
+from ..reporting.publication import publish_pruning
 from ..runtime.checkpoints import remember_settings
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import parse_options
@@ -101,6 +110,21 @@ def prune(
         settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
         remember_settings(working_dir, settings | {"clips": speech.digest}, options.override)
 
+    inputs = PruningInputs(
+        command=command,
+        model_name=options.model_name_or_path,
+        family=student.config.stock_config_class.model_type,
+        sampling_rate=feature_extractor.sampling_rate,
+        dataset_name=speech_options.dataset_name,
+        num_skipped=speech.num_skipped,
+        teacher_name=teacher_name if objective.has_distillation else None,
+        objective=objective.objective,
+        units=options.prune_units,
+        steps={"with gates": training.max_steps, "after compaction": training.final_steps},
+        seed=training.seed,
+    )
+    provenance = Provenance.of_this_process(student.device)
+
     dense_loss = run.held_out_loss()
     # Gates of small weights may start below 1, so the loss before pruning is taken first.
     order_gates_by_weights_(student, options.initial_norm_spread)
@@ -119,24 +143,14 @@ def prune(
             for piece in (run.student, feature_extractor, task and task.tokenizer):
                 if piece is not None:
                     piece.save_pretrained(folder)
-            report = measure_run(
-                dense=dense,
-                pruned=run.student.base_model,
-                latency_seconds=options.latency_seconds,
-                measure=measure,
-                command=command,
-                seed=training.seed,
-                model_name=options.model_name_or_path,
-                teacher_name=teacher_name if objective.has_distillation else None,
-                dataset_name=speech_options.dataset_name,
-                units=options.prune_units,
-                steps={"with gates": training.max_steps, "after compaction": training.final_steps},
-                skipped_audio=speech.num_skipped,
-                target_sparsity=target,
-                round_to=options.round_to,
-                objective=objective.objective,
-                held_out_loss=losses,
-                history=run.history,
+            pruned = run.student.base_model
+            sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=options.round_to)
+            report = PruningReport(inputs, provenance, sizes)
+            report.results.held_out_loss, report.results.history = losses, run.history
+            report.results.latency = measure_latency(
+                {DENSE: as_loaded(dense).to(pruned.device), PRUNED: pruned},
+                seconds=options.latency_seconds,
+                sampling_rate=feature_extractor.sampling_rate,
             )
             name, auto_class = f"{output_dir.name}-{part}".rstrip("-"), head.get("auto_class", "AutoModel")
             publish_pruning(report, run.student, folder, name, hub.repo_ids.get(part), auto_class)

@@ -52,9 +52,9 @@ def test_versions_and_commit():
 
 
 def test_another_checkout_around_an_installed_library_says_nothing(tmp_path, monkeypatch):
-    package = tmp_path / "environment" / "hf_prunable" / "reporting"
+    package = tmp_path / "environment" / "hf_prunable"
     package.mkdir(parents=True)
-    monkeypatch.setattr("hf_prunable.reporting.provenance.__file__", str(package / "provenance.py"))
+    monkeypatch.setattr("hf_prunable.reporting.provenance.PACKAGE_FOLDER", package)
     answers = {"rev-parse --show-toplevel": str(tmp_path), "rev-parse HEAD": "3f2a", "status": ""}
 
     def git(folder, *arguments):
@@ -62,7 +62,7 @@ def test_another_checkout_around_an_installed_library_says_nothing(tmp_path, mon
 
     monkeypatch.setattr("hf_prunable.reporting.provenance._git", git)
     assert source_commit() is None
-    answers["rev-parse --show-toplevel"] = str(package.parents[1])
+    answers["rev-parse --show-toplevel"] = str(package.parent)
     assert source_commit() == "3f2a"
     answers["status"] = " M hf_prunable/gates.py"
     assert source_commit() == "3f2a with local changes"
