@@ -148,7 +148,11 @@ def truncation_card(
     is_truncated = TRUNCATED in report.results.variants
     num_layers = report.results.saved_variant.num_layers
     classes, _ = TASKS[inputs.task]
-    depth = f"with its first {num_layers} transformer layers" if is_truncated else "with all its transformer layers"
+    depth = "with all its transformer layers"
+    if is_truncated:
+        depth = (
+            f"with its first {num_layers} transformer layers" if num_layers > 1 else "with its first transformer layer"
+        )
     return render_card(
         card_data=front_matter(
             name,

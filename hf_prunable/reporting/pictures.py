@@ -205,7 +205,7 @@ def draw_sparsity_curve(
         top.plot(steps, _column(history, name), style, color=color, label=label, **LINE)
     top.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     top.set_ylim(bottom=0)
-    _label(top, "", f"Sparsity (of encoder {measure})")
+    _label(top, "", f"Sparsity of encoder\n{measure}")
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=NORMAL)
     losses = [curve for curve in LOSS_CURVES if any(curve[0] in entry for entry in history)]
     for name, label, color, style in losses:
@@ -263,7 +263,7 @@ def draw_confusion(
     side = min(4 + 0.22 * len(class_names), 12) if is_named else 8
     figure = new_figure(side + 1, side)
     axes = figure.subplots()
-    ConfusionMatrixDisplay.from_predictions(
+    display = ConfusionMatrixDisplay.from_predictions(
         references,
         predictions,
         labels=range(len(class_names)),
@@ -275,6 +275,7 @@ def draw_confusion(
         im_kw={"vmin": 0, "vmax": 1},
         ax=axes,
     )
+    display.im_.colorbar.set_label("Fraction of the clips with the true label")
     if not is_named:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))

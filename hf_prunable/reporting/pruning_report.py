@@ -179,7 +179,7 @@ def format_table(report: PruningReport) -> str:
         *_latency_rows(results.latency),
         *_loss_rows(LOSS_NAMES[report.inputs.objective], results.held_out_loss),
         ("Target sparsity", "", _percent(sizes.target_sparsity, 2), ""),
-        (f"Sparsity{rounded}", "", _percent(sizes.met_sparsity, 2), ""),
+        (f"Achieved sparsity{rounded}", "", _percent(sizes.met_sparsity, 2), ""),
     ]
     note = f"Sparsity is the fraction of the dense encoder's {sizes.measure} that was removed. "
     if results.latency:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -14,6 +15,8 @@ from ..modeling.loading import build_like
 from ..modeling.shape import PrunedShape
 
 
+Model = TypeVar("Model", bound=PreTrainedModel)
+
 # WavLM's relative position bias, in layer 0, with one column for each head that is left in any layer.
 POSITION_BIAS_TABLE = "encoder.layers.0.attention.rel_attn_embed.weight"
 # Logits of the hidden states 0 to n in heads with `use_weighted_layer_sum`.
@@ -21,7 +24,7 @@ LAYER_WEIGHTS = "layer_weights"
 
 
 @torch.no_grad()
-def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
+def truncate(model: Model, num_layers: int) -> Model:
     """Keeps transformer layers 1 to `num_layers` of a model and everything before and after them.
 
     Hidden states 0 to `num_layers` stay the same. What follows the last layer stays: the final norm of pre-norm models

@@ -141,7 +141,7 @@ def test_table_is_exactly_this():
         "| Distillation loss, held-out audio, after compaction | -0.9871 | 0.4124 |  |\n"
         "| Distillation loss, held-out audio, after the final steps | -0.9871 | 0.2000 |  |\n"
         "| Target sparsity |  | 72.00 % |  |\n"
-        "| Sparsity |  | 72.00 % |  |\n\n" + NOTE
+        "| Achieved sparsity |  | 72.00 % |  |\n\n" + NOTE
     )
 
 
@@ -153,7 +153,7 @@ def test_table_without_final_steps_and_with_batches():
     assert lines[6:9] == [
         "| Distillation loss, held-out audio | -1.0000 | not finite |  |",
         "| Target sparsity |  | 72.00 % |  |",
-        "| Sparsity |  | 72.00 % |  |",
+        "| Achieved sparsity |  | 72.00 % |  |",
     ]
 
 
