@@ -55,7 +55,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture
 def run(clips, tmp_path):
-    def finetune(family="wavlm", output_dir=tmp_path / "out", **changes):
+    def finetune(family="wavlm", output_dir=tmp_path / "out", run=run_finetune.finetune, **changes):
         model = tmp_path / f"dense-{family}"
         if not model.exists():
             tiny_stock(family, conv_stride=(20, 4, 2), mask_time_prob=0.0, mask_feature_prob=0.0).save_pretrained(
@@ -66,7 +66,7 @@ def run(clips, tmp_path):
         training = {"num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
         for name, value in changes.items():
             (options if name in TruncationArguments.__dataclass_fields__ else training)[name] = value
-        return run_finetune.finetune(
+        return run(
             TruncationArguments(str(model), str(clips), **options),
             FinetuningArguments(output_dir=str(output_dir), **training),
         )
@@ -104,6 +104,23 @@ def test_a_comparison(run):
     assert report["provenance"]["machine"] in card
     for picture in ("confusion.png", "layer_profile.png"):
         assert imread(folder / picture).std() > 0.03
+
+
+def test_the_record_is_filled_stage_by_stage(run, tmp_path):
+    recipe = run(run=run_finetune.FinetuningRecipe, truncate=2, compare=True)
+    assert not list(tmp_path.glob("out*"))
+    recipe.setup()
+    report = recipe.report
+    assert report.inputs.num_layers == 3 and report.layers.choice.num_layers == 2
+    assert list(report.layers.profiles) == ["pretrained"] and report.results.variants == {}
+    trained = recipe.train()
+    assert {name: variant.model.config.num_hidden_layers for name, variant in trained.items()} == recipe.depths
+    assert recipe.depths == {"full": 3, "truncated": 2} and report.results.variants == {}
+    assert recipe.evaluate(trained) is report
+    assert list(report.results.variants) == ["full", "truncated"] and report.results.saved_variant.num_layers == 2
+    assert list(report.layers.profiles) == ["pretrained", "fine-tuned"]
+    assert not (tmp_path / "out").exists()
+    assert recipe.save(report, trained) == tmp_path / "out" and not recipe.working_dir.exists()
 
 
 def test_the_depth_is_chosen_by_convexity(run):

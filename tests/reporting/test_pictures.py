@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from hf_prunable import AttentionShape, LayerShape, PrunableWavLMConfig, PrunedShape
@@ -50,6 +51,38 @@ def test_picture_of_the_sparsity(tmp_path):
         draw_sparsity_curve(history, tmp_path / name)
         assert pixels(tmp_path / name) == (1200, 825)
     assert len({(tmp_path / f"{name}.png").read_bytes() for name in ("two", "one", "none")}) == 3
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Figures that were drawn, instead of files."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("losses", "label"),
+    [
+        (("distillation_loss",), "Distillation loss"),
+        (("task_loss",), "Task loss"),
+        (("distillation_loss", "task_loss"), "Loss"),
+    ],
+)
+def test_the_losses_of_the_objective_are_drawn(figures, losses, label):
+    history = [{"step": step, "stage": 1, "target_sparsity": 0.1} | dict.fromkeys(losses, 0.5) for step in (1, 2)]
+    draw_sparsity_curve(history, "curve.png", "multiply-accumulates of a 10 s clip")
+    top, bottom = figures[0].axes
+    assert top.get_ylabel() == "Sparsity of encoder\nmultiply-accumulates of a 10 s clip"
+    assert (bottom.get_xlabel(), bottom.get_ylabel()) == ("Optimizer step", label)
+    assert [line.get_ydata().tolist() for line in bottom.lines] == [[0.5, 0.5]] * len(losses)
+
+
+def test_axes_of_the_confusion_matrix(figures):
+    draw_confusion([0, 1, 1], [0, 1, 0], ["no", "yes"], "confusion.png")
+    axes = figures[0].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted label", "True label")
+    assert axes.images[0].get_array().tolist() == [[1.0, 0.0], [0.5, 0.5]]
 
 
 def test_stages_follow_each_other():

@@ -6,7 +6,8 @@ import re
 import pytest
 import yaml
 
-from hf_prunable.reporting.provenance import command_line, library_versions, source_commit
+from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.reporting.provenance import Provenance, command_line, library_versions, source_commit
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_versions_and_commit():
     assert {"hf_prunable", "torch", "transformers"} <= library_versions().keys()
     commit = source_commit()
     assert commit is None or re.fullmatch(r"[0-9a-f]{40}( with local changes)?", commit)
+    assert Provenance.of_this_process("cpu") == Provenance(library_versions(), commit, describe_machine("cpu"))
 
 
 def test_another_checkout_around_an_installed_library_says_nothing(tmp_path, monkeypatch):
