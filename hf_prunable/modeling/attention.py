@@ -172,9 +172,9 @@ class PrunableAttention(nn.Module):
         Args:
             of_gate: Function from a gate to one value per unit. A unit without a gate has 1.
         """
-        shape, out_proj = self.shape, self.out_proj
-        if shape is None:
+        if self.shape is None:
             return None
+        shape, out_proj = self.shape, self.out_proj
         if self.q_proj is not None:
             query_key = self.q_proj.unit_values("qk", of_gate, self.q_proj.out_features)
         else:

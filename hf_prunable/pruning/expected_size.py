@@ -25,7 +25,7 @@ def expected_counts(model: PrunableModelMixin) -> UnitCounts:
     no_layer_has: dict[int, Count] = {}
     for layer in base.encoder.layers:
         attention, feed_forward = layer.units(HardConcreteGate.open_probability)
-        counts = {}
+        counts: dict[str, Count] = {}
         if attention is not None:
             alive = _alive_heads(attention)
             counts |= _attention_counts(attention, alive)

@@ -37,5 +37,5 @@ def order_gates_by_weights_(model: PrunableModelMixin, spread: float) -> None:
         logs = owner.unit_norms(gate).clamp_min(torch.finfo(torch.float32).tiny).log()
         deviation = logs.std(correction=0)
         if deviation > 0:
-            gate.log_alpha += spread * (logs - logs.mean()) / deviation
+            gate.log_alpha.add_(spread * (logs - logs.mean()) / deviation)
         gate.clamp_()

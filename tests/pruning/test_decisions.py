@@ -176,7 +176,7 @@ def test_what_is_cut_leaves_the_decisions_alone():
     model = gated(dense("wavlm"), ("conv",), log_alpha=CLOSED)
     decisions = GateDecisions(model)
     assert decisions.cut().shape.conv_channels == (1, 1, 20)
-    assert not any(is_open.any() for is_open in decisions.open.values())
+    assert not any(is_open.any() for is_open in decisions.is_open.values())
 
 
 def test_units_are_ranked_by_log_alpha_and_ties_by_weight_norm():
