@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,13 +36,16 @@ from ..reporting.provenance import command_line
 from ..reporting.pruning_report import HeldOutLoss, format_table
 from ..reporting.publication import measure_run, publish_pruning
 from ..runtime.checkpoints import remember_settings
+from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
-from ..runtime.options import parse_options
+from ..runtime.options import OptionParser
+from .trainer_options import PRUNING_TABLE
 
 
 logger = logging.getLogger("hf_prunable")
 
 # Options that a result does not depend on.
+PROGRAM = "hf-prunable prune"
 UNRECORDED = ("override", "latency_seconds")
 
 
@@ -149,10 +153,20 @@ def prune(
     return output_dir
 
 
-def main() -> None:
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
-    prune(*parse_options(PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prunes a checkpoint.
+
+    Args:
+        arguments: Options of the command, after a recipe or without one; `None` for those of this process.
+    """
+    parser = OptionParser(
+        PROGRAM,
+        "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint. ...",
+        (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
+        PRUNING_TABLE,
+    )
+    with console_output():
+        prune(*parser.parse(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from ..runtime.options import recipe_file, recipe_options
+from ..runtime.invocation import started_command
 
 
 LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
@@ -52,10 +52,7 @@ def command_line(arguments: Sequence[str]) -> str:
     Args:
         arguments: The script and its options, or the script and a recipe in a .yaml or .json file, as in `sys.argv`.
     """
-    script, *options = arguments
-    recipe = recipe_file(options)
-    if recipe is not None:
-        options = recipe_options(recipe)
+    program, options = started_command(arguments)
     shown: list[str] = []
     for option in options:
         name, equals, value = option.partition("=")
@@ -68,7 +65,7 @@ def command_line(arguments: Sequence[str]) -> str:
         else:
             option = published_name(option)
         shown.append(option)
-    return shlex.join(["python", Path(script).name, *shown])
+    return shlex.join([*program, *shown])
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

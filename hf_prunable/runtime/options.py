@@ -1,58 +1,148 @@
-"""Options of a script: each by its name, or all of them in a recipe, a .yaml or .json file."""
+"""Options of a command: dataclass fields, given one by one or in a recipe, a .yaml or .json file."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from .command_parser import CommandParser, shown_name
+from .recipes import merged_options, split_recipe
+from .user_errors import user_errors
 
 
-RECIPES = (".yaml", ".yml", ".json")
+REMAINING_OPTIONS = "more options of transformers.TrainingArguments"
 
 
-def parse_options(*classes: type) -> tuple[Any, ...]:
-    """The options of this process's command line.
+@dataclass(frozen=True)
+class OptionTable:
+    """How a command presents its options.
+
+    Attributes:
+        groups: Names of the options that `--help` shows, by the title of their group.
+        help_texts: Texts that replace those of the fields, by the name of the option.
+        refused: Options that have no effect in the command, with what to do instead.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+    help_texts: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class OptionParser(CommandParser, HfArgumentParser):
+    """Reads the options of a command from its command line, which may begin with a recipe.
 
     Args:
-        *classes: Dataclasses whose fields are the options.
-
-    Returns:
-        One object of each class.
-
-    Raises:
-        ValueError: If a recipe holds an option that no class has.
+        program: Name of the command, such as "hf-prunable prune".
+        description: Text above the options in the help.
+        classes: Dataclasses whose fields are the options.
+        table: Groups and texts of the help, and the options that are refused.
     """
-    parser = HfArgumentParser(classes)
-    recipe = recipe_file(sys.argv[1:])
-    if recipe is None:
-        return parser.parse_args_into_dataclasses()
-    read = parser.parse_json_file if recipe.suffix == ".json" else parser.parse_yaml_file
-    return read(str(recipe))
+
+    def __init__(self, program: str, description: str, classes: Sequence[type], table: OptionTable):
+        usage = f"{program} [RECIPE.yaml] [--option value ...]"
+        super().__init__(classes, prog=program, usage=usage, description=description, add_help=False)
+        self.table = table
+        self.add_argument("--help", "-h", action="help", help="show these options")
+        self.add_argument("--help_all", "--help-all", action=_HelpAll, nargs=0, help="show all options")
+        hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
+        for action in self._actions:
+            action.help = table.help_texts.get(action.dest, action.help)
+            alternatives = get_args(hints.get(action.dest))
+            if action.type is string_to_bool:
+                # `--name` alone means true, also where the default is left open.
+                action.nargs, action.const = "?", True
+            elif str in alternatives and list[str] in alternatives:
+                action.nargs = "+"
+
+    def parse(self, arguments: Sequence[str]) -> tuple[Any, ...]:
+        """Reads a command line; wrong input ends the process with one line and exit status 2.
+
+        Args:
+            arguments: Options, after a recipe or without one. An option overrides that of the recipe.
+
+        Returns:
+            One object of each class.
+        """
+        with user_errors(self.prog):
+            recipe, options = split_recipe(arguments)
+            self._check_recipe(recipe, arguments)
+            return self.parse_args_into_dataclasses(merged_options(recipe, options), look_for_args_file=False)
+
+    def check_names(self, names: Sequence[str], recipe: str | None = None) -> None:
+        """Ends the process with an error if there is no option of a name, or if it has no effect here.
+
+        Args:
+            names: Names of options, with underscores.
+            recipe: File that they come from; `None` for the command line.
+        """
+        for name in names:
+            reason = self.table.refused.get(name.removeprefix("no_")) or self.table.refused.get(name)
+            if reason is not None:
+                self.error(f"{shown_name(name, recipe)} has no effect here. {reason}")
+        super().check_names(names, recipe)
+
+    def option_names(self) -> list[str]:
+        """Names of the options that have an effect, with underscores."""
+        return [name for name in super().option_names() if name.removeprefix("no_") not in self.table.refused]
+
+    def where_options_are(self) -> str:
+        """A sentence that says where all options are listed."""
+        return f"`{self.prog} --help_all` lists all options."
+
+    def format_help(self) -> str:
+        """The help with the grouped options."""
+        return self._format_groups(self._grouped_actions())
+
+    def format_help_all(self) -> str:
+        """The help with all options that have an effect."""
+        groups = self._grouped_actions()
+        shown = {action.dest for actions in groups.values() for action in actions}
+        rest = [action for action in self._first_actions().values() if action.dest not in shown]
+        return self._format_groups({**groups, REMAINING_OPTIONS: rest})
+
+    def _check_recipe(self, recipe: Mapping[str, object], arguments: Sequence[str]) -> None:
+        if not recipe:
+            return
+        self.check_names(list(recipe), arguments[0])
+        actions = self._first_actions()
+        for name, value in recipe.items():
+            if value is None and actions[name].default is not None:
+                self.error(f"{shown_name(name, arguments[0])} has no value. Give one, or leave the option out.")
+
+    def _first_actions(self) -> dict[str, argparse.Action]:
+        """The action of each option by its name, without `--no_...` and without options that have no effect."""
+        actions: dict[str, argparse.Action] = {}
+        for action in self._actions:
+            if action.dest not in self.table.refused:
+                actions.setdefault(action.dest, action)
+        return actions
+
+    def _grouped_actions(self) -> dict[str, list[argparse.Action]]:
+        actions = self._first_actions()
+        return {title: [actions[name] for name in names] for title, names in self.table.groups.items()} | {
+            "help": [actions["help"], actions["help_all"]]
+        }
+
+    def _format_groups(self, groups: Mapping[str, Sequence[argparse.Action]]) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, [])
+        formatter.add_text(self.description)
+        for title, actions in groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        return formatter.format_help()
 
 
-def recipe_file(arguments: Sequence[str]) -> Path | None:
-    """The recipe that a script was called with; `None` where it was called with options.
+class _HelpAll(argparse.Action):
+    """Prints the help with all options and ends the process."""
 
-    Args:
-        arguments: What follows the script's name.
-    """
-    return Path(arguments[0]) if len(arguments) == 1 and arguments[0].endswith(RECIPES) else None
-
-
-def recipe_options(recipe: Path) -> list[str]:
-    """A recipe as the options that say the same."""
-    options = []
-    # JSON is YAML.
-    for name, value in yaml.safe_load(recipe.read_text(encoding="utf-8")).items():
-        if value is not None:
-            options += [f"--{name}", *map(_as_text, value if isinstance(value, list) else [value])]
-    return options
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        assert isinstance(parser, OptionParser)
+        print(parser.format_help_all(), end="")
+        parser.exit()

@@ -1,0 +1,41 @@
+"""How this process was started, as a command that can be given again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .recipes import merged_options, split_recipe
+
+
+PACKAGE = __package__.partition(".")[0]
+CONSOLE_SCRIPT = PACKAGE.replace("_", "-")
+
+
+def started_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits the command line of a process into the command and its options.
+
+    Args:
+        arguments: Script and its arguments, as in `sys.argv`.
+
+    Returns:
+        The words that start the command, for as many processes as this run has: the console script, or a script of its
+        own; and the options, with those of a recipe written out.
+    """
+    script, options = Path(arguments[0]), list(arguments[1:])
+    if script.stem == CONSOLE_SCRIPT or (script.parent.name, script.name) == (PACKAGE, "__main__.py"):
+        command, options = options[0], options[1:]
+    elif script.parent.name == "cli" and script.parents[1].name == PACKAGE:
+        command = script.stem.replace("_", "-")
+    else:
+        command = None
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher = ["accelerate", "launch", "--num_processes", str(num_processes)] if num_processes > 1 else []
+    if command is None:
+        program = [*(launcher or ["python"]), script.name]
+    elif launcher:
+        program = [*launcher, "-m", f"{PACKAGE}.cli.{command.replace('-', '_')}"]
+    else:
+        program = [CONSOLE_SCRIPT, command]
+    return program, merged_options(*split_recipe(options))

@@ -1,0 +1,123 @@
+"""Recipes: files that hold the options of a command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Reads plain values as YAML 1.2 does: `no` is a text and `5e-4` a number, where YAML 1.1 reads false and a text."""
+
+    yaml_implicit_resolvers: dict = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [self.construct_object(key) for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if names[number] in names[:number]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{names[number]!r} stands twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+for _kind, _pattern, _first in (
+    ("null", r"null|~|", ["n", "N", "~", ""]),
+    ("bool", r"true|false", ["t", "T", "f", "F"]),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=e))(e[-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _RecipeLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})$", re.IGNORECASE), _first
+    )
+
+
+def load_recipe(path: str | Path) -> dict[str, object]:
+    """Reads the options of a recipe.
+
+    Args:
+        path: A .yaml, .yml or .json file that holds a mapping of options.
+
+    Returns:
+        Values by the name of the option, with underscores.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no recipe; with the line of the fault.
+    """
+    path = Path(path)
+    if path.suffix not in RECIPE_SUFFIXES:
+        raise ValueError(f"{str(path)!r} is no option and no recipe; recipes end in {', '.join(RECIPE_SUFFIXES)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"The recipe {str(path)!r} does not exist.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _RecipeLoader)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{path}, line {line}: {error.problem}.") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no options. Give one in each line, such as `max_steps: 1000`.")
+    return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+def recipe_options(recipe: Mapping[str, object]) -> list[str]:
+    """Writes a recipe as the options of a command line that say the same; an option without a value is left out."""
+    options: list[str] = []
+    for name, value in recipe.items():
+        if value is None:
+            continue
+        texts = [_as_text(item) for item in value] if isinstance(value, list) else [_as_text(value)]
+        if len(texts) == 1 and texts[0].startswith("-"):
+            # As a word of its own it would be taken for an option.
+            options.append(f"--{name}={texts[0]}")
+        else:
+            options += [f"--{name}", *texts]
+    return options
+
+
+def split_recipe(arguments: Sequence[str]) -> tuple[dict[str, object], list[str]]:
+    """Splits a command line, whose first argument may be a recipe, into the recipe's options and its own.
+
+    Raises:
+        FileNotFoundError: If there is no such recipe.
+        ValueError: If the first argument is neither an option nor a recipe, or the recipe cannot be read.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        return {}, list(arguments)
+    return load_recipe(arguments[0]), list(arguments[1:])
+
+
+def merged_options(recipe: Mapping[str, object], options: Sequence[str]) -> list[str]:
+    """Joins the options of a recipe and of a command line.
+
+    Args:
+        recipe: Values by the name of the option, with underscores.
+        options: Options of the command line. Each overrides that of the recipe, lists as a whole.
+
+    Returns:
+        The recipe's options that are not overridden, then the others.
+    """
+    given = {option_name(option) for option in options if option.startswith("--")}
+    kept = {name: value for name, value in recipe.items() if not given & {name, f"no_{name}"}}
+    return [*recipe_options(kept), *options]
+
+
+def option_name(argument: str) -> str:
+    """The name of the option that an argument such as "--max-steps=3" gives: "max_steps"."""
+    return argument.removeprefix("--").partition("=")[0].replace("-", "_")
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
