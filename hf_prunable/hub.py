@@ -7,9 +7,7 @@ pushes a folder that a run has left, such as one whose own push has failed.
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging as standard_logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +21,16 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
 
 from .modeling.configuration import SHIM_FILE
 from .reporting.model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER, address_card
+from .runtime.command_parser import CommandParser
+from .runtime.console import console_output
 from .runtime.messages import first_names
+from .runtime.user_errors import user_errors
 
 
-logger = logging.get_logger(__name__)
+# The name is `__main__` when this module is run.
+logger = logging.get_logger("hf_prunable.hub")
+
+PROGRAM = "hf-prunable push"
 
 # What a published folder is made of. Whatever else lies there, such as a Trainer's pickled arguments and states, stays.
 PUBLISHED_SUFFIXES = (".json", ".safetensors", ".png", ".txt", ".model", ".jinja")
@@ -244,17 +248,22 @@ def _check_rights(user: dict, repo_ids: Iterable[str]) -> None:
         raise PushError(f"{user['name']} is no member of {namespace!r}, but may write to {', '.join(namespaces)}.")
 
 
-def main() -> None:
-    """Pushes a folder that a run has left."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="Of the finished model.")
-    parser.add_argument("repo_id", help="Of the repository: ORGANISATION/NAME or USER/NAME.")
-    parser.add_argument("--private", action="store_true", default=None, help="Make a new repository a private one.")
-    arguments = parser.parse_args()
-    standard_logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
-    commit = push_folder(arguments.folder, arguments.repo_id, private=arguments.private)
-    logger.info(f"Pushed {arguments.folder} to {commit.repo_url}.")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Pushes the folder of a finished model.
+
+    Args:
+        arguments: Arguments of the command; `None` for those of this process.
+    """
+    parser = CommandParser(
+        prog=PROGRAM, description="Pushes the folder of a finished model to the Hub, as one commit."
+    )
+    parser.add_argument("folder", type=Path, help="folder of the finished model")
+    parser.add_argument("repo_id", help="repository on the Hub: ORGANISATION/NAME or USER/NAME")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    options = parser.parse_args(arguments)
+    with console_output(), user_errors(PROGRAM, PushError):
+        commit = push_folder(options.folder, options.repo_id, private=options.private)
+        logger.info(f"Pushed {options.folder} to {commit.repo_url}.")
 
 
 if __name__ == "__main__":

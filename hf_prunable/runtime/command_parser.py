@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, NoReturn
 
-from .recipes import option_name
+from .recipes import ONE_RECIPE, RECIPE_SUFFIXES, option_name
 from .user_errors import exit_with_error
 
 
@@ -32,7 +33,7 @@ class OptionFormatter(argparse.RawDescriptionHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        name = action.option_strings[0]
+        name = max(action.option_strings[:2], key=len)
         # A switch needs no value.
         if action.nargs in (0, "?"):
             return name
@@ -67,12 +68,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parses as `argparse.ArgumentParser` does, but knows no unknown argument."""
-        if args is not None:
-            # Before argparse, which would complain first about a required option that was misspelt.
-            self.check_names([option_name(argument) for argument in args if argument.startswith("--")])
+        args = sys.argv[1:] if args is None else args
+        # Before argparse, whose first complaint about a misspelt option is that a required one is missing.
+        self.check_names([option_name(argument) for argument in args if argument.startswith("--")])
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unexpected argument {unknown[0]!r}. {self.where_options_are()}")
+            is_recipe = unknown[0].endswith(RECIPE_SUFFIXES)
+            hint = ONE_RECIPE if is_recipe else self.where_options_are()
+            self.error(f"unexpected argument {unknown[0]!r}. {hint}")
         return namespace, []
 
     def check_names(self, names: Sequence[str], recipe: str | None = None) -> None:

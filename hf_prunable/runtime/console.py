@@ -16,7 +16,7 @@ from .user_errors import process_rank
 # Seconds between two lines of a bar; a bar that is done sooner shows none.
 LINE_SECONDS = 15.0
 # What tqdm writes to move the cursor between bars.
-CURSOR_MOVES = re.compile(r"(?:\n|\x1b\[A)+")
+CURSOR_MOVES = re.compile(r"(?:\n|\x1b\[A)*")
 
 
 class ProgressLines:

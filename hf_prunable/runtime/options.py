@@ -48,7 +48,7 @@ class OptionParser(CommandParser, HfArgumentParser):
         super().__init__(classes, prog=program, usage=usage, description=description, add_help=False)
         self.table = table
         self.add_argument("--help", "-h", action="help", help="show these options")
-        self.add_argument("--help_all", "--help-all", action=_HelpAll, nargs=0, help="show all options")
+        self.add_argument("--help_all", "--help-all", action=_HelpAll, help="show all options")
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         for action in self._actions:
             action.help = table.help_texts.get(action.dest, action.help)
@@ -141,6 +141,9 @@ class OptionParser(CommandParser, HfArgumentParser):
 
 class _HelpAll(argparse.Action):
     """Prints the help with all options and ends the process."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **kwargs)
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         assert isinstance(parser, OptionParser)

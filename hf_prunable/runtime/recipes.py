@@ -11,6 +11,7 @@ import yaml
 
 
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+ONE_RECIPE = "There may be one recipe, before all options."
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -92,11 +93,15 @@ def split_recipe(arguments: Sequence[str]) -> tuple[dict[str, object], list[str]
 
     Raises:
         FileNotFoundError: If there is no such recipe.
-        ValueError: If the first argument is neither an option nor a recipe, or the recipe cannot be read.
+        ValueError: If the first argument is neither an option nor a recipe, the recipe cannot be read, or something but
+            an option follows it.
     """
     if not arguments or arguments[0].startswith("-"):
         return {}, list(arguments)
-    return load_recipe(arguments[0]), list(arguments[1:])
+    recipe, options = load_recipe(arguments[0]), list(arguments[1:])
+    if options and not options[0].startswith("-"):
+        raise ValueError(f"unexpected argument {options[0]!r}. {ONE_RECIPE}")
+    return recipe, options
 
 
 def merged_options(recipe: Mapping[str, object], options: Sequence[str]) -> list[str]:
