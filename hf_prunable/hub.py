@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder of the finished model")
     parser.add_argument("repo_id", help="repository on the Hub: ORGANISATION/NAME or USER/NAME")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
-    options = parser.parse_args(arguments)
+    options = parser.read(arguments)
     with console_output(), user_errors(PROGRAM, PushError):
         commit = push_folder(options.folder, options.repo_id, private=options.private)
         logger.info(f"Pushed {options.folder} to {commit.repo_url}.")

@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = CommandParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("results", type=Path, help="JSON file of metrics by the model's name")
-    path = parser.parse_args(arguments).results
+    path = parser.read(arguments).results
     with user_errors(PROGRAM):
         sys.stdout.write(format_table(_read(path)))
 

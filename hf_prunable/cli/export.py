@@ -5,7 +5,6 @@ hf-prunable export wavlm-pruned wavlm-pruned.onnx
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 
@@ -22,7 +21,7 @@ PROGRAM = "hf-prunable export"
 logger = logging.getLogger("hf_prunable")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Returns the parser of the command's options."""
     parser = CommandParser(
         prog=PROGRAM,
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Options of the command; `None` for those of this process.
     """
     with console_output():
-        options = make_parser().parse_args(arguments)
+        options = make_parser().read(arguments)
         with user_errors(PROGRAM):
             export = export_onnx(**vars(options))
         latencies = ", ".join(

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
-    command = parser.parse_args(arguments[:1]).command
+    command = parser.read(arguments[:1]).command
     if command is None:
         parser.error(f"name a command: {', '.join(COMMANDS)}.")
     if command not in COMMANDS:

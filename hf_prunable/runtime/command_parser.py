@@ -15,7 +15,7 @@ from .user_errors import exit_with_error
 
 
 HELP_WIDTH, OPTION_WIDTH = 120, 36
-METAVARS = {int: "N", float: "X", str: "TEXT"}
+METAVARS: dict[object, str] = {int: "N", float: "X", str: "TEXT"}
 # argparse names an option by all its spellings, such as `--max_steps/--max-steps`.
 SPELLINGS = re.compile(r"(--\w+)(?:/--[\w-]+)+")
 
@@ -63,20 +63,32 @@ class CommandParser(argparse.ArgumentParser):
     """A parser whose errors are one line and exit status 2; a misspelt option comes with the one that was meant."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        kwargs.setdefault("formatter_class", OptionFormatter)
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{"formatter_class": OptionFormatter, "allow_abbrev": False, **kwargs})
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parses as `argparse.ArgumentParser` does, but knows no unknown argument."""
-        args = sys.argv[1:] if args is None else args
-        # Before argparse, whose first complaint about a misspelt option is that a required one is missing.
-        self.check_names([option_name(argument) for argument in args if argument.startswith("--")])
-        namespace, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            is_recipe = unknown[0].endswith(RECIPE_SUFFIXES)
-            hint = ONE_RECIPE if is_recipe else self.where_options_are()
-            self.error(f"unexpected argument {unknown[0]!r}. {hint}")
-        return namespace, []
+    def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Parses a command line; wrong input ends the process with one line and exit status 2.
+
+        Args:
+            arguments: Arguments of the command; `None` for those of this process.
+        """
+        arguments = sys.argv[1:] if arguments is None else arguments
+        self.check_options(arguments)
+        values, unknown = self.parse_known_args(arguments)
+        self.check_unknown(unknown)
+        return values
+
+    def check_options(self, arguments: Sequence[str]) -> None:
+        """Ends the process with an error if an argument is an option that there is not.
+
+        argparse itself would first complain that a required option is missing, where it was misspelt.
+        """
+        self.check_names([option_name(argument) for argument in arguments if argument.startswith("--")])
+
+    def check_unknown(self, arguments: Sequence[str]) -> None:
+        """Ends the process with an error if any argument was left over."""
+        for argument in arguments:
+            hint = ONE_RECIPE if argument.endswith(RECIPE_SUFFIXES) else self.where_options_are()
+            self.error(f"unexpected argument {argument!r}. {hint}")
 
     def check_names(self, names: Sequence[str], recipe: str | None = None) -> None:
         """Ends the process with an error if there is no option of a name.

@@ -48,7 +48,9 @@ class OptionParser(CommandParser, HfArgumentParser):
         super().__init__(classes, prog=program, usage=usage, description=description, add_help=False)
         self.table = table
         self.add_argument("--help", "-h", action="help", help="show these options")
-        self.add_argument("--help_all", "--help-all", action=_HelpAll, help="show all options")
+        self.add_argument(
+            "--help_all", "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all options"
+        )
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         for action in self._actions:
             action.help = table.help_texts.get(action.dest, action.help)
@@ -71,7 +73,12 @@ class OptionParser(CommandParser, HfArgumentParser):
         with user_errors(self.prog):
             recipe, options = split_recipe(arguments)
             self._check_recipe(recipe, arguments)
-            return self.parse_args_into_dataclasses(merged_options(recipe, options), look_for_args_file=False)
+            self.check_options(options)
+            *parsed, unknown = self.parse_args_into_dataclasses(
+                merged_options(recipe, options), return_remaining_strings=True, look_for_args_file=False
+            )
+            self.check_unknown(unknown)
+            return tuple(parsed)
 
     def check_names(self, names: Sequence[str], recipe: str | None = None) -> None:
         """Ends the process with an error if there is no option of a name, or if it has no effect here.
@@ -141,9 +148,6 @@ class OptionParser(CommandParser, HfArgumentParser):
 
 class _HelpAll(argparse.Action):
     """Prints the help with all options and ends the process."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **kwargs)
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         assert isinstance(parser, OptionParser)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 # First arguments of `hf-prunable` with which it works on text alone.
-LIGHT_ARGUMENTS = ([], ["--help"], ["-h"], ["--version"], ["superb"])
+LIGHT_ARGUMENTS: tuple[list[str], ...] = ([], ["--help"], ["-h"], ["--version"], ["superb"])
 
 
 def needs_models() -> bool:

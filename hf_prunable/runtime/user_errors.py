@@ -53,9 +53,10 @@ def user_errors(program: str, *types: type[Exception]) -> Iterator[None]:
         program: Name of the command, such as "hf-prunable prune".
         *types: Exceptions that report wrong input, besides `ValueError`, `OSError` and `ImportError`.
     """
+    refusals: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *types)
     try:
         yield
-    except (ValueError, OSError, ImportError, *types) as error:
+    except refusals as error:
         if os.environ.get("TRANSFORMERS_VERBOSITY") in DEBUG_LEVELS:
             raise
         exit_with_error(program, str(error) or type(error).__name__)
