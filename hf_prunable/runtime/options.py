@@ -11,7 +11,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from .command_parser import CommandParser, shown_name
-from .recipes import merged_options, split_recipe
+from .recipes import NONE, merged_options, option_name, split_recipe
 from .user_errors import user_errors
 
 
@@ -52,14 +52,18 @@ class OptionParser(CommandParser, HfArgumentParser):
             "--help_all", "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all options"
         )
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
+        # Options for which "none" is no text but `None`.
+        self._nullable: set[str] = set()
         for action in self._actions:
             action.help = table.help_texts.get(action.dest, action.help)
             alternatives = get_args(hints.get(action.dest))
             if action.type is string_to_bool:
                 # `--name` alone means true, also where the default is left open.
                 action.nargs, action.const = "?", True
-            elif str in alternatives and list[str] in alternatives:
+            if str in alternatives and list[str] in alternatives:
                 action.nargs = "+"
+            elif type(None) in alternatives:
+                self._nullable.add(action.dest)
 
     def parse(self, arguments: Sequence[str]) -> tuple[Any, ...]:
         """Reads a command line; wrong input ends the process with one line and exit status 2.
@@ -72,10 +76,12 @@ class OptionParser(CommandParser, HfArgumentParser):
         """
         with user_errors(self.prog):
             recipe, options = split_recipe(arguments)
-            self._check_recipe(recipe, arguments)
+            self.check_names(list(recipe), arguments[0] if recipe else None)
             self.check_options(options)
             *parsed, unknown = self.parse_args_into_dataclasses(
-                merged_options(recipe, options), return_remaining_strings=True, look_for_args_file=False
+                self._without_nulls(merged_options(recipe, options)),
+                return_remaining_strings=True,
+                look_for_args_file=False,
             )
             self.check_unknown(unknown)
             return tuple(parsed)
@@ -112,14 +118,19 @@ class OptionParser(CommandParser, HfArgumentParser):
         rest = [action for action in self._first_actions().values() if action.dest not in shown]
         return self._format_groups({**groups, REMAINING_OPTIONS: rest})
 
-    def _check_recipe(self, recipe: Mapping[str, object], arguments: Sequence[str]) -> None:
-        if not recipe:
-            return
-        self.check_names(list(recipe), arguments[0])
-        actions = self._first_actions()
-        for name, value in recipe.items():
-            if value is None and actions[name].default is not None:
-                self.error(f"{shown_name(name, arguments[0])} has no value. Give one, or leave the option out.")
+    def _without_nulls(self, options: Sequence[str]) -> list[str]:
+        """Takes `--name none` out of options, and makes `None` the default of those."""
+        kept: list[list[str]] = []
+        for option in options:
+            if option.startswith("--") or not kept:
+                kept.append(option.split("=", 1) if option.endswith(f"={NONE}") else [option])
+            else:
+                kept[-1].append(option)
+        nulls = [
+            option_name(name) for name, *values in kept if values == [NONE] and option_name(name) in self._nullable
+        ]
+        self.set_defaults(**dict.fromkeys(nulls))
+        return [text for option in kept if option_name(option[0]) not in nulls for text in option]
 
     def _first_actions(self) -> dict[str, argparse.Action]:
         """The action of each option by its name, without `--no_...` and without options that have no effect."""

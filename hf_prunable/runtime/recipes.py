@@ -11,6 +11,8 @@ import yaml
 
 
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+# Text of the value `None`.
+NONE = "none"
 ONE_RECIPE = "There may be one recipe, before all options."
 
 
@@ -74,11 +76,9 @@ def load_recipe(path: str | Path) -> dict[str, object]:
 
 
 def recipe_options(recipe: Mapping[str, object]) -> list[str]:
-    """Writes a recipe as the options of a command line that say the same; an option without a value is left out."""
+    """Writes a recipe as the options of a command line that say the same; a value that is left open is "none"."""
     options: list[str] = []
     for name, value in recipe.items():
-        if value is None:
-            continue
         texts = [_as_text(item) for item in value] if isinstance(value, list) else [_as_text(value)]
         if len(texts) == 1 and texts[0].startswith("-"):
             # As a word of its own it would be taken for an option.
@@ -125,4 +125,6 @@ def option_name(argument: str) -> str:
 
 
 def _as_text(value: object) -> str:
+    if value is None:
+        return NONE
     return value if isinstance(value, str) else json.dumps(value)

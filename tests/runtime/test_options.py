@@ -28,6 +28,7 @@ class Training:
     frozen: bool | None = field(default=None, metadata={"help": "Freeze."})
     trackers: None | str | list[str] = field(default="none", metadata={"help": "Trackers."})
     limit: int | None = field(default=2, metadata={"help": "Limit."})
+    words: list[str] | None = field(default=None, metadata={"help": "Words."})
     num_epochs: int = field(default=3, metadata={"help": "Epochs."})
 
 
@@ -82,6 +83,20 @@ def test_an_option_of_one_value_or_several(parser, tmp_path):
     assert parser.parse([write_recipe(tmp_path, "{name: a, trackers: [b, c]}")])[1].trackers == ["b", "c"]
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--limit", "none"], ["--limit=none", "--quiet"], ["--quiet", "--limit", "none"]]
+)
+def test_none_on_the_command_line(parser, arguments):
+    assert parser.parse(["--name", "none", *arguments])[:1] == (Model("none"),)
+    assert parser.parse(["--name", "none", *arguments])[1].limit is None
+
+
+def test_null_in_a_recipe(parser, tmp_path):
+    recipe = write_recipe(tmp_path, "{name: a, limit: null, words: null}")
+    assert parser.parse([recipe])[1] == Training(limit=None, words=None)
+    assert parser.parse([recipe, "--limit", "3", "--words", "b"])[1] == Training(limit=3, words=["b"])
+
+
 def error_of(parser, capsys, *arguments):
     with pytest.raises(SystemExit) as exit:
         parser.parse(list(arguments))
@@ -115,7 +130,7 @@ def test_a_wrong_command_line_is_one_line(parser, capsys, arguments, message):
     [
         ("{name: a, raet: 1.0}", "there is no option `raet` in recipe.yaml. Did you mean `rate`?"),
         ("{name: a, num_epochs: 1}", "`num_epochs` in recipe.yaml has no effect here. Use `rate`."),
-        ("{name: a, limit: }", "`limit` in recipe.yaml has no value"),
+        ("{name: a, rate: }", "argument --rate: invalid float value: 'none'"),
         ("name: a\nrate: [", "recipe.yaml, line 2: "),
         ("{name: a, rate: fast}", "argument --rate: invalid float value: 'fast'"),
     ],

@@ -63,7 +63,7 @@ def test_a_missing_recipe(tmp_path):
 def test_options_of_a_recipe():
     assert recipe_options(VALUES) == [
         *["--name", "a b", "--sizes", "3", "4", "--rate", "0.001", "--quiet", "true"],
-        *["--settings", '{"power": 0.5}'],
+        *["--limit", "none", "--settings", '{"power": 0.5}'],
     ]
     assert recipe_options({"offset": -3, "text": "-x"}) == ["--offset=-3", "--text=-x"]
 
