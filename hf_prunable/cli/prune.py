@@ -153,20 +153,25 @@ def prune(
     return output_dir
 
 
+def make_parser() -> OptionParser:
+    """Returns the parser of the command's options."""
+    return OptionParser(
+        PROGRAM,
+        "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates with the weights, removes what the gates have closed,\n"
+        "and trains the smaller model. A recipe is a .yaml or .json file of options; options after it override it.",
+        (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
+        PRUNING_TABLE,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prunes a checkpoint.
 
     Args:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
-    parser = OptionParser(
-        PROGRAM,
-        "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint. ...",
-        (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
-        PRUNING_TABLE,
-    )
     with console_output():
-        prune(*parser.parse(sys.argv[1:] if arguments is None else arguments))
+        prune(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":
