@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .recipes import merged_options, split_recipe
@@ -38,4 +39,7 @@ def started_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         program = [*launcher, "-m", f"{PACKAGE}.cli.{command.replace('-', '_')}"]
     else:
         program = [CONSOLE_SCRIPT, command]
-    return program, merged_options(*split_recipe(options))
+    # The arguments of another program, which calls this library, need not be options.
+    with suppress(OSError, ValueError):
+        options = merged_options(*split_recipe(options))
+    return program, options

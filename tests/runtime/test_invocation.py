@@ -41,3 +41,8 @@ def test_a_recipe_is_written_out_with_what_overrides_it(tmp_path):
     (tmp_path / "recipe.yaml").write_text("{max_steps: 7, targets: [1, 2], use_cpu: true}")
     arguments = ["run_prune.py", str(tmp_path / "recipe.yaml"), "--targets", "3", "--max_steps=9"]
     assert started_command(arguments)[1] == ["--use_cpu", "true", "--targets", "3", "--max_steps=9"]
+
+
+@pytest.mark.parametrize("arguments", [["tests"], ["settings.yaml"], ["a.txt", "--b"]])
+def test_arguments_of_another_program(arguments):
+    assert started_command(["/usr/bin/pytest", *arguments]) == (["python", "pytest"], arguments)
