@@ -1,4 +1,4 @@
-"""The parser that all commands share: an error is one line, and help names each option once."""
+"""Parser of the commands: errors of one line, and a help that lists each option once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPELLINGS = re.compile(r"(--\w+)(?:/--[\w-]+)+")
 
 
 class OptionFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows an option by its first spelling with the kind of its value, and a default where there is one.
+    """Formats an option by one of its spellings, with the type of its value and its default.
 
     Args:
         prog: Name of the command.
@@ -33,8 +33,9 @@ class OptionFormatter(argparse.RawDescriptionHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        name = max(action.option_strings[:2], key=len)
-        # A switch needs no value.
+        # The long one of `-h` and `--help`, the first one of `--max_steps` and `--max-steps`.
+        name = max(action.option_strings, key=len)
+        # A yes/no option needs no value.
         if action.nargs in (0, "?"):
             return name
         value = action.metavar or METAVARS.get(action.type, "VALUE")
@@ -44,14 +45,15 @@ class OptionFormatter(argparse.RawDescriptionHelpFormatter):
         text = action.help or ""
         if action.required and action.option_strings:
             return f"{text} (required)"
-        if action.nargs == 0 or action.default in (None, False, argparse.SUPPRESS, "", []):
+        is_open = action.default is None or action.default is False or action.default in (argparse.SUPPRESS, "", [])
+        if is_open or action.nargs == 0:
             return text
         values = action.default if isinstance(action.default, list) else [action.default]
         return f"{text} (default: {' '.join(map(_as_typed, values))})"
 
 
 def _as_typed(value: object) -> str:
-    """A default as it would be typed."""
+    """Formats a default as it is given on a command line."""
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, float):
@@ -60,7 +62,12 @@ def _as_typed(value: object) -> str:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line and exit status 2; a misspelt option comes with the one that was meant."""
+    """A parser that reports wrong input in one line, with exit status 2, and suggests an option for a misspelt one.
+
+    Args:
+        *args: Passed to `argparse.ArgumentParser`.
+        **kwargs: Passed to `argparse.ArgumentParser`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{"formatter_class": OptionFormatter, "allow_abbrev": False, **kwargs})
@@ -78,24 +85,31 @@ class CommandParser(argparse.ArgumentParser):
         return values
 
     def check_options(self, arguments: Sequence[str]) -> None:
-        """Ends the process with an error if an argument is an option that there is not.
+        """Ends the process with an error if an option does not exist.
 
-        argparse itself would first complain that a required option is missing, where it was misspelt.
+        argparse would first report that a required option is missing, even if it is there and misspelt.
+
+        Args:
+            arguments: Arguments of the command.
         """
         self.check_names([option_name(argument) for argument in arguments if argument.startswith("--")])
 
     def check_unknown(self, arguments: Sequence[str]) -> None:
-        """Ends the process with an error if any argument was left over."""
+        """Ends the process with an error if there are arguments that belong to no option.
+
+        Args:
+            arguments: Arguments that are left after parsing.
+        """
         for argument in arguments:
             hint = ONE_RECIPE if argument.endswith(RECIPE_SUFFIXES) else self.where_options_are()
             self.error(f"unexpected argument {argument!r}. {hint}")
 
     def check_names(self, names: Sequence[str], recipe: str | None = None) -> None:
-        """Ends the process with an error if there is no option of a name.
+        """Ends the process with an error if an option does not exist.
 
         Args:
             names: Names of options, with underscores.
-            recipe: File that they come from; `None` for the command line.
+            recipe: File that holds the options; `None` for the command line.
         """
         known = self.option_names()
         for name in names:
@@ -104,12 +118,12 @@ class CommandParser(argparse.ArgumentParser):
                 self.error(f"there is no option {shown_name(name, recipe)}. {hint}")
 
     def option_names(self) -> list[str]:
-        """Names of all options, with underscores."""
+        """Returns the names of all options, with underscores."""
         spellings = (name for name in self._option_string_actions if name.startswith("--"))
         return list(dict.fromkeys(map(option_name, spellings)))
 
     def where_options_are(self) -> str:
-        """A sentence that says where all options are listed."""
+        """Returns a sentence that names the option that lists all options."""
         return f"`{self.prog} --help` lists the options."
 
     def error(self, message: str) -> NoReturn:
@@ -118,11 +132,21 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def shown_name(name: str, recipe: str | None) -> str:
-    """An option as the user gave it, in a recipe or on the command line."""
+    """Formats the name of an option for an error message.
+
+    Args:
+        name: Name of the option, with underscores.
+        recipe: File that holds the option; `None` for the command line.
+    """
     return f"`--{name}`" if recipe is None else f"`{name}` in {recipe}"
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
-    """A question for the known name that a misspelt one is nearest to; "" where none is near."""
+    """Returns a question for the name that is most similar to a misspelt one; "" if none is similar.
+
+    Args:
+        name: Misspelt name.
+        known: Correct names.
+    """
     near = get_close_matches(name, known, n=1)
     return f"Did you mean `{near[0]}`?" if near else ""

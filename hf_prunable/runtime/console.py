@@ -1,4 +1,4 @@
-"""What a command shows while it runs: messages, and progress bars, which are lines where there is no terminal."""
+"""Messages and progress bars of a command on the standard error."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ from typing import Any, TextIO, cast
 from .user_errors import process_rank
 
 
-# Seconds between two lines of a bar; a bar that is done sooner shows none.
+# Minimum time between two lines of a progress bar; a bar that ends earlier shows none.
 LINE_SECONDS = 15.0
-# What tqdm writes to move the cursor between bars.
+# Text that tqdm writes to move the cursor between nested bars.
 CURSOR_MOVES = re.compile(r"(?:\n|\x1b\[A)*")
 
 
 class ProgressLines:
-    """A text stream on which the refreshes of progress bars become lines.
+    """A text stream that writes progress bars as lines, for a log file.
 
-    A bar, of tqdm or of anything else that returns to the start of a line, shows a line each 15 s and one at its end.
-    All other text passes as it is.
+    A progress bar returns to the start of its line at each refresh. Here, a bar writes a line every 15 s and at its end.
+    Other text is written unchanged.
 
     Args:
-        stream: Stream that is written to.
-        is_shown: Whether bars are shown at all.
-        clock: Seconds since any fixed moment.
+        stream: Stream to write to.
+        is_shown: Whether progress bars are written at all.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, stream: TextIO, is_shown: bool = True, clock: Callable[[], float] = time.monotonic):
         self._stream, self._is_shown, self._clock = stream, is_shown, clock
         self._is_in_bar = False
-        # When each bar last showed a line, or began; and which have shown one. Bars are told apart by their description.
+        # Time of the last line of each bar, or of its start, by its description; and the bars that have written a line.
         self._last_shown: dict[str, float] = {}
         self._with_lines: set[str] = set()
 
     def write(self, text: str) -> int:
-        """Writes a text, or takes note of a bar's refresh."""
+        """Writes text; the refresh of a progress bar only if a line is due.
+
+        Args:
+            text: Text, which contains a carriage return if it is a refresh.
+        """
         if "\r" in text:
             self._is_in_bar = True
             self._refresh(text.rpartition("\r")[2].strip())
@@ -70,9 +74,9 @@ class ProgressLines:
 
 @contextmanager
 def console_output() -> Iterator[None]:
-    """Shows this library's messages on the standard error, and progress bars in a form that suits it.
+    """Shows messages of this library on the standard error, and progress bars as lines unless it is a terminal.
 
-    In a distributed run the first process shows everything, and the others their warnings.
+    In a distributed run, the first process shows all of them and the others only warnings.
     """
     is_first = process_rank() == 0
     stream = sys.stderr

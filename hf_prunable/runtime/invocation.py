@@ -1,4 +1,4 @@
-"""How this process was started, as a command that can be given again."""
+"""The command that started this process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def started_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         arguments: Script and its arguments, as in `sys.argv`.
 
     Returns:
-        The words that start the command, for as many processes as this run has: the console script, or a script of its
-        own; and the options, with those of a recipe written out.
+        The command, such as ["hf-prunable", "prune"], with `accelerate launch` if there are several processes; and the
+        options, including those of a recipe.
     """
     script, options = Path(arguments[0]), list(arguments[1:])
     if script.stem == CONSOLE_SCRIPT or (script.parent.name, script.name) == (PACKAGE, "__main__.py"):
@@ -39,7 +39,7 @@ def started_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         program = [*launcher, "-m", f"{PACKAGE}.cli.{command.replace('-', '_')}"]
     else:
         program = [CONSOLE_SCRIPT, command]
-    # The arguments of another program, which calls this library, need not be options.
+    # Another program that calls this library can have other arguments than a recipe and options.
     with suppress(OSError, ValueError):
         options = merged_options(*split_recipe(options))
     return program, options

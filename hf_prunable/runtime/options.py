@@ -1,8 +1,9 @@
-"""Options of a command: dataclass fields, given one by one or in a recipe, a .yaml or .json file."""
+"""Options of a command, which are dataclass fields: parsed from a command line and from a recipe."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
@@ -20,12 +21,12 @@ REMAINING_OPTIONS = "more options of transformers.TrainingArguments"
 
 @dataclass(frozen=True)
 class OptionTable:
-    """How a command presents its options.
+    """Presentation of the options of a command.
 
     Attributes:
-        groups: Names of the options that `--help` shows, by the title of their group.
-        help_texts: Texts that replace those of the fields, by the name of the option.
-        refused: Options that have no effect in the command, with what to do instead.
+        groups: Names of the options that `--help` lists, by the title of their group.
+        help_texts: Help texts that replace those of the dataclass fields, by the name of the option.
+        refused: Advice for options that have no effect in the command, by the name of the option.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -34,13 +35,15 @@ class OptionTable:
 
 
 class OptionParser(CommandParser, HfArgumentParser):
-    """Reads the options of a command from its command line, which may begin with a recipe.
+    """Parses the command line of a command, which may begin with a recipe, into dataclasses.
+
+    A yes/no option is true without a value. "none" is the value `None` for options whose type allows it.
 
     Args:
         program: Name of the command, such as "hf-prunable prune".
-        description: Text above the options in the help.
-        classes: Dataclasses whose fields are the options.
-        table: Groups and texts of the help, and the options that are refused.
+        description: Text of the help above the options.
+        classes: Dataclasses; their fields are the options.
+        table: Presentation of the options.
     """
 
     def __init__(self, program: str, description: str, classes: Sequence[type], table: OptionTable):
@@ -52,13 +55,12 @@ class OptionParser(CommandParser, HfArgumentParser):
             "--help_all", "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all options"
         )
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
-        # Options for which "none" is no text but `None`.
         self._nullable: set[str] = set()
         for action in self._actions:
             action.help = table.help_texts.get(action.dest, action.help)
             alternatives = get_args(hints.get(action.dest))
             if action.type is string_to_bool:
-                # `--name` alone means true, also where the default is left open.
+                # `HfArgumentParser` requires a value if the default is `None`.
                 action.nargs, action.const = "?", True
             if str in alternatives and list[str] in alternatives:
                 action.nargs = "+"
@@ -66,13 +68,13 @@ class OptionParser(CommandParser, HfArgumentParser):
                 self._nullable.add(action.dest)
 
     def parse(self, arguments: Sequence[str]) -> tuple[Any, ...]:
-        """Reads a command line; wrong input ends the process with one line and exit status 2.
+        """Parses a command line; wrong input ends the process with one line and exit status 2.
 
         Args:
             arguments: Options, after a recipe or without one. An option overrides that of the recipe.
 
         Returns:
-            One object of each class.
+            One instance of each dataclass.
         """
         with user_errors(self.prog):
             recipe, options = split_recipe(arguments)
@@ -87,11 +89,11 @@ class OptionParser(CommandParser, HfArgumentParser):
             return tuple(parsed)
 
     def check_names(self, names: Sequence[str], recipe: str | None = None) -> None:
-        """Ends the process with an error if there is no option of a name, or if it has no effect here.
+        """Ends the process with an error if an option does not exist or has no effect in the command.
 
         Args:
             names: Names of options, with underscores.
-            recipe: File that they come from; `None` for the command line.
+            recipe: File that holds the options; `None` for the command line.
         """
         for name in names:
             reason = self.table.refused.get(name.removeprefix("no_")) or self.table.refused.get(name)
@@ -100,26 +102,26 @@ class OptionParser(CommandParser, HfArgumentParser):
         super().check_names(names, recipe)
 
     def option_names(self) -> list[str]:
-        """Names of the options that have an effect, with underscores."""
+        """Returns the names of the options that have an effect, with underscores."""
         return [name for name in super().option_names() if name.removeprefix("no_") not in self.table.refused]
 
     def where_options_are(self) -> str:
-        """A sentence that says where all options are listed."""
+        """Returns a sentence that names the option that lists all options."""
         return f"`{self.prog} --help_all` lists all options."
 
     def format_help(self) -> str:
-        """The help with the grouped options."""
+        """Returns the help with the options of the groups."""
         return self._format_groups(self._grouped_actions())
 
     def format_help_all(self) -> str:
-        """The help with all options that have an effect."""
+        """Returns the help with all options that have an effect."""
         groups = self._grouped_actions()
         shown = {action.dest for actions in groups.values() for action in actions}
         rest = [action for action in self._first_actions().values() if action.dest not in shown]
         return self._format_groups({**groups, REMAINING_OPTIONS: rest})
 
     def _without_nulls(self, options: Sequence[str]) -> list[str]:
-        """Takes `--name none` out of options, and makes `None` the default of those."""
+        """Removes `--name none` from options of which `None` is a value, and makes it their default."""
         kept: list[list[str]] = []
         for option in options:
             if option.startswith("--") or not kept:
@@ -133,7 +135,7 @@ class OptionParser(CommandParser, HfArgumentParser):
         return [text for option in kept if option_name(option[0]) not in nulls for text in option]
 
     def _first_actions(self) -> dict[str, argparse.Action]:
-        """The action of each option by its name, without `--no_...` and without options that have no effect."""
+        """Returns the actions of the options that have an effect, by name, without their `--no_...` forms."""
         actions: dict[str, argparse.Action] = {}
         for action in self._actions:
             if action.dest not in self.table.refused:
@@ -162,5 +164,5 @@ class _HelpAll(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         assert isinstance(parser, OptionParser)
-        print(parser.format_help_all(), end="")
+        sys.stdout.write(parser.format_help_all())
         parser.exit()

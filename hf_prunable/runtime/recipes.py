@@ -1,4 +1,4 @@
-"""Recipes: files that hold the options of a command."""
+"""Recipes: YAML and JSON files with options of a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE_RECIPE = "There may be one recipe, before all options."
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """Reads plain values as YAML 1.2 does: `no` is a text and `5e-4` a number, where YAML 1.1 reads false and a text."""
+    """Reads scalars as in YAML 1.2: `no` is text and `5e-4` a number, while YAML 1.1 reads false and text."""
 
     yaml_implicit_resolvers: dict = {}
 
@@ -46,14 +46,14 @@ def load_recipe(path: str | Path) -> dict[str, object]:
     """Reads the options of a recipe.
 
     Args:
-        path: A .yaml, .yml or .json file that holds a mapping of options.
+        path: File with a mapping of options; .yaml, .yml or .json.
 
     Returns:
         Values by the name of the option, with underscores.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no recipe; with the line of the fault.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a recipe; the message has the line.
     """
     path = Path(path)
     if path.suffix not in RECIPE_SUFFIXES:
@@ -76,12 +76,16 @@ def load_recipe(path: str | Path) -> dict[str, object]:
 
 
 def recipe_options(recipe: Mapping[str, object]) -> list[str]:
-    """Writes a recipe as the options of a command line that say the same; a value that is left open is "none"."""
+    """Converts a recipe to the options of a command line.
+
+    Args:
+        recipe: Values by the name of the option; `None` becomes "none".
+    """
     options: list[str] = []
     for name, value in recipe.items():
         texts = [_as_text(item) for item in value] if isinstance(value, list) else [_as_text(value)]
         if len(texts) == 1 and texts[0].startswith("-"):
-            # As a word of its own it would be taken for an option.
+            # argparse takes a separate argument that begins with "-" for an option.
             options.append(f"--{name}={texts[0]}")
         else:
             options += [f"--{name}", *texts]
@@ -89,12 +93,18 @@ def recipe_options(recipe: Mapping[str, object]) -> list[str]:
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[dict[str, object], list[str]]:
-    """Splits a command line, whose first argument may be a recipe, into the recipe's options and its own.
+    """Splits a command line into its recipe and its options.
+
+    Args:
+        arguments: Options, after a recipe or without one.
+
+    Returns:
+        Values of the recipe by the name of the option, and the options.
 
     Raises:
-        FileNotFoundError: If there is no such recipe.
-        ValueError: If the first argument is neither an option nor a recipe, the recipe cannot be read, or something but
-            an option follows it.
+        FileNotFoundError: If the recipe does not exist.
+        ValueError: If the first argument is neither an option nor a recipe, the recipe cannot be read, or the argument
+            after it is not an option.
     """
     if not arguments or arguments[0].startswith("-"):
         return {}, list(arguments)
@@ -105,14 +115,14 @@ def split_recipe(arguments: Sequence[str]) -> tuple[dict[str, object], list[str]
 
 
 def merged_options(recipe: Mapping[str, object], options: Sequence[str]) -> list[str]:
-    """Joins the options of a recipe and of a command line.
+    """Merges the options of a recipe and of a command line.
 
     Args:
         recipe: Values by the name of the option, with underscores.
-        options: Options of the command line. Each overrides that of the recipe, lists as a whole.
+        options: Options of the command line, which override those of the recipe. A list replaces the whole list.
 
     Returns:
-        The recipe's options that are not overridden, then the others.
+        Options of the recipe that are not overridden, and then those of the command line.
     """
     given = {option_name(option) for option in options if option.startswith("--")}
     kept = {name: value for name, value in recipe.items() if not given & {name, f"no_{name}"}}
@@ -120,7 +130,7 @@ def merged_options(recipe: Mapping[str, object], options: Sequence[str]) -> list
 
 
 def option_name(argument: str) -> str:
-    """The name of the option that an argument such as "--max-steps=3" gives: "max_steps"."""
+    """Returns the name of the option in an argument: "max_steps" for "--max-steps=3"."""
     return argument.removeprefix("--").partition("=")[0].replace("-", "_")
 
 

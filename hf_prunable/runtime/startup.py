@@ -1,4 +1,4 @@
-"""What a process of this library needs at its start."""
+"""Decides which libraries a process imports at its start."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import sys
 from pathlib import Path
 
 
-# First arguments of `hf-prunable` with which it works on text alone.
+# First arguments of `hf-prunable` with which it needs neither torch nor transformers.
 LIGHT_ARGUMENTS: tuple[list[str], ...] = ([], ["--help"], ["-h"], ["--version"], ["superb"])
 
 
 def needs_models() -> bool:
-    """Whether this process may load models.
+    """Returns whether this process may load models.
 
-    Returns:
-        False for `hf-prunable superb` and the help of `hf-prunable`, which start without torch and transformers; True
-        for any other process.
+    It is false for `hf-prunable superb` and for the help of `hf-prunable`, which therefore start without torch and
+    transformers.
     """
     program = sys.argv[0] if sys.argv else ""
     if program == "-m" and "-m" in sys.orig_argv:
-        # As it is while Python imports the package of the module that it was asked to run.
+        # The value of `sys.argv[0]` while Python imports the package of the module to run.
         program = sys.orig_argv[sys.orig_argv.index("-m") + 1]
         if program == "hf_prunable.superb":
             return False

@@ -1,4 +1,4 @@
-"""The plan of a run, shown before training starts, and estimates of the time that is left."""
+"""Plan of a run, which is shown before training, and estimates of the remaining time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# The first estimate comes after so many steps or seconds, whichever is first; others at these fractions of a stage.
+# Steps or seconds after which the first estimate is shown, whichever comes first.
 FIRST_STEPS, FIRST_SECONDS = 20, 30.0
+# Fractions of a stage after which it is updated, and the minimum time between two estimates in seconds.
 FRACTIONS = (0.1, 0.25, 0.5, 0.75)
-# Seconds between two estimates, at least.
 PAUSE_SECONDS = 30.0
 
 NO_GPU = (
@@ -28,11 +28,11 @@ NO_GPU = (
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run in which a model is trained.
+    """Stage of a run in which a model is trained.
 
     Attributes:
-        name: What the stage does, such as "train the pruned model".
-        num_steps: Optimizer steps.
+        name: Short description, such as "train the pruned model".
+        num_steps: Number of optimizer steps.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Audio:
-    """The clips of a run.
+    """Audio of a run.
 
     Attributes:
         train_seconds: Duration of each training clip in seconds; `None` for a stream.
@@ -63,29 +63,25 @@ class Audio:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run is going to do.
+    """Device, stages, audio and output of a run.
 
     Attributes:
-        stages: Stages in their order, by a name of their own, such as that of their folder.
-        args: Arguments of the Trainer, with the device and the batch size.
-        audio: Clips to train and evaluate on.
+        stages: Stages in their order, by a key such as the name of their folder.
+        args: Arguments of the Trainer.
+        audio: Audio for training and evaluation.
         output_dir: Folder of the result.
-        preparation: What is computed before the first stage; "" for nothing that takes long.
     """
 
     stages: Mapping[str, Stage]
     args: TrainingArguments
     audio: Audio
     output_dir: str
-    preparation: str = ""
 
     def describe(self) -> str:
         """Returns the plan as text of several lines."""
         args = self.args
         clips = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         lines = [f"Device: {describe_device(args)}"]
-        if self.preparation:
-            lines.append(f"First:  {self.preparation}")
         lines += [
             f"Stage {number}: {stage.name}, {stage.num_steps:,} steps of {clips} clips"
             for number, stage in enumerate(self.stages.values(), start=1)
@@ -95,22 +91,22 @@ class TrainingPlan:
             lines.append(NO_GPU)
         return "\n".join(lines)
 
-    def callback(self, name: str) -> TimeEstimate:
-        """Returns a callback that announces a stage and estimates the time that is left.
+    def callback(self, key: str) -> TimeEstimate:
+        """Returns a callback that announces a stage and estimates the remaining time.
 
         Args:
-            name: Name of the stage in `stages`.
+            key: Key of the stage in `stages`.
         """
-        return TimeEstimate(list(self.stages.values()), list(self.stages).index(name))
+        return TimeEstimate(list(self.stages.values()), list(self.stages).index(key))
 
 
 class TimeEstimate(TrainerCallback):
-    """Announces a stage when it begins, and estimates the time that the run will still take.
+    """Announces a stage when it begins, and estimates the remaining time of the stage and of the run.
 
     Args:
         stages: Stages of the run.
         stage_idx: Index of the stage that is trained.
-        clock: Seconds since any fixed moment.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, stages: Sequence[Stage], stage_idx: int, clock: Callable[[], float] = time.monotonic):
@@ -132,10 +128,10 @@ class TimeEstimate(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measures the time of the steps, and shows an estimate when one is due."""
+        """Measures the time per step, and shows an estimate if one is due."""
         now = self._clock()
         if not self._start:
-            # The first step includes what is set up once, such as worker processes and compiled kernels.
+            # The first step is not counted: it starts worker processes and compiles kernels.
             self._first_step, self._start = state.global_step, now
             return
         steps, steps_left = state.global_step - self._first_step, state.max_steps - state.global_step
@@ -178,7 +174,7 @@ def format_duration(seconds: float) -> str:
 
 
 def describe_device(args: TrainingArguments) -> str:
-    """Describes the device that is trained on, and how many processes there are.
+    """Describes the training device and the number of processes.
 
     Args:
         args: Arguments of the Trainer.

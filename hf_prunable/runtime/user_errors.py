@@ -1,4 +1,4 @@
-"""Errors of the user's input: one line on the standard error and exit status 2, printed by one process."""
+"""Errors in the user's input: one line on the standard error and exit status 2."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import NoReturn
 
 
 EXIT_STATUS = 2
-# Seconds that a process of a distributed run leaves the first process to print the error that both have met.
+# Time in seconds in which the launcher of a distributed run stops the other processes if the first one has failed.
 GRACE_SECONDS = 10.0
-# Values of transformers' own environment variable that show the traceback of a refused input.
+# Values of the environment variable TRANSFORMERS_VERBOSITY with which wrong input raises a traceback.
 DEBUG_LEVELS = ("debug", "detail")
 
 
 def process_rank() -> int:
-    """The rank of this process, as launchers such as torchrun set it; 0 in a single process."""
+    """Returns the rank of this process as set by launchers such as torchrun; 0 for a single process."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 def exit_with_error(program: str, message: str) -> NoReturn:
     """Prints an error as one line and ends the process with exit status 2.
 
-    The first process of a distributed run prints at once. The others wait until the launcher stops them, which is what
-    happens when all of them meet the same error; one that is not stopped has met an error of its own, and prints it.
+    In a distributed run, the first process prints at once, and the launcher stops the others when it has failed. A process
+    that is not stopped within 10 s has an error that the first process does not have, and prints it.
 
     Args:
         program: Name of the command, such as "hf-prunable prune".
@@ -44,14 +44,14 @@ def exit_with_error(program: str, message: str) -> NoReturn:
 
 @contextmanager
 def user_errors(program: str, *types: type[Exception]) -> Iterator[None]:
-    """Turns the errors by which checks refuse input into one line and exit status 2.
+    """Reports exceptions for wrong input as one line and ends the process with exit status 2.
 
-    Only code that checks and loads what the user has given belongs into the block: an error of the work that follows
-    keeps its traceback. With TRANSFORMERS_VERBOSITY=debug every error keeps it.
+    The block should contain only code that checks and loads the user's input. Errors in the work that follows keep their
+    traceback. With TRANSFORMERS_VERBOSITY=debug, all errors do.
 
     Args:
         program: Name of the command, such as "hf-prunable prune".
-        *types: Exceptions that report wrong input, besides `ValueError`, `OSError` and `ImportError`.
+        *types: Exception types for wrong input, in addition to `ValueError`, `OSError` and `ImportError`.
     """
     refusals: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *types)
     try:

@@ -31,13 +31,12 @@ def make_plan(tmp_path, audio=CLIPS, **options):
     args = TrainingArguments(
         str(tmp_path / "out"), per_device_train_batch_size=3, gradient_accumulation_steps=2, **options
     )
-    return TrainingPlan(STAGES, args, audio, "out", "score the layers")
+    return TrainingPlan(STAGES, args, audio, "out")
 
 
 def test_the_plan(tmp_path):
     assert make_plan(tmp_path, use_cpu=True).describe().splitlines() == [
         f"Device: CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}",
-        "First:  score the layers",
         "Stage 1: learn the gates, 400 steps of 6 clips",
         "Stage 2: train the pruned model, 150 steps of 6 clips",
         "Audio:  2 clips for training (60 min), 7 for evaluation",
