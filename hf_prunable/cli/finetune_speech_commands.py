@@ -38,9 +38,9 @@ from ..reporting.measurement import describe_machine, measure_latency, measure_s
 from ..reporting.model_card import PROFILE_PICTURE
 from ..reporting.provenance import command_line, library_versions, source_commit
 from ..reporting.publication import publish_finetuning
-from ..runtime.checkpoints import remember_settings
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import parse_options
+from ..runtime.settings import remember_settings
 
 
 logger = logging.getLogger("hf_prunable")

@@ -34,9 +34,9 @@ from ..pruning.training_arguments import PruningTrainingArguments
 from ..reporting.provenance import command_line
 from ..reporting.pruning_report import HeldOutLoss, format_table
 from ..reporting.publication import measure_run, publish_pruning
-from ..runtime.checkpoints import remember_settings
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import parse_options
+from ..runtime.settings import remember_settings
 
 
 logger = logging.getLogger("hf_prunable")

@@ -21,7 +21,7 @@ from ..data.labels import Task
 from ..data.speech_dataset import clips_digest
 from ..data.streaming import SpeechStream, StreamedCrops
 from ..modeling.size import PARAMETERS, Measure
-from ..runtime.checkpoints import last_whole_checkpoint
+from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
 from ..runtime.files import save_tensors_atomically
 from .compaction import compact
 from .constraint import Lagrangian
@@ -270,6 +270,7 @@ def _common_checkpoint(args: PruningTrainingArguments) -> str | None:
     """The checkpoint to go on from, as the first process finds it."""
     found = [None]
     if args.process_index == 0:
+        remove_damaged_checkpoints(Path(args.output_dir))
         checkpoint = last_whole_checkpoint(Path(args.output_dir))
         found = [checkpoint and str(checkpoint)]
     return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
