@@ -8,6 +8,8 @@ import numpy as np
 import soundfile
 import torch
 
+from hf_prunable.data.speech_dataset import load_speech_dataset
+
 
 RATE = 16000
 
@@ -33,6 +35,13 @@ def write_truncated_flac(path):
     item = write(path, noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return item
+
+
+def clips_of_constants(folder):
+    """A data set of seven clips, each of a constant value and a length of its own: 1000 to 1006 samples."""
+    for index in range(7):
+        write(folder / f"{index}.wav", np.full(1000 + index, index / 10), subtype="FLOAT")
+    return load_speech_dataset(folder)
 
 
 def disturb_random_state():
