@@ -203,7 +203,7 @@ def _open(audio: EncodedAudio | None) -> soundfile.SoundFile:
         raise AudioError(f"{audio_name(audio)}: cannot be opened ({_reason(error)})") from error
     if sound_file.frames == UNKNOWN_FRAMES:
         sound_file.close()
-        raise AudioError(f"{audio_name(audio)}: its header does not tell its length; encode it again")
+        raise AudioError(f"{audio_name(audio)}: its header does not contain its length; encode it again")
     return sound_file
 
 

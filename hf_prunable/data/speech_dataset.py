@@ -144,7 +144,7 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
         return load_dataset(name, config_name, split=split, streaming=streaming)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
-            f"{name!r} is neither a file nor a folder here, and the Hub did not give it either: {error}"
+            f"{name!r} is neither a file nor a folder here, and cannot be loaded from the Hub: {error}"
         ) from error
     except DatasetGenerationError as error:
         if not isinstance(error.__cause__, ImportError):
