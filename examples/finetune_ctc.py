@@ -25,7 +25,7 @@ from transformers import (
 
 # Importing the package registers pruned models with the Auto classes.
 from hf_prunable.data.batches import LabelledClips, LabelledCollator
-from hf_prunable.data.labels import load_task
+from hf_prunable.data.labels import load_label_encoding
 from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         min_seconds=arguments.min_seconds,
     )
     tokenizer = make_tokenizer(clips["text"][:], Path(training.output_dir))
-    task = load_task("ctc", training.output_dir, clips)
+    labels = load_label_encoding("ctc", training.output_dir, clips)
     model = AutoModelForCTC.from_pretrained(
         arguments.model_name_or_path,
         vocab_size=len(tokenizer),
@@ -83,9 +83,9 @@ def main() -> None:
         model=model,
         args=training,
         train_dataset=LabelledClips(
-            clips, sampling_rate=feature_extractor.sampling_rate, label_column=task.label_column
+            clips, sampling_rate=feature_extractor.sampling_rate, label_column=labels.label_column
         ),
-        data_collator=LabelledCollator(feature_extractor, task.encode),
+        data_collator=LabelledCollator(feature_extractor, labels.encode),
     )
     trainer.train()
     trainer.save_model()

@@ -18,6 +18,7 @@ from .modeling.loading import load_prunable, saved_auto_class
 from .modeling.pretrained import check_weights
 from .modeling.size import SAMPLING_RATE
 from .reporting.measurement import Latency, describe_machine, measure_latency
+from .runtime.auto_classes import AUDIO_XVECTOR
 from .runtime.files import replacing
 
 
@@ -36,7 +37,7 @@ SINGLE_FILE_BYTES = 1536 * 2**20
 # The traced clips have another number and length than any that are checked.
 TRACED_CLIPS, TRACED_SECONDS = 4, 1.7
 # A stock x-vector head goes through the clips of a batch one by one when it has a mask, which no graph can.
-WITHOUT_MASK = ("AutoModelForAudioXVector",)
+WITHOUT_MASK = (AUDIO_XVECTOR,)
 
 
 @dataclass

@@ -39,10 +39,10 @@ from ..reporting.measurement import describe_machine, measure_latency, measure_s
 from ..reporting.model_card import PROFILE_PICTURE
 from ..reporting.provenance import command_line, library_versions, source_commit
 from ..reporting.publication import publish_finetuning
-from ..runtime.checkpoints import remember_settings
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
+from ..runtime.settings import remember_settings
 from .trainer_options import FINETUNING_TABLE
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from ..data.arguments import SpeechArguments, load_speech
-from ..data.labels import load_task
+from ..data.labels import load_label_encoding
 from ..hub import HubPush
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete
@@ -35,10 +35,10 @@ from ..pruning.training_arguments import PruningTrainingArguments
 from ..reporting.provenance import command_line
 from ..reporting.pruning_report import HeldOutLoss, format_table
 from ..reporting.publication import measure_run, publish_pruning
-from ..runtime.checkpoints import remember_settings
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
+from ..runtime.settings import remember_settings
 from .trainer_options import PRUNING_TABLE
 
 
@@ -79,7 +79,9 @@ def prune(
     speech = load_speech(speech_options, feature_extractor.sampling_rate, training.seed)
     task = None
     if objective.has_task:
-        task = load_task(objective.task, options.model_name_or_path, speech.train_clips, objective.label_column)
+        task = load_label_encoding(
+            objective.task, options.model_name_or_path, speech.train_clips, objective.label_column
+        )
     head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
     student, original_config = load_student(options.model_name_or_path, **head)
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS, load_speech_commands_task
+from ..data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS, SpeakerSplit, load_speech_commands_task
 from ..data.speech_dataset import SkippedAudio
 from ..truncation.convexity_config import CRITERIA, ConvexityConfig
 
@@ -106,6 +106,6 @@ class TruncationArguments:
             self.task,
             sampling_rate=sampling_rate,
             words=self.words,
-            min_clips_per_speaker=self.min_clips_per_speaker,
             config_name=self.dataset_config_name,
+            speaker_split=SpeakerSplit(self.min_clips_per_speaker),
         )

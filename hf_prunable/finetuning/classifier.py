@@ -18,8 +18,10 @@ from transformers.utils import logging
 from ..data.batches import LabelledClips, LabelledCollator
 from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..modeling.loading import load_complete
-from ..runtime.checkpoints import last_whole_checkpoint
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION
+from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
 from ..runtime.files import save_tensors_atomically, write_text_atomically
+from ..runtime.settings import result_settings
 from ..truncation.truncated_model import truncate
 from .arguments import TruncationArguments
 from .metrics import ClassificationMetric
@@ -28,14 +30,10 @@ from .training_clock import TrainingClock
 
 logger = logging.get_logger(__name__)
 
-AUTO_CLASS = "AutoModelForAudioClassification"
 WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
 
-# The Trainer's arguments that a result depends on; the others are about devices, logs and files.
-RESULT_ARGUMENTS = (
-    "num_train_epochs max_steps learning_rate warmup_steps weight_decay max_grad_norm optim adam_beta1 adam_beta2 "
-    "adam_epsilon lr_scheduler_type bf16 fp16 eval_strategy load_best_model_at_end metric_for_best_model"
-).split()
+# Arguments that change the result of fine-tuning, beside those of any training.
+FINETUNING_SETTINGS = ("num_train_epochs", "eval_strategy", "load_best_model_at_end", "metric_for_best_model")
 
 
 @dataclass
@@ -65,9 +63,8 @@ class FinetuningArguments(TrainingArguments):
 
     def settings(self) -> dict[str, Any]:
         """What a result depends on, as plain values."""
-        values = self.to_dict()
         batch_size = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-        return {name: values[name] for name in RESULT_ARGUMENTS} | {"batch_size": batch_size}
+        return result_settings(self, *FINETUNING_SETTINGS) | {"batch_size": batch_size}
 
 
 @dataclass
@@ -116,7 +113,7 @@ def make_classifier(
         # A dropped layer has no hidden state to take part in the sum.
         config["layerdrop"] = 0.0
     torch.manual_seed(seed)
-    model = truncate(load_complete(options.model_name_or_path, auto_class=AUTO_CLASS, **config), num_layers)
+    model = truncate(load_complete(options.model_name_or_path, auto_class=AUDIO_CLASSIFICATION, **config), num_layers)
     if options.freeze_feature_encoder:
         model.freeze_feature_encoder()
     if options.freeze_base_model:
@@ -157,6 +154,7 @@ def fine_tune(
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[TrainingClock()],
     )
+    remove_damaged_checkpoints(folder)
     checkpoint = last_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     # A resumed Trainer makes the clock anew from its checkpoint.

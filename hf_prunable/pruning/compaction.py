@@ -10,6 +10,7 @@ from transformers.utils import logging
 from ..modeling.loading import build_like
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import MAC_SECONDS, Measure, choose_target
+from ..runtime.evaluation_mode import restored_modes
 from .decisions import Cut, GateDecisions, decide_at_target
 from .rounding import round_widths
 
@@ -55,13 +56,8 @@ def compact(
     config = copy.deepcopy(model.config)
     config.gates = None
     config.pruned_shape = None if cut.shape.is_dense(config) else cut.shape.to_dict()
-    modes = {module: module.training for module in model.modules()}
-    try:
+    with restored_modes([model]):
         state = _cut_state_dict(model.eval(), cut)
-    finally:
-        # One by one: a frozen batch norm, for one, stays in evaluation mode while the model trains.
-        for module, mode in modes.items():
-            module.training = mode
     return build_like(model, config, state)
 
 

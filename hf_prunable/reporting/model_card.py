@@ -7,8 +7,8 @@ import math
 from huggingface_hub import EvalResult, ModelCard
 
 from ..data.speech_commands_tasks import CLIP_SECONDS
-from ..finetuning.classifier import AUTO_CLASS
 from ..modeling.shape import PrunedShape
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from .finetuning_report import REPORT_FILE as FINETUNING_REPORT
 from .finetuning_report import TRUNCATED, FinetuningReport
 from .finetuning_report import format_table as format_variants
@@ -120,7 +120,7 @@ def truncation_card(
     results = []
     if report.dataset_name is not None:
         common = {
-            "task_type": PIPELINE_TAGS[AUTO_CLASS],
+            "task_type": PIPELINE_TAGS[AUDIO_CLASSIFICATION],
             "task_name": task_name,
             "dataset_config": report.dataset_config_name,
             # Speakers are tested on clips of the training list.
@@ -144,14 +144,20 @@ def truncation_card(
         )
     return render_card(
         card_data=front_matter(
-            name, report.model_name, report.dataset_name, AUTO_CLASS, tags, results, metrics=["accuracy", "f1"]
+            name,
+            report.model_name,
+            report.dataset_name,
+            AUDIO_CLASSIFICATION,
+            tags,
+            results,
+            metrics=["accuracy", "f1"],
         ),
         title=name,
         summary=(
             f"{link(report.model_name)} with {depth}, fine-tuned to tell {len(report.class_names)} {classes} apart; made "
             "with hf_prunable."
         ),
-        **usage(AUTO_CLASS, repo_id or name, is_stock),
+        **usage(AUDIO_CLASSIFICATION, repo_id or name, is_stock),
         removed=_removed_layers(report, variant.num_layers, kind == TRUNCATED),
         removed_picture={"file": PROFILE_PICTURE, "caption": "Convexity of the layers"},
         measured=f"{measured}\n\nMeasured on: {report.machine}.",

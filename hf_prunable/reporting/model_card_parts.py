@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotF
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL, CTC
 from ..runtime.files import write_text_atomically
 
 
@@ -22,12 +23,11 @@ CARD_FILE = "README.md"
 # Where the Hub looks for results on benchmarks.
 EVAL_RESULTS_FOLDER = ".eval_results"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-CLASSIFICATION = "AutoModelForAudioClassification"
 # The Hub's names of tasks.
 PIPELINE_TAGS = {
-    "AutoModel": "feature-extraction",
-    "AutoModelForCTC": "automatic-speech-recognition",
-    CLASSIFICATION: "audio-classification",
+    BASE_MODEL: "feature-extraction",
+    CTC: "automatic-speech-recognition",
+    AUDIO_CLASSIFICATION: "audio-classification",
 }
 # The Hub's model tree knows "finetune", "adapter", "quantized" and "merge". The weights left are the base model's,
 # trained on in the same precision; "quantized" would list the model among changes of the precision.
@@ -153,10 +153,8 @@ def usage(auto_class: str, source: str, is_stock: bool) -> dict[str, str]:
         source: What the snippet loads.
         is_stock: Whether plain transformers loads it.
     """
-    last_line = (
-        "print(outputs.last_hidden_state.shape)" if auto_class == "AutoModel" else "print(outputs.logits.shape)"
-    )
-    if auto_class == CLASSIFICATION:
+    last_line = "print(outputs.last_hidden_state.shape)" if auto_class == BASE_MODEL else "print(outputs.logits.shape)"
+    if auto_class == AUDIO_CLASSIFICATION:
         last_line = "print(model.config.id2label[outputs.logits.argmax().item()])"
     snippet = SNIPPET.format(auto_class=auto_class, source=source, last_line=last_line)
     if is_stock:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..finetuning.classifier import AUTO_CLASS
 from ..modeling.size import PARAMETERS, SAMPLING_RATE, Measure, UnitCounts
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from .eval_results import save_eval_results
 from .finetuning_report import FinetuningReport, draw_confusion
 from .measurement import describe_machine, measure_latency, measure_size
@@ -115,7 +115,7 @@ def publish_finetuning(
     draw_confusion(report.references, variant.results[0].predictions, report.class_names, folder / CONFUSION_PICTURE)
     save_eval_results(report, folder)
     save_card(truncation_card(report, name, repo_id=repo_id, is_stock=model.is_stock), folder)
-    _check_reload(model, folder, AUTO_CLASS)
+    _check_reload(model, folder, AUDIO_CLASSIFICATION)
 
 
 def _check_reload(model: PreTrainedModel, folder: Path, auto_class: str, seed: int = 0) -> None:
