@@ -7,20 +7,24 @@ from collections.abc import Mapping
 from ..runtime.options import OptionTable
 
 
-# Short texts for options of `transformers.TrainingArguments`.
+# Short help texts for options of `transformers.TrainingArguments`.
 TRAINER_HELP = {
-    "output_dir": "Output folder; must be new or empty.",
-    "lr_scheduler_type": "Schedule of the learning rate after warm-up: linear, cosine, constant, ...",
+    "output_dir": "Output folder, new or empty.",
+    "lr_scheduler_type": "Learning rate after warm-up: linear, cosine, constant, ...",
     "weight_decay": "Weight decay.",
     "gradient_accumulation_steps": "Micro-batches per device and optimizer step.",
     "bf16": "Train in bfloat16 mixed precision.",
     "use_cpu": "Train on the CPU even if there is a GPU.",
-    "seed": "Random seed of crops, gate noise and dropout.",
-    "dataloader_num_workers": "Processes per device that read audio; 0 reads it in the training process.",
-    "report_to": "Trackers of the training curves: tensorboard, wandb, trackio, ... or none.",
+    "seed": "Random seed of held-out clips, crops, gate noise and dropout.",
+    "dataloader_num_workers": "Number of processes per device that read audio.",
+    "report_to": "Trackers of the curves: tensorboard, wandb, trackio, ... or none.",
     "push_to_hub": "Push the finished model to the Hub.",
-    "hub_model_id": "Repository on the Hub: ORGANISATION/NAME; by default the name of the output folder.",
+    "hub_model_id": "Repository on the Hub, such as ORG/NAME; by default the output folder's name.",
     "hub_private_repo": "Make a new repository private.",
+}
+FINETUNING_HELP = {
+    "max_steps": "Number of optimizer steps, instead of `num_train_epochs`.",
+    "max_grad_norm": "Maximum norm of the gradients.",
 }
 
 PRUNING_GROUPS = {
@@ -94,13 +98,15 @@ REFUSED_BY_FINETUNING = {
 }
 
 
-def _table(groups: Mapping[str, str], refused: Mapping[str, str]) -> OptionTable:
+def _table(
+    groups: Mapping[str, str], refused: Mapping[str, str], help_texts: Mapping[str, str] = TRAINER_HELP
+) -> OptionTable:
     return OptionTable(
         groups={title: names.split() for title, names in groups.items()},
-        help_texts=TRAINER_HELP,
+        help_texts=help_texts,
         refused={name: advice for names, advice in {**REFUSED_BY_BOTH, **refused}.items() for name in names.split()},
     )
 
 
 PRUNING_TABLE = _table(PRUNING_GROUPS, REFUSED_BY_PRUNING)
-FINETUNING_TABLE = _table(FINETUNING_GROUPS, REFUSED_BY_FINETUNING)
+FINETUNING_TABLE = _table(FINETUNING_GROUPS, REFUSED_BY_FINETUNING, TRAINER_HELP | FINETUNING_HELP)

@@ -18,29 +18,23 @@ STREAM_HELD_OUT_CLIPS = 100
 class SpeechArguments:
     """Options for the data set, the clips that are used and the clips that are held out for evaluation."""
 
-    dataset_name: str = field(
-        metadata={"help": "Speech data set: folder of audio files, parquet file or folder, or Hub id."}
-    )
+    dataset_name: str = field(metadata={"help": "Speech: folder of audio files, parquet file or folder, or Hub id."})
     dataset_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration name of a data set with several configurations."}
+        default=None, metadata={"help": "Configuration of a data set that has several."}
     )
-    dataset_split: str = field(default="train", metadata={"help": "Split of the data set to use."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the data set."})
     streaming: bool = field(
         default=False,
-        metadata={
-            "help": "Read a parquet or Hub data set while training instead of loading it first; the first "
-            "`held_out_clips` clips are held out."
-        },
+        metadata={"help": "Read parquet or the Hub while training; the first `held_out_clips` are held out."},
     )
-    min_seconds: float = field(default=1.0, metadata={"help": "Clips shorter than this many seconds are left out."})
+    min_seconds: float = field(default=1.0, metadata={"help": "Minimum length of a clip in seconds."})
     held_out_fraction: float = field(
         default=0.05, metadata={"help": "Fraction of the clips held out for evaluation, between 0 and 1."}
     )
     held_out_clips: int | None = field(
         default=None,
         metadata={
-            "help": "Number of clips held out for evaluation, instead of `held_out_fraction`; by default "
-            f"{STREAM_HELD_OUT_CLIPS} with `streaming`."
+            "help": f"Number of held-out clips, instead of the fraction; {STREAM_HELD_OUT_CLIPS} with `streaming`."
         },
     )
 
