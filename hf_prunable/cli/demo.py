@@ -81,7 +81,9 @@ def _copy_teacher(folder: Path) -> None:
     names = [path.name for path in (DEMO_FILES / TEACHER).iterdir()]
     same, _, _ = filecmp.cmpfiles(DEMO_FILES / TEACHER, folder, names, shallow=False)
     if len(same) < len(names):
-        raise FileExistsError(f"{folder} exists and is not the demo's teacher. Delete it or give another `output_dir`.")
+        raise FileExistsError(
+            f"{folder} exists and is not the demo's teacher. Delete it or give another `output_dir`."
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
