@@ -6,6 +6,7 @@ and how training is cut short, is in tests/helpers/documentation.py.
 
 import re
 
+import datasets
 import pytest
 from sybil.example import SybilFailure
 
@@ -22,6 +23,7 @@ DEMO = ROOT / "docs" / "tutorials" / "prune_your_first_model.md"
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = make_scratch(tmp_path / "scratch")
     monkeypatch.chdir(folder)
     return folder
@@ -30,6 +32,12 @@ def scratch(tmp_path, monkeypatch):
 @EVERY_PAGE
 def test_blocks_run(page, scratch):
     run_blocks(page, scratch, with_root())
+
+
+@pytest.mark.slow
+@EVERY_PAGE
+def test_blocks_run_in_processes_of_their_own(page, scratch):
+    run_blocks(page, scratch, with_root(), in_process=False)
 
 
 @EVERY_PAGE

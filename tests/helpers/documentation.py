@@ -4,13 +4,16 @@ Blocks run as they are written. What stands behind their names is small:
 
 - A Hub id is a folder of that name in the scratch folder, which `from_pretrained` finds before it asks the Hub.
 - `recordings`, `clips.parquet`, `speech_commands_v0.02.tar.gz` and `clip.wav` are noise, with labels where the text says so.
-- `hf-prunable` and `python` are scripts in the scratch folder's `bin`, which append `SHORT` to the commands that train.
+- Commands that train are cut short by the options in `SHORT`, which come last and so override those of the page.
+- `hf-prunable` and `python` are scripts in the scratch folder's `bin`. A block of `hf-prunable` alone can run in the
+  process of the test instead, which saves the start of a process for each command.
 """
 
 import shlex
 import subprocess
 import sys
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import datasets
@@ -21,6 +24,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
 from hf_prunable import PrunableHubertForCTC, PrunableWavLMModel, compact
+from hf_prunable.cli.main import main
 from tests.helpers.processes import ROOT
 from tests.helpers.speech_files import RATE, pack, write, write_speech_commands
 
@@ -31,7 +35,7 @@ RUN, SHOWN = ("bash", "python", "yaml"), ("text",)
 
 _STEPS = "--max_steps 2 --use_cpu true --disable_tqdm true --report_to none --logging_steps 1"
 _PRUNE = f"{_STEPS} --final_steps 1 --per_device_train_batch_size 2 --crop_seconds 0.5 --latency_seconds 0.3"
-# Options that cut a command short, by the words that the command starts with. They come last, and so override.
+# Options that cut a command short, by the words that the command starts with.
 SHORT = {
     "hf-prunable demo": f"--num_clips 8 {_PRUNE}",
     "hf-prunable prune": _PRUNE,
@@ -81,13 +85,14 @@ def make_scratch(folder: Path, short: bool = True) -> Path:
     return folder
 
 
-def run_blocks(page: Path, scratch: Path, environment: dict[str, str]) -> list[str]:
+def run_blocks(page: Path, scratch: Path, environment: dict[str, str], in_process: bool = True) -> list[str]:
     """Runs the blocks of a page in order.
 
     Args:
         page: Markdown file.
         scratch: Working folder of the blocks, as `make_scratch` makes it; also this process's working folder.
         environment: Environment of shell blocks.
+        in_process: Whether blocks of `hf-prunable` alone run in this process.
 
     Returns:
         The reasons of the blocks that were not run.
@@ -97,6 +102,9 @@ def run_blocks(page: Path, scratch: Path, environment: dict[str, str]) -> list[s
     """
 
     def run_shell(example) -> str | None:
+        commands = [shlex.split(line) for line in example.parsed.replace("\\\n", " ").splitlines()]
+        if in_process and all(command[:1] == ["hf-prunable"] for command in commands):
+            return next((error for error in map(_run_in_process, commands) if error), None)
         return run_in_shell(example.parsed, scratch, environment)
 
     parsers = [
@@ -131,6 +139,17 @@ def run_in_shell(script: str, folder: Path, environment: dict[str, str]) -> str 
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     return None if completed.returncode == 0 else f"{script}\n{completed.stdout[-5000:]}"
+
+
+def _run_in_process(words: list[str]) -> str | None:
+    """Runs a command of this package, cut short, and returns it with its exit status if it failed."""
+    words = [*words, *SHORT.get(" ".join(words[:2]), "").split()]
+    with unittest.mock.patch.object(sys, "argv", words):
+        try:
+            main(words[1:])
+        except SystemExit as end:
+            return f"{shlex.join(words)}\nexit status {end.code}" if end.code else None
+    return None
 
 
 def _write_recipe(text: str, folder: Path) -> None:
