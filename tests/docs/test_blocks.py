@@ -5,6 +5,7 @@ and how training is cut short, is in tests/helpers/documentation.py.
 """
 
 import re
+import shutil
 
 import datasets
 import pytest
@@ -21,10 +22,15 @@ FENCE = re.compile(r"^```(.*)\n(?:.*\n)*?```$", re.MULTILINE)
 DEMO = ROOT / "docs" / "tutorials" / "prune_your_first_model.md"
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return make_scratch(tmp_path_factory.mktemp("template") / "scratch")
+
+
 @pytest.fixture
-def scratch(tmp_path, monkeypatch):
+def scratch(template, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = make_scratch(tmp_path / "scratch")
+    folder = shutil.copytree(template, tmp_path / "scratch", symlinks=True)
     monkeypatch.chdir(folder)
     return folder
 

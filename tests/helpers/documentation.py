@@ -18,6 +18,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import yaml
 from sybil import Document
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
@@ -40,6 +41,7 @@ SHORT = {
     "hf-prunable demo": f"--num_clips 8 {_PRUNE}",
     "hf-prunable prune": _PRUNE,
     "hf-prunable finetune-speech-commands": f"{_STEPS} --seeds 42 --num_permutations 2 --min_clips_per_speaker 5",
+    "hf-prunable export": "--check_seconds 0.5 --latency_seconds 0.3",
     "python examples/finetune_ctc.py": _STEPS,
     "python examples/finetune_lora.py": _STEPS,
     "python examples/export_and_quantize.py": "--seconds 0.3",
@@ -56,6 +58,7 @@ _SIZES = {
     "num_conv_pos_embedding_groups": 4,
     "classifier_proj_size": 16,
 }
+_WAVLM, _CTC = "microsoft/wavlm-base-plus", "facebook/hubert-large-ls960-ft"
 _WORDS, _SPEAKERS, _TAKES = ("down", "no", "up", "yes"), "abcde", 5
 # Takes that are not for training.
 _LISTS = {"validation": 3, "test": 4}
@@ -65,23 +68,24 @@ def make_scratch(folder: Path, short: bool = True) -> Path:
     """Fills a folder with the checkpoints and the audio that the pages name.
 
     Args:
-        folder: A new folder.
+        folder: New folder.
         short: Whether the commands of `SHORT` are cut short.
     """
     folder.mkdir()
     (folder / "examples").symlink_to(ROOT / "examples")
     _write_commands(folder / "bin", SHORT if short else {})
     wavlm = PrunableWavLMModel(PrunableWavLMModel.config_class(**_SIZES)).eval()
-    _save(wavlm.to_stock(), folder / "microsoft" / "wavlm-base-plus")
+    _save(wavlm.to_stock(), folder / _WAVLM)
     wavlm.attach_gates()
     _save(compact(wavlm, target_sparsity=0.5), folder / "wavlm-pruned")
     ctc = PrunableHubertForCTC(PrunableHubertForCTC.config_class(**_SIZES, vocab_size=5, ctc_zero_infinity=True))
-    ctc_folder = folder / "facebook" / "hubert-large-ls960-ft"
-    _save(ctc.to_stock(), ctc_folder)
+    _save(ctc.to_stock(), folder / _CTC)
     vocabulary = {token: number for number, token in enumerate(("<pad>", "<unk>", "|", "A", "B"))}
     (folder / "vocab.json").write_text(str(vocabulary).replace("'", '"'))
-    Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None).save_pretrained(ctc_folder)
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None).save_pretrained(folder / _CTC)
     _write_audio(folder)
+    recipe = {"model_name_or_path": _WAVLM, "dataset_name": "recordings", "output_dir": "pruned-by-recipe"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder
 
 
