@@ -38,37 +38,38 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _DemoParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [--option value ...]",
-        description="Synthesises speech and prunes a small WavLM on it, which comes with this package, to 28 %% of its "
-        "size. Five minutes on two CPU cores.",
+        description="Synthesises speech and prunes the small WavLM of this package on it, to 28 % of its parameters: five\n"
+        "minutes on two CPU cores, without the Hub.",
         epilog="All other options are those of `hf-prunable prune`, such as `--target_sparsity 0.5`.",
     )
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("outputs"), help="folder of speech, teacher, recipe and pruned model"
+        "--output_dir",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("outputs"),
+        help="folder of speech, teacher, recipe and pruned model",
     )
     parser.add_argument("--num_clips", type=int, default=600, help="number of clips that are synthesised")
     return parser
 
 
-def prepare_demo(output_dir: Path, num_clips: int) -> Path:
-    """Writes teacher, speech and recipe; what is there from an earlier demo is used again.
+def write_teacher_and_recipe(output_dir: Path) -> Path:
+    """Copies the teacher, unless it is there from an earlier demo, and writes the recipe.
 
     Args:
         output_dir: Folder of the demo.
-        num_clips: Number of clips, 1 or more.
 
     Returns:
         The recipe.
 
     Raises:
-        FileExistsError: If the folder holds another teacher, or speech of other settings.
-        ImportError: If espeakng-loader is not installed.
-        ValueError: If the folder of the pruned model is not empty, or `num_clips` is below 1.
+        FileExistsError: If the folder holds another teacher.
+        ValueError: If the folder of the pruned model is not empty.
     """
     check_output_directory(output_dir / PRUNED)
     teacher, recipe = output_dir / TEACHER, output_dir / RECIPE
     _copy_teacher(teacher)
-    speech = make_speech(output_dir / SPEECH, num_clips)
-    paths = {"model_name_or_path": teacher, "dataset_name": speech, "output_dir": output_dir / PRUNED}
+    paths = {"model_name_or_path": teacher, "dataset_name": output_dir / SPEECH, "output_dir": output_dir / PRUNED}
     lines = yaml.safe_dump({name: str(path) for name, path in paths.items()}, sort_keys=False)
     write_text_atomically(recipe, (DEMO_FILES / RECIPE).read_text(encoding="utf-8") + lines)
     return recipe
@@ -94,8 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options, prune_options = make_parser().parse_known_args(arguments)
     with console_output(), user_errors(PROGRAM):
-        recipe = prepare_demo(options.output_dir, options.num_clips)
-    prune.main([str(recipe), *prune_options])
+        prune_arguments = [str(write_teacher_and_recipe(options.output_dir)), *prune_options]
+        # Wrong options are reported before the speech is made.
+        prune.make_parser().parse(prune_arguments)
+        make_speech(options.output_dir / SPEECH, options.num_clips)
+    prune.main(prune_arguments)
 
 
 if __name__ == "__main__":
