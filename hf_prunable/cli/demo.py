@@ -6,7 +6,6 @@ hf-prunable demo --output_dir first_run --target_sparsity 0.5
 
 from __future__ import annotations
 
-import argparse
 import filecmp
 import shutil
 from collections.abc import Sequence
@@ -27,15 +26,9 @@ DEMO_FILES = Path(__file__).resolve().parents[1] / "demo"
 TEACHER, RECIPE, SPEECH, PRUNED = "wavlm-mini", "recipe.yaml", "speech", "wavlm-mini-pruned"
 
 
-class _DemoParser(CommandParser):
-    """Reads the options of the demo and leaves all others to `hf-prunable prune`."""
-
-    parse_known_args = argparse.ArgumentParser.parse_known_args
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Returns the parser of the command's own options."""
-    parser = _DemoParser(
+    parser = CommandParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [--option value ...]",
         description="Synthesises speech and prunes the small WavLM of this package on it, to 28 % of its parameters: five\n"

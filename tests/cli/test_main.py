@@ -28,9 +28,9 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "name a command: prune, finetune-speech-commands, export, push, superb"),
+        ([], "name a command: demo, prune, finetune-speech-commands, export, push, superb"),
         (["prun"], "there is no command 'prun'. Did you mean `prune`?"),
-        (["xyz"], "there is no command 'xyz'. Commands are prune, "),
+        (["xyz"], "there is no command 'xyz'. Commands are demo, prune, "),
         (["--verison"], "there is no option `--verison`. Did you mean `version`?"),
     ],
 )
