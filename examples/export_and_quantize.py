@@ -1,4 +1,4 @@
-"""Two ways to a faster CPU: an ONNX file for onnxruntime, and eight-bit weights in PyTorch; both are measured.
+"""Measures two ways to faster inference on a CPU: an ONNX file for onnxruntime, and eight-bit weights in PyTorch.
 
 pip install "hf_prunable[export]"
 python examples/export_and_quantize.py --model_name_or_path wavlm-pruned --path wavlm-pruned.onnx \
@@ -25,23 +25,38 @@ from hf_prunable.reporting.measurement import Latency, describe_machine, measure
 
 @dataclass
 class ExportArguments:
-    """What to export."""
+    """Checkpoint to export, and clips to measure it on."""
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
-    path: str = field(metadata={"help": "Of the ONNX file."})
-    audio: list[str] = field(default_factory=list, metadata={"help": "Recordings to compare the two on as well."})
-    seconds: float = field(default=10.0, metadata={"help": "Length of the clip that speed is measured on."})
+    path: str = field(metadata={"help": "Output file, in ONNX format."})
+    audio: list[str] = field(
+        default_factory=list, metadata={"help": "Audio files on which PyTorch and onnxruntime are compared."}
+    )
+    seconds: float = field(
+        default=10.0, metadata={"help": "Length of the clip that latency is measured on, in seconds."}
+    )
 
 
 def print_latencies(latencies: dict[str, Latency]) -> None:
-    """Prints a line for each model."""
+    """Prints one line for each model.
+
+    Args:
+        latencies: Latency of each model, by name.
+    """
     for name, latency in latencies.items():
         print(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
 
 
 @torch.inference_mode()
 def print_agreement(files: list[str], model: nn.Module, exported: OnnxModel, feature_extractor: Any) -> None:
-    """Prints for each recording how far onnxruntime's outputs are from PyTorch's."""
+    """Prints the largest difference between the outputs of PyTorch and of onnxruntime for each audio file.
+
+    Args:
+        files: Audio files.
+        model: Model in PyTorch.
+        exported: The same model in onnxruntime.
+        feature_extractor: Feature extractor of the checkpoint.
+    """
     sampling_rate = feature_extractor.sampling_rate
     for file, clip in zip(files, audio_dataset(files)["audio"], strict=True):
         inputs = feature_extractor(decode_audio(clip, sampling_rate), sampling_rate=sampling_rate, return_tensors="pt")
@@ -60,7 +75,7 @@ def main() -> None:
         feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path)
         print_agreement(arguments.audio, model, OnnxModel(arguments.path), feature_extractor)
 
-    # Eight-bit weights are made in a moment each time that the model is loaded, so that no file of them is needed.
+    # Quantisation takes a moment, so the model is quantised after each load instead of being saved quantised.
     model = load_prunable(arguments.model_name_or_path).prepare_for_inference_()
     small = quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
     audio = torch.randn(1, SAMPLING_RATE, generator=torch.Generator().manual_seed(0))

@@ -1,10 +1,10 @@
-"""Fine-tunes a pruned, truncated or stock model for speech recognition, with CTC over the letters of the transcripts.
+"""Fine-tunes a pruned, truncated or stock model for speech recognition, with CTC over the characters of the transcripts.
 
     python examples/finetune_ctc.py --model_name_or_path wavlm-pruned --dataset_name recordings \
         --output_dir wavlm-pruned-ctc --num_train_epochs 30 --learning_rate 1e-4
 
 `recordings` is a folder of audio with a `metadata.csv` (columns `file_name` and `text`), parquet, or a data set on the Hub.
-All options of transformers' Trainer can be given. The result works in the pipeline for speech recognition.
+Further options are those of transformers' Trainer. The result works in the pipeline "automatic-speech-recognition".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import (
 
 # Importing the package registers pruned models with the Auto classes.
 from hf_prunable.data.batches import LabelledClips, LabelledCollator
-from hf_prunable.data.labels import load_task
+from hf_prunable.data.labels import load_label_encoding
 from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
 
 
@@ -34,25 +34,30 @@ SPECIAL_TOKENS = ("<pad>", "<unk>", "|")
 
 @dataclass
 class RecognitionArguments:
-    """What to fine-tune, and on what."""
+    """Checkpoint and data set."""
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
-    dataset_name: str = field(metadata={"help": "Audio with transcripts in the column `text`."})
-    min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are left out."})
+    dataset_name: str = field(
+        metadata={"help": "Folder, parquet or Hub id of audio with transcripts in the column `text`."}
+    )
+    min_seconds: float = field(default=0.2, metadata={"help": "Shortest clip that is used, in seconds."})
 
 
 def make_tokenizer(texts: Sequence[str], folder: Path) -> Wav2Vec2CTCTokenizer:
-    """Makes a tokenizer of every letter in the transcripts and saves it.
+    """Makes a tokenizer of all characters in the transcripts and saves it.
 
     Args:
-        texts: Transcripts; upper and lower case are told apart.
-        folder: Where to, made where it is missing.
+        texts: Transcripts. Upper and lower case are different characters.
+        folder: Output folder; created if missing.
+
+    Returns:
+        The tokenizer.
     """
     letters = sorted(set("".join(texts)) - {" ", "|"})
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL_TOKENS, *letters])}
+    vocabulary = {token: token_id for token_id, token in enumerate([*SPECIAL_TOKENS, *letters])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    # CTC has no use for beginnings and ends.
+    # CTC needs no tokens for the beginning and the end of a sentence.
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None)
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -60,7 +65,7 @@ def make_tokenizer(texts: Sequence[str], folder: Path) -> Wav2Vec2CTCTokenizer:
 
 def main() -> None:
     arguments, training = HfArgumentParser((RecognitionArguments, TrainingArguments)).parse_args_into_dataclasses()
-    # The clips are not the model's inputs before they are collated.
+    # The collator needs columns that the model does not take.
     training.remove_unused_columns = False
     feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path)
     clips, _ = scan_speech_dataset(
@@ -69,13 +74,13 @@ def main() -> None:
         min_seconds=arguments.min_seconds,
     )
     tokenizer = make_tokenizer(clips["text"][:], Path(training.output_dir))
-    task = load_task("ctc", training.output_dir, clips)
+    labels = load_label_encoding("ctc", training.output_dir, clips)
     model = AutoModelForCTC.from_pretrained(
         arguments.model_name_or_path,
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         ctc_loss_reduction="mean",
-        # A transcript that its clip is too short for would make the loss infinite.
+        # The loss of a transcript that is too long for its clip is infinite.
         ctc_zero_infinity=True,
     )
     model.freeze_feature_encoder()
@@ -83,9 +88,9 @@ def main() -> None:
         model=model,
         args=training,
         train_dataset=LabelledClips(
-            clips, sampling_rate=feature_extractor.sampling_rate, label_column=task.label_column
+            clips, sampling_rate=feature_extractor.sampling_rate, label_column=labels.label_column
         ),
-        data_collator=LabelledCollator(feature_extractor, task.encode),
+        data_collator=LabelledCollator(feature_extractor, labels.encode),
     )
     trainer.train()
     trainer.save_model()

@@ -1,11 +1,11 @@
-"""Fine-tunes low-rank adapters on the queries and values of a pruned model, tells words apart with it, and merges them.
+"""Fine-tunes low-rank adapters (LoRA) on the queries and values of a model for word classification, and merges them.
 
     pip install peft
     python examples/finetune_lora.py --model_name_or_path wavlm-pruned --dataset_name speech_commands_v0.02 \
         --output_dir wavlm-pruned-words --num_train_epochs 5 --learning_rate 1e-3
 
-`--words yes no up down` takes these words only. All options of transformers' Trainer can be given. The merged model is an
-ordinary checkpoint of the size of the first.
+`--words yes no up down` uses these words only. Further options are those of transformers' Trainer. The merged model is an
+ordinary checkpoint of the same size.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from hf_prunable.data.speech_commands_tasks import load_speech_commands_task
 
 @dataclass
 class AdapterArguments:
-    """What to adapt, and to what."""
+    """Checkpoint, data set and adapters."""
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
-    dataset_name: str = field(metadata={"help": "Speech Commands: the archive, its folder, or a parquet copy."})
-    words: list[str] | None = field(default=None, metadata={"help": "Clips of these words only."})
-    rank: int = field(default=8, metadata={"help": "Of the adapters."})
+    dataset_name: str = field(
+        metadata={"help": "Speech Commands: the archive, the extracted folder, or a parquet copy."}
+    )
+    words: list[str] | None = field(default=None, metadata={"help": "Words to classify; all words by default."})
+    rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
 
 
 def main() -> None:
     arguments, training = HfArgumentParser((AdapterArguments, TrainingArguments)).parse_args_into_dataclasses()
-    # The clips are not the model's inputs before they are collated.
+    # The collator needs columns that the model does not take.
     training.remove_unused_columns = False
     feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path)
     sampling_rate = feature_extractor.sampling_rate
@@ -50,9 +52,9 @@ def main() -> None:
     model = AutoModelForAudioClassification.from_pretrained(
         arguments.model_name_or_path,
         id2label=dict(enumerate(names)),
-        label2id={name: number for number, name in enumerate(names)},
+        label2id={name: label for label, name in enumerate(names)},
     )
-    # The head is new, and learned in full beside the adapters.
+    # The head is new, so all of its weights are trained.
     adapted = get_peft_model(
         model,
         LoraConfig(

@@ -1,13 +1,13 @@
-"""A pruned, truncated or stock model as an upstream of s3prl, with the hidden states of every layer.
+"""Runs s3prl with a pruned, truncated or stock model as upstream, with the hidden states of all layers.
 
     pip install s3prl "torch<2.9" "torchaudio<2.9"
     python examples/s3prl_upstream.py -m train -u hf_prunable -k wavlm-pruned -d speech_commands -c config.yaml -n words
 
-All options are those of s3prl's run_downstream.py; `-k` is a folder or a Hub id. The hidden states are those that
-transformers returns: the input of the first layer, and what each layer gives.
+All options are those of s3prl's run_downstream.py; `-k` is a folder or a Hub id. The hidden states are those of
+transformers: the input of the first layer and the output of each layer.
 
-s3prl 0.4.18 calls functions that torchaudio dropped in 2.9. Its wheel has no configurations of tasks: take the one from its
-repository, and name it with `-c`. Speech Commands needs `pip install catalyst` and the library of sox (libsox-dev) too.
+s3prl 0.4.18 calls functions that torchaudio removed in 2.9. Its wheel has no configuration files of the tasks: take that of
+your task from its repository and give it with `-c`. Speech Commands also needs `pip install catalyst` and libsox-dev.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ NAME = "hf_prunable"
 
 
 class UpstreamExpert(nn.Module):
-    """What s3prl's runner makes of `-u` and `-k`.
+    """Upstream model in the form that s3prl's runner expects.
 
     Args:
         ckpt: Folder or Hub id of a checkpoint with its feature extractor.
-        model_config: Not used; the checkpoint has its own.
-        **kwargs: What the runner gives to other upstreams.
+        model_config: Not used; the checkpoint has a configuration.
+        **kwargs: Not used; the runner gives further arguments to all upstreams.
     """
 
     def __init__(self, ckpt: str, model_config: str | None = None, **kwargs: Any):
@@ -42,27 +42,27 @@ class UpstreamExpert(nn.Module):
         self.model = AutoModel.from_pretrained(ckpt)
 
     def get_downsample_rates(self, key: str | None = None) -> int:
-        """Samples a frame."""
+        """Returns the number of samples per frame."""
         return math.prod(self.model.config.conv_stride)
 
     def forward(self, wavs: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
-        """Hidden states 0 to n of clips.
+        """Computes hidden states 0 to n of clips.
 
-        Clips share a batch only where padding does not change their frames.
+        Clips of different lengths share a batch only if padding does not change their frames.
 
         Args:
-            wavs: Of shape (samples,) each, at the feature extractor's sampling rate.
+            wavs: Waveforms of shape (samples,), at the sampling rate of the feature extractor.
 
         Returns:
-            "hidden_states": one tensor for each, of shape (clips, frames of the longest, hidden size), with zeros after
-            the end of shorter clips where they did not share a batch.
+            "hidden_states": n + 1 tensors of shape (clips, frames of the longest clip, hidden size). Clips that were not
+            padded have zeros after their end.
         """
         lengths = [len(waveform) for waveform in wavs]
         equal_lengths = padding_changes_features(self.model, self.feature_extractor)
         order, parts = [], []
         for batch in plan_batches(lengths, len(wavs), equal_lengths):
             inputs = self.feature_extractor(
-                [wavs[number].detach().cpu().numpy() for number in batch],
+                [wavs[clip].detach().cpu().numpy() for clip in batch],
                 sampling_rate=self.feature_extractor.sampling_rate,
                 padding=True,
                 return_tensors="pt",
@@ -81,7 +81,7 @@ class UpstreamExpert(nn.Module):
 
 
 def main() -> None:
-    # s3prl 0.4.18 imports two names that huggingface_hub dropped in 1.0, for a push that `hf_prunable.hub` does.
+    # s3prl 0.4.18 imports two names that huggingface_hub removed in 1.0. It uses them only to push to the Hub.
     for name in ("HfFolder", "Repository"):
         if not hasattr(huggingface_hub, name):
             setattr(huggingface_hub, name, None)

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.result_files import RAW_FOLDER
 from experiments.compared_students import STUDENTS, TEACHER
 from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.runtime.settings import describe_differences
 
 
 # Training arguments that a result depends on, by stage.
@@ -103,12 +104,7 @@ def is_finished(path: Path, settings: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     found = json.loads(path.read_text(encoding="utf-8")).get("settings", {})
-    differences = [
-        f"`{name}` was {found.get(name)!r} and is {settings.get(name)!r}"
-        for name in sorted(found.keys() | settings.keys())
-        if found.get(name) != settings.get(name)
-    ]
-    if differences:
+    if differences := describe_differences(found, settings):
         raise ValueError(
             f"{path} has other settings: {'; '.join(differences)}. Use the earlier settings or another `output_dir`, or "
             "delete the file to run it again."

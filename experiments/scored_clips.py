@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 
-from hf_prunable.data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, load_speech_commands_task
+from hf_prunable.data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, SpeakerSplit, load_speech_commands_task
 from hf_prunable.finetuning.task_profiles import MIN_CLIPS_PER_CLASS, profile_clips
 
 
@@ -59,7 +59,7 @@ class ScoredClipsArguments:
                 task,
                 sampling_rate=sampling_rate,
                 words=words,
-                min_clips_per_speaker=self.min_clips_per_speaker,
+                speaker_split=SpeakerSplit(self.min_clips_per_speaker),
             )
             clips[task] = profile_clips(splits[split], task, max_clips=self.max_clips)
             if clips[task] is None:

@@ -5,14 +5,14 @@ python -m hf_prunable.export CHECKPOINT FILE.onnx
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers.hf_argparser import string_to_bool
 from transformers.models.auto.feature_extraction_auto import get_feature_extractor_config
 from transformers.utils import logging
 
@@ -22,18 +22,27 @@ from .modeling.pretrained import PrunableModelMixin, check_weights
 from .modeling.size import SAMPLING_RATE
 from .reporting.measurement import Latency, describe_machine, measure_latency
 from .reporting.onnx_agreement import Agreement, OnnxModel, TensorModel, check_agreement, compare, random_batch
+from .runtime.auto_classes import AUDIO_XVECTOR
+from .runtime.command_parser import CommandParser
+from .runtime.console import console_output
 from .runtime.files import replacing
+from .runtime.user_errors import user_errors
 
 
-logger = logging.get_logger(__name__)
+# The name is `__main__` when this module is run.
+logger = logging.get_logger("hf_prunable.export")
+
+PROGRAM = "hf-prunable export"
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # torch writes larger weights to a second file, and two files cannot be replaced in one step.
 SINGLE_FILE_BYTES = 1536 * 2**20
+# Lengths of the clips that the graph is checked and timed with.
+CHECK_SECONDS, LATENCY_SECONDS = (0.5, 1.1, 2.3), 10.0
 # Batch size and length of the traced batch, unlike those of all checked batches.
 TRACED_CLIPS, TRACED_SECONDS = 4, 1.7
 # With a mask, stock x-vector heads loop over the clips of a batch, which a graph with a dynamic batch size cannot.
-WITHOUT_MASK = ("AutoModelForAudioXVector",)
+WITHOUT_MASK = (AUDIO_XVECTOR,)
 
 
 @dataclass
@@ -79,8 +88,8 @@ def export_onnx(
     attention_mask: bool | None = None,
     output_hidden_states: bool = False,
     opset_version: int | None = None,
-    check_seconds: Sequence[float] = (0.5, 1.1, 2.3),
-    latency_seconds: float | None = 10.0,
+    check_seconds: Sequence[float] = CHECK_SECONDS,
+    latency_seconds: float | None = LATENCY_SECONDS,
     num_threads: int | None = None,
 ) -> OnnxExport:
     """Exports a stock or pruned checkpoint to an ONNX file in float32, with dynamic batch size and length.
@@ -172,7 +181,9 @@ def _takes_mask(auto_class: str, attention_mask: bool | None) -> bool:
 
 
 def _load(model_dir: str | Path, auto_class: str) -> PrunableModelMixin:
-    model, info = load_prunable(model_dir, auto_class, dtype=torch.float32, output_loading_info=True)
+    # `output_loading_info` makes `from_pretrained` return a pair, which its annotation leaves out.
+    loaded: Any = load_prunable(model_dir, auto_class, dtype=torch.float32, output_loading_info=True)
+    model, info = loaded
     # SpecAugment's mask embedding is not used in inference, and many checkpoints lack it.
     check_weights(
         model_dir, {"missing": [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]}
@@ -205,59 +216,75 @@ def _write(graph: TensorModel, path: Path, inputs: dict[str, torch.Tensor], opse
     return program.model.opset_imports[""]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Makes the parser of the command line; options that are not given keep the defaults of `export_onnx`."""
-    parser = argparse.ArgumentParser(
-        description="Exports a checkpoint to ONNX, checks the file against PyTorch and measures the latency of both.",
-        argument_default=argparse.SUPPRESS,
+def make_parser() -> CommandParser:
+    """Returns the parser of the command's options."""
+    parser = CommandParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} MODEL FILE [--option value ...]",
+        description="Exports a model to ONNX, compares the file with PyTorch and measures the latency of both.",
     )
-    parser.add_argument("model_dir", metavar="checkpoint", help="Folder or Hub id of a stock or pruned checkpoint.")
-    parser.add_argument("path", metavar="file", help="Output file, such as model.onnx.")
-    parser.add_argument("--auto_class", help="Name of the Auto class of the head; by default the saved one.")
+    parser.add_argument("model_dir", metavar="MODEL", help="folder or Hub id of a stock or pruned checkpoint")
+    parser.add_argument("path", metavar="FILE", help="output file, such as model.onnx")
+    parser.add_argument(
+        "--auto_class", help="Auto class of the head, such as AutoModelForCTC; by default the saved one"
+    )
     parser.add_argument(
         "--attention_mask",
-        action=argparse.BooleanOptionalAction,
-        help="Whether the graph takes a mask of the padding; by default it does, except for x-vectors.",
+        type=string_to_bool,
+        nargs="?",
+        const=True,
+        help="whether the graph takes a mask of padding; by default it does, except for x-vectors",
     )
     parser.add_argument(
-        "--output_hidden_states", action="store_true", help="Also return the hidden states of all layers."
+        "--output_hidden_states",
+        type=string_to_bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="also return the hidden states of all layers",
     )
-    parser.add_argument("--opset_version", type=int, help="ONNX opset version; by default that of torch.")
+    parser.add_argument("--opset_version", type=int, help="ONNX opset version; by default that of torch")
+    parser.add_argument(
+        "--check_seconds",
+        type=float,
+        nargs="+",
+        default=list(CHECK_SECONDS),
+        help="length in seconds of the clips of each batch that is compared with PyTorch",
+    )
     parser.add_argument(
         "--latency_seconds",
-        type=float,
-        help="Length in seconds of the clip that latency is measured on, 10 by default; 0 skips the measurement.",
+        type=_optional_seconds,
+        default=LATENCY_SECONDS,
+        help="length in seconds of the clip that latency is measured on; 0 for no measurement",
     )
     parser.add_argument(
-        "--num_threads", type=int, help="Number of CPU threads of the measurement; by default that of torch."
+        "--num_threads", type=int, help="CPU threads of the latency measurement; by default as many as torch uses"
     )
     return parser
 
 
+def _optional_seconds(text: str) -> float | None:
+    return float(text) or None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exports a checkpoint, and writes agreement and latency to the standard output.
+    """Exports a model, and reports its agreement with PyTorch and the latency of both.
 
     Args:
-        arguments: Command line without the name of the command; `None` reads that of the process.
-
-    Raises:
-        ImportError: If a package that only the export needs is not installed.
-        ValueError: If the checkpoint or an option is invalid.
-        RuntimeError: If onnxruntime and PyTorch disagree.
+        arguments: Arguments of the command; `None` for those of this process.
     """
-    options = vars(make_parser().parse_args(arguments))
-    if options.get("latency_seconds") == 0:
-        options["latency_seconds"] = None
-    export = export_onnx(**options)
-    lines = [
-        f"{export.path}: {export.num_bytes / 1e6:.1f} MB, opset {export.opset_version}, differs from PyTorch by at most "
-        f"{export.largest_difference:.1e}"
-    ]
-    for name, latency in export.latencies.items():
-        lines.append(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
-    if export.latencies:
-        lines.append(f"Measured with {export.latency_seconds:g} s of audio on: {export.machine}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    with console_output():
+        options = make_parser().read(arguments)
+        with user_errors(PROGRAM):
+            export = export_onnx(**vars(options))
+        logger.info(
+            f"{export.path}: {export.num_bytes / 2**20:.1f} MiB, opset {export.opset_version}, differs from PyTorch by at "
+            f"most {export.largest_difference:.1e}."
+        )
+        for name, latency in export.latencies.items():
+            logger.info(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
+        if export.latencies:
+            logger.info(f"Measured with {export.latency_seconds:g} s of audio on: {export.machine}.")
 
 
 if __name__ == "__main__":

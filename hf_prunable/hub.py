@@ -7,9 +7,7 @@ pushes the output folder of a run, such as one whose own push failed.
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging as standard_logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +21,16 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
 
 from .modeling.configuration import SHIM_FILE
 from .reporting.model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER, address_card
+from .runtime.command_parser import CommandParser
+from .runtime.console import console_output
 from .runtime.messages import first_names
+from .runtime.user_errors import user_errors
 
 
-logger = logging.get_logger(__name__)
+# The name is `__main__` when this module is run.
+logger = logging.get_logger("hf_prunable.hub")
+
+PROGRAM = "hf-prunable push"
 
 # Files that are published. Other files of a folder, such as the Trainer's pickled arguments and states, are not.
 PUBLISHED_SUFFIXES = (".json", ".safetensors", ".png", ".txt", ".model", ".jinja")
@@ -250,29 +254,27 @@ def _check_rights(user: dict, repo_ids: Iterable[str]) -> None:
         )
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Makes the parser of the command line."""
-    parser = argparse.ArgumentParser(description="Pushes the output folder of a run to the Hub.")
-    parser.add_argument("folder", type=Path, help="Folder of the finished model.")
-    parser.add_argument("repo_id", help="Id of the repository: ORGANISATION/NAME or USER/NAME.")
-    parser.add_argument("--private", action="store_true", default=None, help="Make a new repository private.")
+def make_parser() -> CommandParser:
+    """Returns the parser of the command's options."""
+    parser = CommandParser(
+        prog=PROGRAM, description="Pushes the folder of a finished model to the Hub, as one commit."
+    )
+    parser.add_argument("folder", type=Path, help="folder of the finished model")
+    parser.add_argument("repo_id", help="repository on the Hub: ORGANISATION/NAME or USER/NAME")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Pushes the output folder of a run.
+    """Pushes the folder of a finished model.
 
     Args:
-        arguments: Command line without the name of the command; `None` reads that of the process.
-
-    Raises:
-        PushError: If the folder contains no complete model, or the Hub rejects it.
+        arguments: Arguments of the command; `None` for those of this process.
     """
-    options = make_parser().parse_args(arguments)
-    standard_logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
-    commit = push_folder(options.folder, options.repo_id, private=options.private)
-    logger.info(f"Pushed {options.folder} to {commit.repo_url}.")
+    options = make_parser().read(arguments)
+    with console_output(), user_errors(PROGRAM, PushError):
+        commit = push_folder(options.folder, options.repo_id, private=options.private)
+        logger.info(f"Pushed {options.folder} to {commit.repo_url}.")
 
 
 if __name__ == "__main__":

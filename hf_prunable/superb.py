@@ -1,34 +1,40 @@
-"""SUPERB's overall scores, and a table that puts one's own results beside published ones.
+"""SUPERB's overall scores, and a Markdown table of own and published results.
 
-    python -m hf_prunable.superb results.json
+    hf-prunable superb results.json
 
-where results.json holds `{"my model": {"parameters": 26.4, "KS": 96.1, ...}}`: any number of models, each with figures of
-the test sets by the names in `METRICS`, in percent, and, if known, its millions of parameters. The table is Markdown.
+The file results.json holds `{"my model": {"parameters": 26.4, "KS": 96.1, ...}}`: for each model the metrics of `METRICS`
+on the test sets, in percent, and, if known, the number of parameters in millions.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from .runtime.command_parser import CommandParser
+from .runtime.tables import markdown_table
+from .runtime.user_errors import user_errors
+
+
+PROGRAM = "hf-prunable superb"
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of SUPERB (arXiv 2105.01051).
+    """A metric of SUPERB (arXiv 2105.01051).
 
     Attributes:
-        task: That it belongs to.
-        unit: What is counted, in percent.
-        is_error: Whether less is better.
-        filterbank: What the leaderboard's baseline, log mel filterbanks, reaches.
-        best: The value that the leaderboard's score counts as 1000.
-        maximum: The largest possible value, if there is one: insertions can take an error rate past 100.
+        task: Abbreviation of the task, such as "KS" for keyword spotting.
+        unit: Name of the metric, which is in percent.
+        is_error: Whether lower is better.
+        filterbank: Value of the leaderboard's baseline, log mel filterbanks.
+        best: Value that the leaderboard's score counts as 1000.
+        maximum: Largest possible value; infinity for error rates that insertions can raise above 100.
     """
 
     task: str
@@ -39,7 +45,7 @@ class Metric:
     maximum: float = 100.0
 
 
-# Baseline and best values as found from the leaderboard's scores: they give 10 of 11 published scores to the integer.
+# Baseline and best values were derived from the leaderboard's scores: 10 of 11 published scores follow to the integer.
 METRICS = {
     "KS": Metric("KS", "accuracy", False, 41.38, 96.66),
     "IC": Metric("IC", "accuracy", False, 9.65, 98.76),
@@ -60,7 +66,7 @@ def _published(parameters: float, *values: float) -> dict[str, float]:
     return {PARAMETERS: parameters, **dict(zip(METRICS, values, strict=True))}
 
 
-# Test sets, as published by the models' authors and the leaderboard; parameters in millions.
+# Results on the test sets as published by the models' authors and the leaderboard; parameters in millions.
 PUBLISHED = {
     "wav2vec 2.0 base": _published(95.0, 96.23, 92.35, 5.74, 6.43, 63.43, 2.33, 88.30, 24.77, 75.18, 6.02, 6.08),
     "HuBERT base": _published(94.7, 96.30, 98.34, 5.41, 6.42, 64.92, 7.36, 88.53, 25.20, 81.42, 5.11, 5.88),
@@ -73,22 +79,25 @@ PUBLISHED = {
     "STaRHuBERT-L": _published(26.6, 96.56, 97.50, 7.97, 8.91, 63.48, 6.77, 88.01, 25.36, 78.66, 5.45, 5.83),
 }
 FOOTNOTE = (
-    "In percent. {lower} lower, the others higher is better. superb_s is the leaderboard's overall score; mean is that of "
-    "the {count} figures, errors as 100 - error. Neither is the mean of arXiv 2306.01385.\n"
+    "In percent. {lower}: lower is better; others: higher is better. superb_s is the leaderboard's overall score; mean is "
+    "the mean of the {count} metrics, with errors as 100 - error. Neither is the mean of arXiv 2306.01385.\n"
 )
 
 
 def superb_score(results: Mapping[str, float]) -> float:
-    """The leaderboard's overall score: 0 for log mel filterbanks, 1000 for the best known system.
+    """Computes the leaderboard's overall score: 0 for log mel filterbanks, 1000 for the best known systems.
 
-    It is 1000 times the mean over the ten tasks of (m - filterbank) / (best - filterbank); the two metrics of slot
-    filling are averaged first. The formula was found from published scores (see `METRICS`).
+    The score is 1000 times the mean over the ten tasks of (metric - filterbank) / (best - filterbank), where the two
+    metrics of slot filling are averaged first. The formula was derived from published scores, see `METRICS`.
 
     Args:
-        results: Every figure of `METRICS`, in percent.
+        results: All metrics of `METRICS`, in percent, by name.
+
+    Returns:
+        Score without a unit.
 
     Raises:
-        ValueError: If figures are missing, unknown or impossible.
+        ValueError: If metrics are missing, unknown or impossible.
     """
     _check(results, complete=True)
     scores: dict[str, list[float]] = {}
@@ -99,20 +108,23 @@ def superb_score(results: Mapping[str, float]) -> float:
 
 
 def plain_mean(results: Mapping[str, float]) -> float:
-    """The mean of all figures in percent, an error as 100 - error.
+    """Computes the mean of all metrics, with an error as 100 - error.
 
     Args:
-        results: Every figure of `METRICS`, in percent.
+        results: All metrics of `METRICS`, in percent, by name.
+
+    Returns:
+        Mean in percent.
 
     Raises:
-        ValueError: If figures are missing, unknown or impossible.
+        ValueError: If metrics are missing, unknown or impossible.
     """
     _check(results, complete=True)
     return fmean(100 - results[name] if metric.is_error else results[name] for name, metric in METRICS.items())
 
 
 def _check(results: Mapping[str, float], *, complete: bool) -> None:
-    allowed = f"SUPERB's figures are {', '.join(METRICS)}, and `{PARAMETERS}` may come with them."
+    allowed = f"SUPERB's metrics are {', '.join(METRICS)}; `{PARAMETERS}` may be given with them."
     unknown = [name for name in results if name not in METRICS and name != PARAMETERS]
     if unknown:
         raise ValueError(f"Unknown: {', '.join(map(repr, unknown))}. {allowed}")
@@ -127,59 +139,71 @@ def _check(results: Mapping[str, float], *, complete: bool) -> None:
             limits = "0 or more" if maximum == math.inf else f"0 to {maximum:g}"
             raise ValueError(f"{name} ({unit}) must be a number, {limits}, but is {value!r}.")
     if all(value <= 1 for name, value in results.items() if name in METRICS):
-        raise ValueError("No figure is above 1, so these look like fractions. Give percent.")
+        raise ValueError("No metric is above 1, so these look like fractions. Give percent.")
 
 
 def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table of own results, each with its overall scores, above the published ones.
+    """Formats a Markdown table of own results, each with its overall scores, above the published ones.
 
     Args:
-        results: By the model's name; what was not measured may be left out, and the overall scores are then as well.
+        results: Metrics of each model by the model's name. Metrics may be missing; the overall scores then are as well.
+
+    Returns:
+        Table and footnote.
 
     Raises:
-        ValueError: If there is no result, a name is that of a published model, or a figure is unknown or impossible.
+        ValueError: If there are no results, a name is that of a published model, or a metric is unknown or impossible.
     """
+    if not results:
+        raise ValueError('There are no results. Give {"name of the model": {"KS": 96.1, ...}}.')
     taken = [name for name in results if name in PUBLISHED]
-    if taken or not results:
-        raise ValueError(
-            f"{', '.join(map(repr, taken))} stands in the table already. Give your own results another name."
-            if taken
-            else 'There are no results. Give {"name of the model": {"KS": 96.1, ...}}.'
-        )
-    lines = [
-        f"| model | params (M) | {' | '.join(METRICS)} | superb_s | mean |",
-        f"| --- |{' ---: |' * (len(METRICS) + 3)}",
-    ]
-    for name, figures in {**{f"**{name}**": figures for name, figures in results.items()}, **PUBLISHED}.items():
+    if taken:
+        raise ValueError(f"The table has {', '.join(map(repr, taken))} already. Give your results another name.")
+    rows = []
+    for name, metrics in results.items():
         try:
-            _check(figures, complete=False)
+            _check(metrics, complete=False)
         except ValueError as error:
-            raise ValueError(f"{name.strip('*')}: {error}") from None
-        cells = [_cell(figures.get(PARAMETERS), 1), *(_cell(figures.get(metric), 2) for metric in METRICS)]
-        is_complete = all(metric in figures for metric in METRICS)
-        cells += [_cell(superb_score(figures), 0), _cell(plain_mean(figures), 1)] if is_complete else ["", ""]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+            raise ValueError(f"{name}: {error}") from None
+        rows.append([f"**{name}**", *_cells(metrics)])
+    rows += [[name, *_cells(metrics)] for name, metrics in PUBLISHED.items()]
+    table = markdown_table(["model", "params (M)", *METRICS, "superb_s", "mean"], rows)
     lower = ", ".join(name for name, metric in METRICS.items() if metric.is_error)
-    return "\n".join(lines) + "\n\n" + FOOTNOTE.format(lower=lower, count=len(METRICS))
+    return f"{table}\n\n{FOOTNOTE.format(lower=lower, count=len(METRICS))}"
+
+
+def _cells(results: Mapping[str, float]) -> list[str]:
+    cells = [_cell(results.get(PARAMETERS), 1), *(_cell(results.get(name), 2) for name in METRICS)]
+    if all(name in results for name in METRICS):
+        return [*cells, _cell(superb_score(results), 0), _cell(plain_mean(results), 1)]
+    return [*cells, "", ""]
 
 
 def _cell(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def main() -> None:
-    """Reads the results and writes the table to the standard output."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="JSON: figures by the model's name.")
-    path = parser.parse_args().results
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads results from a file and writes the table to the standard output.
+
+    Args:
+        arguments: Arguments of the command; `None` for those of this process.
+    """
+    parser = CommandParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("results", type=Path, help="JSON file of metrics by the model's name")
+    path = parser.read(arguments).results
+    with user_errors(PROGRAM):
+        sys.stdout.write(format_table(_read(path)))
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(results, dict) or not all(isinstance(figures, dict) for figures in results.values()):
-            raise ValueError('the file must hold {"name of the model": {"KS": 96.1, ...}}.')
-        table = format_table(results)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{path}: {error}")
-    sys.stdout.write(table)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
+    if not isinstance(results, dict) or not all(isinstance(metrics, dict) for metrics in results.values()):
+        raise ValueError(f'{path} must hold {{"name of the model": {{"KS": 96.1, ...}}}}.')
+    return results
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Exported models against the ones they came from, at batch sizes and lengths that were not traced."""
 
+import logging
 import re
 import shutil
 
@@ -204,17 +205,20 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
         export_onnx(tmp_path, tmp_path / "x.onnx")
 
 
-def test_the_command_reports_agreement_and_latency(wavlm, tmp_path, capsys):
+def test_the_command_reports_agreement_and_latency(wavlm, tmp_path, caplog):
     _, folder, _ = wavlm
     path = tmp_path / "model.onnx"
-    export.main([str(folder), str(path), "--no-attention_mask", "--latency_seconds", "0.1", "--num_threads", "1"])
-    first, *latencies, machine = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"{path}: \d+\.\d MB, opset \d+, differs from PyTorch by at most \d\.\de-\d+", first)
+    options = ["--attention_mask", "false", "--check_seconds", "0.1", "--latency_seconds", "0.1", "--num_threads", "1"]
+    with caplog.at_level(logging.INFO, "hf_prunable.export"):
+        export.main([str(folder), str(path), *options])
+    first, *latencies, machine = [record.getMessage() for record in caplog.records][-4:]
+    assert re.fullmatch(rf"{path}: \d+\.\d MiB, opset \d+, differs from PyTorch by at most \d\.\de-\d+\.", first)
     assert [line.split(":")[0] for line in latencies] == ["PyTorch", "onnxruntime"]
     assert re.match(r"Measured with 0\.1 s of audio on: .*1 thread", machine)
     assert OnnxModel(path).inputs == ["input_values"]
-    export.main([str(folder), str(path), "--latency_seconds", "0"])
-    assert len(capsys.readouterr().out.splitlines()) == 1 and OnnxModel(path).inputs[-1] == "attention_mask"
+    caplog.clear()
+    export.main([str(folder), str(path), "--check_seconds", "0.1", "--latency_seconds", "0"])
+    assert "Measured" not in caplog.text and OnnxModel(path).inputs[-1] == "attention_mask"
 
 
 def test_audio_has_the_rate_of_the_feature_extractor(wavlm, tmp_path, monkeypatch):

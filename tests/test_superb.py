@@ -43,7 +43,7 @@ def test_slot_filling_is_one_task_of_ten():
 @pytest.mark.parametrize(
     ("change", "message"),
     (
-        ({"KS": None, "SD": None}, "Missing: KS, SD. SUPERB's figures are KS, IC, PR"),
+        ({"KS": None, "SD": None}, "Missing: KS, SD. SUPERB's metrics are KS, IC, PR"),
         ({"SF": 88.0}, "Unknown: 'SF'.*SF-F1, SF-CER"),
         ({"KS": 100.01}, r"KS \(accuracy, in percent\) must be a number, 0 to 100, but is 100.01"),
         ({"SV": -0.1}, r"SV \(equal error rate.*0 to 100, but is -0.1"),
@@ -77,14 +77,14 @@ def test_table():
     assert lines[2].endswith(f"| {superb_score(OWN):.0f} | {plain_mean(OWN):.1f} |")
     assert lines[3].replace(" ", "") == "|**half**||95.00|||||||||7.25||||"
     assert next(line for line in lines if line.startswith("| WavLM base |")).endswith("| 1019 | 81.9 |")
-    assert "PR, ASR, SF-CER, SV, SD lower" in lines[-1]
+    assert "PR, ASR, SF-CER, SV, SD: lower" in lines[-1]
 
 
 @pytest.mark.parametrize(
     ("results", "message"),
     (
         ({}, "There are no results"),
-        ({"WavLM base": OWN}, "'WavLM base' stands in the table already"),
+        ({"WavLM base": OWN}, "The table has 'WavLM base' already"),
         ({"mine": {"SF": 1.0}}, "mine: Unknown: 'SF'"),
         ({"mine": {"parameters": 20}}, "mine: Missing: KS, IC"),
     ),
@@ -104,16 +104,18 @@ def test_command(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     (
-        ('{"mine"', "results.json: Expecting"),
-        ('{"KS": 96.1}', "the file must hold"),
+        ('{"mine"', "results.json, line 1: Expecting"),
+        ('{"KS": 96.1}', "results.json must hold"),
         ('{"mine": {"SF": 3}}', "mine: Unknown: 'SF'"),
         (None, "No such file"),
     ),
 )
-def test_command_on_wrong_files(tmp_path, monkeypatch, content, message):
+def test_command_on_wrong_files(tmp_path, capsys, content, message):
     path = tmp_path / "results.json"
     if content is not None:
         path.write_text(content)
-    monkeypatch.setattr(sys, "argv", ["superb", str(path)])
-    with pytest.raises(SystemExit, match=message):
-        main()
+    with pytest.raises(SystemExit) as exit:
+        main([str(path)])
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -13,6 +13,7 @@ import copy
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,10 +43,14 @@ from ..reporting.measurement import as_loaded, measure_latency, measure_size
 from ..reporting.model_card import PROFILE_PICTURE
 from ..reporting.provenance import Provenance, command_line
 from ..reporting.publication import publish_finetuning
-from ..runtime.checkpoints import remember_settings
+from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
-from ..runtime.options import parse_options
+from ..runtime.options import OptionParser
+from ..runtime.settings import remember_settings
+from .trainer_options import FINETUNING_TABLE
 
+
+PROGRAM = "hf-prunable finetune-speech-commands"
 
 logger = logging.getLogger("hf_prunable")
 
@@ -281,10 +286,25 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
     return recipe.output_dir
 
 
-def main() -> None:
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
-    finetune(*parse_options(TruncationArguments, FinetuningArguments))
+def make_parser() -> OptionParser:
+    """Returns the parser of the command's options."""
+    return OptionParser(
+        PROGRAM,
+        "Keeps the first layers of a WavLM, HuBERT or wav2vec 2.0 checkpoint, chosen by how convex its classes are, and\n"
+        "fine-tunes them on Speech Commands. A recipe is a .yaml or .json file of options; options after it override it.",
+        (TruncationArguments, FinetuningArguments),
+        FINETUNING_TABLE,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Truncates and fine-tunes a checkpoint.
+
+    Args:
+        arguments: Options of the command, after a recipe or without one; `None` for those of this process.
+    """
+    with console_output():
+        finetune(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

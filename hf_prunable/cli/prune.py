@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from ..data.arguments import SpeechArguments, load_speech
-from ..data.labels import load_task
+from ..data.labels import load_label_encoding
 from ..hub import HubPush
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete
@@ -43,14 +44,17 @@ from ..reporting.pruning_report import (
     measure_pruning,
 )
 from ..reporting.publication import publish_pruning
-from ..runtime.checkpoints import remember_settings
+from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
-from ..runtime.options import parse_options
+from ..runtime.options import OptionParser
+from ..runtime.settings import remember_settings
+from .trainer_options import PRUNING_TABLE
 
 
 logger = logging.getLogger("hf_prunable")
 
 # Options that a result does not depend on.
+PROGRAM = "hf-prunable prune"
 UNRECORDED = ("override", "latency_seconds")
 
 
@@ -84,7 +88,9 @@ def prune(
     speech = load_speech(speech_options, feature_extractor.sampling_rate, training.seed)
     task = None
     if objective.has_task:
-        task = load_task(objective.task, options.model_name_or_path, speech.train_clips, objective.label_column)
+        task = load_label_encoding(
+            objective.task, options.model_name_or_path, speech.train_clips, objective.label_column
+        )
     head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
     student, original_config = load_student(options.model_name_or_path, **head)
     student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
@@ -163,10 +169,25 @@ def prune(
     return output_dir
 
 
-def main() -> None:
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
-    prune(*parse_options(PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
+def make_parser() -> OptionParser:
+    """Returns the parser of the command's options."""
+    return OptionParser(
+        PROGRAM,
+        "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates with the weights, removes what the gates have closed,\n"
+        "and trains the smaller model. A recipe is a .yaml or .json file of options; options after it override it.",
+        (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
+        PRUNING_TABLE,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prunes a checkpoint.
+
+    Args:
+        arguments: Options of the command, after a recipe or without one; `None` for those of this process.
+    """
+    with console_output():
+        prune(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

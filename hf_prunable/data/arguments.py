@@ -1,4 +1,4 @@
-"""Which speech a script trains and evaluates on, as options."""
+"""Command-line options for the speech to train and evaluate on, and loading it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ from .speech_dataset import clips_digest, load_speech_dataset, scan_speech_datas
 from .streaming import SpeechStream
 
 
+# Held-out clips of a stream by default: a fraction cannot be used, because the number of clips is not known.
+STREAM_HELD_OUT_CLIPS = 100
+
+
 @dataclass
 class SpeechArguments:
-    """The data set, and what of it is used."""
+    """Options for the data set, the clips that are used and the clips that are held out for evaluation."""
 
-    dataset_name: str = field(metadata={"help": "Folder of audio, parquet file or folder, or Hub id."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    dataset_name: str = field(metadata={"help": "Speech: folder of audio files, parquet file or folder, or Hub id."})
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of a data set that has several."}
+    )
     dataset_split: str = field(default="train", metadata={"help": "Split of the data set."})
     streaming: bool = field(
         default=False,
-        metadata={"help": "Read parquet or the Hub while training, with its first `held_out_clips` for evaluation."},
+        metadata={"help": "Read parquet or the Hub while training; the first `held_out_clips` are held out."},
     )
-    min_seconds: float = field(default=1.0, metadata={"help": "Shorter clips are left out."})
-    held_out_fraction: float = field(default=0.05, metadata={"help": "Part of the clips kept for evaluation."})
+    min_seconds: float = field(default=1.0, metadata={"help": "Minimum length of a clip in seconds."})
+    held_out_fraction: float = field(
+        default=0.05, metadata={"help": "Fraction of the clips held out for evaluation, between 0 and 1."}
+    )
     held_out_clips: int | None = field(
-        default=None, metadata={"help": "Number of clips kept for evaluation instead; 100 of a stream."}
+        default=None,
+        metadata={
+            "help": f"Number of held-out clips, instead of the fraction; {STREAM_HELD_OUT_CLIPS} with `streaming`."
+        },
     )
-
-
-# Where the length of the whole is not known.
-HELD_OUT_OF_STREAM = 100
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,9 @@ class Speech:
     """Clips to train on and clips to evaluate on.
 
     Attributes:
-        train_clips: With columns `audio` and `seconds`; or a stream.
-        held_out_clips: With columns `audio` and `seconds`.
-        num_skipped: How many clips were left out, by the cause; of a stream, those among its held-out clips.
+        train_clips: Training clips, as a data set with columns `audio` and `seconds` or as a stream.
+        held_out_clips: Evaluation clips, with columns `audio` and `seconds`.
+        num_skipped: Number of clips left out, by cause. With a stream, only its held-out clips are counted.
     """
 
     train_clips: Dataset | SpeechStream
@@ -48,22 +55,22 @@ class Speech:
 
     @property
     def digest(self) -> str:
-        """A hash of which clips these are; of a stream, of the held-out ones."""
+        """Hash of the training clips' names and lengths; with a stream, of the held-out clips'."""
         is_stream = isinstance(self.train_clips, SpeechStream)
         return clips_digest(self.held_out_clips if is_stream else self.train_clips)
 
 
 def load_speech(arguments: SpeechArguments, sampling_rate: int, seed: int) -> Speech:
-    """Loads a data set, leaves out what cannot be used and keeps a part for evaluation.
+    """Loads a data set, leaves out clips that cannot be used and holds some out for evaluation.
 
     Args:
-        arguments: Which one.
-        sampling_rate: Of the model, in Hz.
-        seed: Chooses the held-out clips; of a stream they are the first.
+        arguments: Options for the data set and its clips.
+        sampling_rate: Sampling rate of the feature extractor in Hz.
+        seed: Random seed of the choice of held-out clips; a stream's held-out clips are its first.
 
     Raises:
         FileNotFoundError: If there is no such data set.
-        ValueError: If it holds no audio, or nothing is left to train on or to evaluate on.
+        ValueError: If it has no audio, or no clip is left to train on or to evaluate on.
     """
     clips = load_speech_dataset(
         arguments.dataset_name,
@@ -71,15 +78,15 @@ def load_speech(arguments: SpeechArguments, sampling_rate: int, seed: int) -> Sp
         config_name=arguments.dataset_config_name,
         streaming=arguments.streaming,
     )
-    options = {"sampling_rate": sampling_rate, "min_seconds": arguments.min_seconds}
+    min_seconds, held_out_clips = arguments.min_seconds, arguments.held_out_clips
+    train_clips: Dataset | SpeechStream
     if arguments.streaming:
-        stream = SpeechStream(clips, arguments.min_seconds)
-        count = HELD_OUT_OF_STREAM if arguments.held_out_clips is None else arguments.held_out_clips
-        train_clips, first = stream.hold_out(count)
-        held_out_clips, skipped = scan_speech_dataset(first, **options)
+        train_clips, held_out = SpeechStream(clips, min_seconds).hold_out(
+            STREAM_HELD_OUT_CLIPS if held_out_clips is None else held_out_clips
+        )
+        held_out, skipped = scan_speech_dataset(held_out, sampling_rate=sampling_rate, min_seconds=min_seconds)
     else:
-        clips, skipped = scan_speech_dataset(clips, **options)
-        count = arguments.held_out_clips
-        fraction = arguments.held_out_fraction if count is None else None
-        train_clips, held_out_clips = split_held_out(clips, fraction=fraction, count=count, seed=seed)
-    return Speech(train_clips, held_out_clips, {cause: len(names) for cause, names in skipped.names.items()})
+        clips, skipped = scan_speech_dataset(clips, sampling_rate=sampling_rate, min_seconds=min_seconds)
+        fraction = arguments.held_out_fraction if held_out_clips is None else None
+        train_clips, held_out = split_held_out(clips, fraction=fraction, count=held_out_clips, seed=seed)
+    return Speech(train_clips, held_out, {cause: len(names) for cause, names in skipped.names.items()})

@@ -1,4 +1,4 @@
-"""Audio clips, from files or bytes to mono float32 samples, and data sets with a column of undecoded ones."""
+"""Decoding of audio from files or bytes to mono float32 samples, and data sets with a column of undecoded audio."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import soundfile
@@ -13,12 +14,12 @@ from datasets import Audio, Dataset, IterableDataset
 from scipy.signal import resample_poly
 
 
-# The formats soundfile reads without further libraries.
+# Formats that soundfile reads without further libraries.
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-# The only storage in which a sample can be NaN or infinite.
+# The only storage formats in which a sample can be NaN or infinite.
 FLOATING_SUBTYPES = ("FLOAT", "DOUBLE")
-# What libsndfile reports for a stream that does not know its length, such as FLAC written to a pipe; soundfile fails on
-# reading it.
+# Length that libsndfile reports if the header does not give it, as in FLAC written to a pipe; soundfile then fails to
+# read the samples.
 UNKNOWN_FRAMES = 2**63 - 1
 
 UNREADABLE = "unreadable"
@@ -26,12 +27,24 @@ EMPTY = "empty"
 NOT_FINITE = "with NaN or infinite samples"
 
 
+class EncodedAudio(TypedDict, total=False):
+    """One audio item before decoding, in the form of `datasets.Audio(decode=False)`.
+
+    Attributes:
+        path: Path of the file; only its name if `bytes` is given.
+        bytes: Content of the file, which is decoded instead of the file at `path`.
+    """
+
+    path: str | None
+    bytes: bytes | None
+
+
 class AudioError(ValueError):
     """One audio item that cannot be used.
 
     Args:
-        message: Names the item and the cause.
-        cause: The kind of fault in a few words, by which many such errors can be counted.
+        message: Message that names the item and the cause.
+        cause: Kind of fault in a few words, by which errors are counted.
     """
 
     def __init__(self, message: str, cause: str = UNREADABLE):
@@ -39,28 +52,33 @@ class AudioError(ValueError):
         self.cause = cause
 
 
-def audio_name(audio: dict | None) -> str:
-    """The name by which a message speaks of an item: its path, or its size where it has no path."""
+def audio_name(audio: EncodedAudio | None) -> str:
+    """Name of an audio item for messages: its path, or its size if it has no path.
+
+    Args:
+        audio: The item; `None` if a data set has none in this row.
+    """
     audio = audio or {}
     if audio.get("path"):
         return str(audio["path"])
-    return f"{len(audio['bytes'])} bytes without a name" if audio.get("bytes") else "an item without path and bytes"
+    content = audio.get("bytes")
+    return f"{len(content)} bytes without a name" if content else "an item without path and bytes"
 
 
-def decode_audio(audio: dict | None, sampling_rate: int) -> np.ndarray:
-    """Decodes one item to mono at a given rate.
+def decode_audio(audio: EncodedAudio | None, sampling_rate: int) -> np.ndarray:
+    """Decodes one audio item to mono at a given sampling rate.
 
-    Several channels are averaged; another rate is converted with a polyphase filter.
+    Channels are averaged. Another sampling rate is converted with a polyphase filter (`scipy.signal.resample_poly`).
 
     Args:
-        audio: `{"path": ..., "bytes": ...}` as `datasets.Audio(decode=False)` gives it; bytes go before the path.
-        sampling_rate: The rate of the result, in Hz.
+        audio: The item before decoding.
+        sampling_rate: Sampling rate of the result in Hz.
 
     Returns:
         Samples of shape (samples,), float32.
 
     Raises:
-        AudioError: If the item cannot be read, has no sample, or has one that is NaN or infinite.
+        AudioError: If the item cannot be read, has no samples, or has NaN or infinite samples.
     """
     try:
         with _open(audio) as sound_file:
@@ -79,14 +97,14 @@ def decode_audio(audio: dict | None, sampling_rate: int) -> np.ndarray:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def count_samples(audio: dict | None, sampling_rate: int) -> int:
-    """How many samples `decode_audio` will return, from the header alone where that suffices.
+def count_samples(audio: EncodedAudio | None, sampling_rate: int) -> int:
+    """Number of samples that `decode_audio` will return, mostly from the header alone.
 
-    Floating-point files, which may hold NaN, are decoded in full.
+    Floating-point files are decoded in full, because they can hold NaN.
 
     Args:
-        audio: `{"path": ..., "bytes": ...}` as `datasets.Audio(decode=False)` gives it.
-        sampling_rate: The rate the count is for, in Hz.
+        audio: The item before decoding.
+        sampling_rate: Sampling rate of the decoded samples in Hz.
 
     Raises:
         AudioError: If the item cannot be used.
@@ -97,32 +115,42 @@ def count_samples(audio: dict | None, sampling_rate: int) -> int:
         return len(decode_audio(audio, sampling_rate))
     if frames == 0:
         raise AudioError(f"{audio_name(audio)}: holds no samples", EMPTY)
+    # Rounded up, as `resample_poly` does.
     return -(-frames * sampling_rate // rate)
 
 
 def audio_dataset(files: Sequence[str | os.PathLike], **columns: Sequence) -> Dataset:
-    """A data set of audio files, which stay undecoded, and further columns of the same length."""
+    """Makes a data set of audio files, which stay undecoded.
+
+    Args:
+        files: Paths of the audio files.
+        **columns: Further columns, each with one value per file.
+
+    Returns:
+        A data set with the column `audio` (`Audio(decode=False)`) and the further columns.
+    """
     dataset = Dataset.from_dict({"audio": [os.path.abspath(file) for file in files], **columns})
-    # Not by `features=`: that would ask for torchcodec.
+    # Not with `features=`, which would need torchcodec.
     return dataset.cast_column("audio", Audio(decode=False))
 
 
 def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
-    """Finds the column that holds audio, makes it undecoded and names it `audio`.
+    """Renames the column with audio to `audio` and turns its decoding off.
 
     Args:
-        dataset: The data set.
-        name: How messages call it.
+        dataset: Data set with one column of audio, or with several of which one is named `audio`.
+        name: Name of the data set in messages.
 
     Raises:
-        ValueError: If there is no such column, or several and none is named `audio`; or a stream does not tell.
+        ValueError: If no column holds audio, several do and none is named `audio`, or the columns of a stream are not
+            known before it is read.
     """
     features = dataset.features
     if features is None:
-        raise ValueError(f"{name}: its columns are not known before it is read; it cannot be streamed.")
+        raise ValueError(f"{name}: its columns are not known before it is read, so it cannot be streamed.")
     columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
     if not columns:
-        # What is left of an Audio feature when a parquet file was written without datasets.
+        # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
         columns = [
             column
             for column, feature in features.items()
@@ -138,7 +166,10 @@ def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset 
 
 
 def undecoded_audio(dataset: Dataset) -> Dataset:
-    """The column `audio` alone, as `{"path": ..., "bytes": ...}`, whatever the data set's own form.
+    """Selects the column `audio` of a data set, with items as `EncodedAudio` whatever the data set's own format.
+
+    Args:
+        dataset: Data set with a column `audio`.
 
     Raises:
         ValueError: If there is no such column.
@@ -151,27 +182,31 @@ def undecoded_audio(dataset: Dataset) -> Dataset:
     )
 
 
-def _open(audio: dict | None) -> soundfile.SoundFile:
+def _open(audio: EncodedAudio | None) -> soundfile.SoundFile:
     audio = audio or {}
     content, path = audio.get("bytes"), audio.get("path")
-    if content is None and not path:
+    if content is not None:
+        if len(content) == 0:
+            raise AudioError(f"{audio_name(audio)}: holds no bytes", EMPTY)
+        source: io.BytesIO | str = io.BytesIO(content)
+    elif path:
+        if not os.path.isfile(path):
+            raise AudioError(f"{path}: there is no such file")
+        if os.path.getsize(path) == 0:
+            raise AudioError(f"{path}: holds no bytes", EMPTY)
+        source = path
+    else:
         raise AudioError(f"{audio_name(audio)}: nothing to decode")
-    if content is not None and len(content) == 0:
-        raise AudioError(f"{audio_name(audio)}: holds no bytes", EMPTY)
-    if content is None and not os.path.isfile(path):
-        raise AudioError(f"{path}: there is no such file")
-    if content is None and os.path.getsize(path) == 0:
-        raise AudioError(f"{path}: holds no bytes", EMPTY)
     try:
-        sound_file = soundfile.SoundFile(io.BytesIO(content) if content is not None else path)
+        sound_file = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{audio_name(audio)}: cannot be opened ({_reason(error)})") from error
     if sound_file.frames == UNKNOWN_FRAMES:
         sound_file.close()
-        raise AudioError(f"{audio_name(audio)}: its header does not tell its length; encode it again")
+        raise AudioError(f"{audio_name(audio)}: its header does not contain its length; encode it again")
     return sound_file
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
-    # Without the prefix, which repeats a path or shows a memory address.
+    # Without the error's prefix, which repeats a path or shows a memory address.
     return error.error_string.strip().rstrip(".")

@@ -1,4 +1,4 @@
-"""Labels for pruning with a task's loss: transcripts for CTC, classes for classification."""
+"""Labels of clips for a model with a head: transcripts for CTC, class names for classification."""
 
 from __future__ import annotations
 
@@ -12,62 +12,65 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, CTC
 from ..runtime.messages import first_names
 from .streaming import SpeechStream
 
 
-# What CTC and cross-entropy leave out of the loss.
+# The label that the CTC and cross-entropy losses of transformers leave out.
 IGNORED_LABEL = -100
 DEFAULT_COLUMNS = {"ctc": "text", "classification": "label"}
-AUTO_CLASSES = {"ctc": "AutoModelForCTC", "classification": "AutoModelForAudioClassification"}
+AUTO_CLASSES = {"ctc": CTC, "classification": AUDIO_CLASSIFICATION}
 
 
 @dataclass
-class Task:
-    """What a student with a head learns from labels.
+class LabelEncoding:
+    """How the labels of a data set become the `labels` of a model.
 
     Attributes:
-        auto_class: The kind of head, by the name of its Auto class.
-        label_column: Of the data set.
-        encode: Makes the model's `labels` from the labels of a batch.
-        model_options: Of the configuration, for loading the student.
-        tokenizer: Of a task with transcripts, to be saved with the model.
+        auto_class: Name of the Auto class that loads a model with the head for these labels.
+        label_column: Name of the column with labels.
+        encode: Function from the labels of a batch to a tensor: token ids of shape (batch, tokens) for CTC, class ids of
+            shape (batch,) for classification.
+        model_options: Configuration values for loading the model: `label2id` and `id2label` if its classes change.
+        tokenizer: Tokenizer of the transcripts, to be saved with the model; `None` for classification.
     """
 
     auto_class: str
     label_column: str
     encode: Callable[[Sequence[Any]], torch.Tensor]
-    model_options: dict[str, Any] = field(default_factory=dict)
+    model_options: dict[str, dict] = field(default_factory=dict)
     tokenizer: PreTrainedTokenizerBase | None = None
 
 
-def load_task(
-    kind: str,
+def load_label_encoding(
+    task: str,
     pretrained_model_name_or_path: str | Path,
     clips: Dataset | SpeechStream,
     label_column: str | None = None,
-) -> Task:
-    """Makes a task of a data set's labels.
+) -> LabelEncoding:
+    """Checks the labels of a data set and finds their encoding for a checkpoint.
 
     Args:
-        kind: "ctc" (transcripts, for which the checkpoint has to have a tokenizer) or "classification".
-        pretrained_model_name_or_path: The student's checkpoint.
-        clips: The labelled clips.
-        label_column: "text" for CTC and "label" for classification where `None`.
+        task: "ctc" for transcripts, with the checkpoint's tokenizer; or "classification" for class names.
+        pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+        clips: Clips with a column of labels.
+        label_column: Name of this column; by default "text" for CTC and "label" for classification.
 
     Raises:
-        ValueError: If there is no such task, labels or the tokenizer are missing, or the clips are a stream.
+        ValueError: If the task is unknown, labels or the tokenizer are missing, or the clips are a stream.
     """
-    if kind not in AUTO_CLASSES:
-        raise ValueError(f"The task is {kind!r}; choose from {', '.join(map(repr, AUTO_CLASSES))}.")
+    if task not in AUTO_CLASSES:
+        raise ValueError(f"`task` is {task!r}; choose from {', '.join(map(repr, AUTO_CLASSES))}.")
     if isinstance(clips, SpeechStream):
         raise ValueError(
-            "All labels are needed beforehand. Leave `streaming` out, or take the objective 'distillation'."
+            "All labels are checked before training, which a stream does not allow. Leave `streaming` out, or take the "
+            "objective 'distillation'."
         )
-    label_column = label_column or DEFAULT_COLUMNS[kind]
+    label_column = label_column or DEFAULT_COLUMNS[task]
     if label_column not in clips.column_names:
         raise ValueError(
-            f"A task needs labels, and the data set has no column {label_column!r}; it has "
+            f"The task {task!r} needs labels, and the data set has no column {label_column!r}; it has "
             f"{', '.join(clips.column_names)}. Name the column with `label_column`, or take the objective 'distillation'."
         )
     labels = clips[label_column][:]
@@ -77,11 +80,13 @@ def load_task(
             f"{len(missing)} of {len(labels)} clips have nothing in the column {label_column!r}: rows "
             f"{first_names(missing)}. Leave them out, or take the objective 'distillation'."
         )
-    if kind == "ctc":
+    if task == "ctc":
         tokenizer = _load_tokenizer(pretrained_model_name_or_path)
-        return Task(AUTO_CLASSES[kind], label_column, partial(_encode_transcripts, tokenizer), tokenizer=tokenizer)
-    encode, options = _classes(pretrained_model_name_or_path, clips.features[label_column], labels)
-    return Task(AUTO_CLASSES[kind], label_column, encode, options)
+        return LabelEncoding(
+            AUTO_CLASSES[task], label_column, partial(_encode_transcripts, tokenizer), tokenizer=tokenizer
+        )
+    encode, options = _class_encoding(pretrained_model_name_or_path, clips.features[label_column], labels)
+    return LabelEncoding(AUTO_CLASSES[task], label_column, encode, options)
 
 
 def _load_tokenizer(pretrained_model_name_or_path: str | Path) -> PreTrainedTokenizerBase:
@@ -94,22 +99,22 @@ def _load_tokenizer(pretrained_model_name_or_path: str | Path) -> PreTrainedToke
         ) from error
 
 
-def _encode_transcripts(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> torch.Tensor:
-    rows = [torch.tensor(tokenizer(text).input_ids) for text in labels]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)
+def _encode_transcripts(tokenizer: PreTrainedTokenizerBase, transcripts: Sequence[str]) -> torch.Tensor:
+    token_ids = [torch.tensor(tokenizer(text).input_ids) for text in transcripts]
+    return torch.nn.utils.rnn.pad_sequence(token_ids, batch_first=True, padding_value=IGNORED_LABEL)
 
 
-def _classes(
+def _class_encoding(
     pretrained_model_name_or_path: str | Path, feature: Any, labels: Sequence[Any]
-) -> tuple[Callable[[Sequence[Any]], torch.Tensor], dict[str, Any]]:
-    """The checkpoint's own classes where it knows all of the labels, else those of the data set."""
+) -> tuple[Callable[[Sequence[Any]], torch.Tensor], dict[str, dict]]:
+    """Uses the checkpoint's own class ids if it knows all the labels, else those of the data set."""
     name_of = getattr(feature, "int2str", str)
     present = sorted({name_of(label) for label in labels})
     label2id = AutoConfig.from_pretrained(pretrained_model_name_or_path).label2id or {}
-    options: dict[str, Any] = {}
+    options: dict[str, dict] = {}
     if not set(present) <= set(label2id):
         names = list(getattr(feature, "names", None) or present)
-        label2id = {name: number for number, name in enumerate(names)}
+        label2id = {name: class_id for class_id, name in enumerate(names)}
         options = {"label2id": label2id, "id2label": dict(enumerate(names))}
 
     def encode(labels: Sequence[Any]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Speech Commands: the official archive, extracted or not, by its own lists of files, or a copy in parquet."""
+"""Reading Speech Commands from the official archive, extracted or not, or from a copy in parquet."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .speech_dataset import PARQUET_EXTENSIONS, load_speech_dataset
 LIST_FILES = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 SPLITS = ("train", *LIST_FILES)
 ARCHIVE_EXTENSIONS = (".tar.gz", ".tgz")
-# Between the speaker and the number of the take in a file name.
+# Text between the speaker and the index of the recording in a file name.
 SPEAKER_MARK = "_nohash_"
-# A clip in the folder of its word, wherever that lies in an archive. Noise is in a folder that begins with "_".
+# Path of a clip in the folder of its word, at any depth. Background noise is in a folder that begins with "_".
 CLIP = re.compile(r"(?:.*/)?([^/._][^/]*)/([^/.][^/]*)\.(?:wav|flac)$", re.IGNORECASE)
-# What copies on the Hub call the speaker.
+# Names of the speaker's column in copies on the Hub.
 SPEAKER_COLUMNS = ("speaker", "speaker_id")
-# Bytes of an archive's end that are read at once.
+# Bytes that are read at once behind an archive's last member.
 BUFFER = 2**20
 
 
@@ -42,18 +42,18 @@ def load_speech_commands(
     """Reads one split of Speech Commands.
 
     Args:
-        name_or_path: As in `read_speech_commands`.
-        split: "train" (what is in neither list), "validation" or "test".
-        words: Only these; by default all.
-        config_name: As in `read_speech_commands`.
+        name_or_path: Source of the clips, see `read_speech_commands`.
+        split: "train" (the clips on neither official list), "validation" or "test".
+        words: Words whose clips are read; by default all.
+        config_name: Configuration name, see `read_speech_commands`.
 
     Returns:
         A data set with the columns `audio` (`Audio(decode=False)`), `word` and `speaker`, in the order of words and file
         names.
 
     Raises:
-        FileNotFoundError: As `read_speech_commands`.
-        ValueError: As `read_speech_commands`, or if the split or a word is unknown or no clip is left.
+        FileNotFoundError: See `read_speech_commands`.
+        ValueError: See `read_speech_commands`; or if the split or a word is unknown or no clip is left.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be 'train', 'validation' or 'test'.")
@@ -67,28 +67,28 @@ def load_speech_commands(
 
 
 def read_speech_commands(name_or_path: str | os.PathLike, *, config_name: str | None = None) -> Dataset:
-    """Reads all of Speech Commands, with what is known of each clip.
+    """Reads all clips of Speech Commands with their word, speaker and split.
 
-    The lists of the official archive name their clips as .wav; a .flac file of the same name is the same clip. A list
-    that names a clip which is not there is an error rather than a clip less: figures on part of a list compare with
-    nothing, and the rest of the archive is likely to lack clips that no list can tell of.
+    The lists of the official archive name their clips as .wav; a .flac file of the same name is the same clip. If a clip
+    on a list is missing, that is an error: results on a part of a list cannot be compared with others, and clips that
+    are on no list may be missing too.
 
     Args:
-        name_or_path: A folder with one folder a word, `validation_list.txt` and `testing_list.txt`; a .tar.gz of such a
-            folder, which is read into datasets' cache once and never extracted; or a copy in parquet (a folder, a file,
-            or the id of a data set on the Hub) with the columns `audio` and `label` and splits by name, where a single
-            file is the split "train". Parquet names its speakers in a column `speaker` or `speaker_id` or in the names
-            of its files.
-        config_name: The configuration of a parquet copy with several.
+        name_or_path: Source of the clips, one of: a folder with one folder per word, `validation_list.txt` and
+            `testing_list.txt`; a .tar.gz of such a folder, which is read into the cache of datasets once and never
+            extracted; a copy in parquet (a folder, a file, or the id of a data set on the Hub) with the columns `audio`
+            and `label` and splits by name, where a single file is the split "train". In parquet, speakers are in a
+            column `speaker` or `speaker_id` or in the file names.
+        config_name: Configuration name of a parquet copy with several configurations.
 
     Returns:
-        A data set with the columns `audio` (`Audio(decode=False)`), `word`, `speaker` (`None` where a parquet copy does
-        not tell), `clip` ("word/name" without extension) and `split`, which is `None` for rows that are no words:
+        A data set with the columns `audio` (`Audio(decode=False)`), `word`, `speaker` (`None` if a parquet copy does not
+        have it), `clip` ("word/name" without extension) and `split`, which is `None` for rows without a word:
         background noise, silence, the lists. The order is that of the source; see `rows_of_words`.
 
     Raises:
-        FileNotFoundError: If there is no such source, or a list, or a file that a list names, is missing.
-        ValueError: If an archive is damaged, columns are missing, or a file name does not tell the speaker.
+        FileNotFoundError: If there is no such source, or a list or a clip on a list is missing.
+        ValueError: If an archive is damaged, a column is missing, or a file name does not contain the speaker.
     """
     path = Path(name_or_path).expanduser()
     if path.name.lower().endswith(ARCHIVE_EXTENSIONS):
@@ -99,12 +99,15 @@ def read_speech_commands(name_or_path: str | os.PathLike, *, config_name: str | 
 
 
 def rows_of_words(table: Dataset, words: Sequence[str] | None, name: str) -> list[int]:
-    """Rows of clips, in the order of words and file names, which is the same whatever the source.
+    """Finds the clips of words, in the order of words and file names, which is the same for all kinds of source.
 
     Args:
-        table: From `read_speech_commands`.
-        words: Only these; all where `None`.
-        name: By which messages call the source.
+        table: Data set from `read_speech_commands`.
+        words: Words whose clips are found; all if `None`.
+        name: Name of the source in messages.
+
+    Returns:
+        Indices of the clips in the data set.
 
     Raises:
         ValueError: If a word is unknown or `words` is a string.
@@ -130,7 +133,7 @@ def _read_folder(root: Path) -> Dataset:
         if not (root / name).is_file():
             raise FileNotFoundError(_no_list(root, name))
         lists[split] = (root / name).read_text(encoding="utf-8")
-    # Of two files of one name the later stays, which is the .wav of the archive.
+    # If a clip has a .flac and a .wav file, the .wav is used: it comes later and is the one of the archive.
     files: dict[str, Path] = {}
     for folder in sorted(root.iterdir()):
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -150,13 +153,14 @@ def _read_archive(path: Path) -> Dataset:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     status = path.stat()
-    form = {name: Value("string") for name in ("word", "speaker", "clip")}
+    texts = {name: Value("string") for name in ("word", "speaker", "clip")}
     try:
         table = Dataset.from_generator(
             _archive_rows,
-            # Told, because a column of nothing but `None` has no form; and not as `Audio`, which would ask for torchcodec.
-            features=Features({"audio": {"bytes": Value("binary"), "path": Value("string")}, **form}),
-            # What the cache knows the archive by.
+            # The types are given, because they cannot be inferred from a column of `None`. They are not given as
+            # `Audio`, which would need torchcodec.
+            features=Features({"audio": {"bytes": Value("binary"), "path": Value("string")}, **texts}),
+            # The cache recognises the archive by these values.
             gen_kwargs={"path": str(path.resolve()), "size": status.st_size, "modified": status.st_mtime_ns},
         )
     except DatasetGenerationError as error:
@@ -172,29 +176,31 @@ def _read_archive(path: Path) -> Dataset:
     lists = {split: table[rows[name]]["audio"]["bytes"].decode() for split, name in LIST_FILES.items()}
     clips = [clip for clip in rows if clip not in LIST_FILES.values()]
     split_of = dict(zip(clips, _splits(clips, lists, path), strict=True))
-    # By row, so that of two files of one name the later stays, as when extracting.
+    # If a name occurs twice, the later file is used, as when extracting.
     splits = [split_of.get(clip) if rows[clip] == row else None for row, clip in enumerate(table["clip"][:])]
     return table.cast_column("audio", Audio(decode=False)).add_column("split", splits, feature=Value("string"))
 
 
 def _archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
-    """One row a clip or list; nothing is written to where an archive's names point.
+    """Yields one row for each clip and list; no file is written to the paths in the archive.
 
-    The archive is read to its very end, because only there the checksum shows whether it is whole.
+    Size and time of modification are not used here: they make the cache read a changed archive again.
     """
     with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in logging.tqdm(archive, desc="Reading the archive", unit=" files"):
             name = member.name.rsplit("/", 1)[-1]
             match = CLIP.match(member.name)
-            if not member.isfile() or not (match or name in LIST_FILES.values()):
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None or not (match or name in LIST_FILES.values()):
                 continue
             clip = "/".join(match.groups()) if match else name
             yield {
-                "audio": {"bytes": archive.extractfile(member).read(), "path": f"{path}/{member.name}"},
+                "audio": {"bytes": content.read(), "path": f"{path}/{member.name}"},
                 "word": _word(clip) if match else None,
                 "speaker": _speaker(clip) if match else None,
                 "clip": clip,
             }
+        # The checksum at the end shows whether the archive is complete.
         while stream.read(BUFFER):
             pass
 
@@ -228,7 +234,7 @@ def _parquet_part(part: Dataset, split: str, name: str) -> Dataset:
         "word": words,
         "speaker": speakers,
         "clip": [f"{word}/{stem}" for word, stem in zip(words, stems, strict=True)],
-        # Silence and background noise, which are no words.
+        # Silence and background noise are not words.
         "split": [None if word.startswith("_") else split for word in words],
     }
     table = part.select_columns("audio")
@@ -245,11 +251,20 @@ def _no_list(source: Path, name: str) -> str:
 
 
 def _splits(clips: Sequence[str], lists: dict[str, str], source: Path) -> list[str]:
-    """The split of each clip by the texts of the lists."""
-    split_of = {}
+    """Finds the split of each clip.
+
+    Args:
+        clips: Names of the clips, "word/name" without extension.
+        lists: Content of the lists, by split.
+        source: Source of the clips, for messages.
+
+    Raises:
+        FileNotFoundError: If a clip on a list is not among the clips.
+    """
+    present = set(clips)
+    split_of: dict[str, str] = {}
     for split, text in lists.items():
         listed = [line.strip() for line in text.splitlines() if line.strip()]
-        present = set(clips)
         if missing := [entry for entry in listed if _without_extension(entry) not in present]:
             raise FileNotFoundError(
                 f"{source}: {len(missing)} of {len(listed)} clips in {LIST_FILES[split]} are not there: "
@@ -271,6 +286,6 @@ def _speaker(clip: str) -> str:
     speaker, mark, _ = clip.split("/")[-1].partition(SPEAKER_MARK)
     if not mark:
         raise ValueError(
-            f"{clip}: the file name does not tell the speaker; it should be SPEAKER{SPEAKER_MARK}TAKE.wav."
+            f"{clip}: the file name does not contain the speaker; it should be SPEAKER{SPEAKER_MARK}INDEX.wav."
         )
     return speaker

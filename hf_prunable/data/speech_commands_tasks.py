@@ -1,10 +1,11 @@
-"""The two tasks on Speech Commands: which word, and which speaker."""
+"""The two tasks on Speech Commands, classification of words and of speakers, with their splits."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Value
@@ -17,16 +18,39 @@ from .speech_dataset import SkippedAudio, measure_clips
 TASKS = ("word", "speaker")
 # arXiv 2408.11858: 388 speakers of version 0.02.
 MIN_CLIPS_PER_SPEAKER = 50
+SPLIT_SEED = 42
 TEST_FRACTION = 0.1
-SEED = 42
-# Of what is not for testing.
+# Fraction of the clips that are left after the test clips were drawn.
 VALIDATION_FRACTION = 0.1
-# One clip a split.
+# One clip for each split.
 FEWEST_CLIPS_PER_SPEAKER = len(SPLITS)
-# What the models' convolutions see at once, at 16 kHz: a shorter clip has no frame.
-MIN_SECONDS = 0.025
-# Clips of Speech Commands are 1 s or a little less: see `LabelledCollator`.
+# Receptive field of the convolutions of all published models (arXiv 2006.11477); a shorter clip has no frame.
+MIN_SAMPLES = 400
+# Clips of Speech Commands are at most 1 s long: see `LabelledCollator`.
 CLIP_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class SpeakerSplit:
+    """Which speakers take part in the speaker task, and how their clips are split.
+
+    Attributes:
+        min_clips_per_speaker: Clips on the training list that a speaker must have to take part, 3 or more.
+        seed: Random seed of the split.
+
+    Raises:
+        ValueError: If `min_clips_per_speaker` is below 3.
+    """
+
+    min_clips_per_speaker: int = MIN_CLIPS_PER_SPEAKER
+    seed: int = SPLIT_SEED
+
+    def __post_init__(self):
+        if self.min_clips_per_speaker < FEWEST_CLIPS_PER_SPEAKER:
+            raise ValueError(
+                f"min_clips_per_speaker is {self.min_clips_per_speaker}; it must be {FEWEST_CLIPS_PER_SPEAKER} or more, "
+                "so that every split has a clip of every speaker."
+            )
 
 
 def load_speech_commands_task(
@@ -35,70 +59,71 @@ def load_speech_commands_task(
     *,
     sampling_rate: int,
     words: Sequence[str] | None = None,
-    min_clips_per_speaker: int = MIN_CLIPS_PER_SPEAKER,
-    seed: int = SEED,
     config_name: str | None = None,
+    speaker_split: SpeakerSplit | None = None,
 ) -> tuple[DatasetDict, SkippedAudio]:
-    """Makes one of the two tasks, leaving out clips that cannot be decoded.
+    """Loads one of the two tasks; clips that cannot be decoded are left out.
 
-    Words have the official splits. For speakers, the training list alone is used, because no speaker is in two lists: of
-    each speaker's clips a tenth is for testing, as published; and of the others a tenth for validation, which the
-    publication does not have, so that neither the best checkpoint nor a layer is chosen by what is tested on. Each is
-    at least one clip. A copy that has the same speakers in all three splits is taken as it is split.
+    Words have the official splits. Speakers are split within the official training list, because no speaker is in two of
+    the official splits: a tenth of each speaker's clips is for testing, as in arXiv 2408.11858, and a tenth of the others
+    for validation, but at least one clip each. The paper has no validation clips; here they keep the choice of a
+    checkpoint or of a layer apart from the test clips. A copy with the same speakers in all three splits keeps its splits.
 
     Args:
-        name_or_path: As in `read_speech_commands`.
+        name_or_path: Source of Speech Commands, see `read_speech_commands`.
         task: "word" or "speaker".
-        sampling_rate: The rate the clips will be decoded to, in Hz.
-        words: Clips of these alone; by default of all.
-        min_clips_per_speaker: Clips on the training list that a speaker must have to take part, 3 or more.
-        seed: Of the split of speakers.
-        config_name: As in `read_speech_commands`.
+        sampling_rate: Sampling rate in Hz that the clips will be decoded to.
+        words: Words whose clips are used; by default all.
+        config_name: Configuration name, see `read_speech_commands`.
+        speaker_split: Settings of the speaker task; by default those of `SpeakerSplit`.
 
     Returns:
-        The splits "train", "validation" and "test" with the columns `audio` (undecoded), `label` (`ClassLabel`, its
-        names those of the splits, sorted), `word`, `speaker` and `seconds`, in the order of words and file names; and
-        which clips were left out.
+        The splits "train", "validation" and "test", in the order of words and file names, with the columns `audio`
+        (undecoded), `label` (`ClassLabel` with sorted names), `word`, `speaker` and `seconds`; and the clips that were
+        left out.
 
     Raises:
-        FileNotFoundError: As `read_speech_commands`.
-        ValueError: As `read_speech_commands`, or if the task is unknown, a split is missing, there are fewer than two
-            words or too few speakers.
+        FileNotFoundError: See `read_speech_commands`.
+        ValueError: See `read_speech_commands`; or if the task is unknown, a split is missing, or there are fewer than two
+            words or speakers.
     """
     if task not in TASKS:
         raise ValueError(f"task is {task!r}; it must be 'word' or 'speaker'.")
-    if min_clips_per_speaker < FEWEST_CLIPS_PER_SPEAKER:
-        raise ValueError(
-            f"min_clips_per_speaker is {min_clips_per_speaker}; it must be {FEWEST_CLIPS_PER_SPEAKER} or more, so that "
-            "every split has a clip of every speaker."
-        )
     name = str(name_or_path)
     table = read_speech_commands(name_or_path, config_name=config_name)
     rows = rows_of_words(table, words, name)
     seconds, usable, skipped = measure_clips(
-        table.select(rows), sampling_rate=sampling_rate, min_seconds=MIN_SECONDS, decode=True
+        table.select(rows), sampling_rate=sampling_rate, min_seconds=MIN_SAMPLES / sampling_rate, decode=True
     )
-    length = {row: seconds[place] for place, row in enumerate(rows)}
-    rows = [rows[place] for place in usable]
+    seconds_of = dict(zip(rows, seconds, strict=True))
+    usable_rows = [rows[index] for index in usable]
     if task == "word":
-        splits = _word_splits(table, rows, name)
+        splits = _word_splits(table, usable_rows, name)
     else:
-        splits = _speaker_splits(table, rows, name, min_clips_per_speaker, seed)
+        splits = _speaker_splits(table, usable_rows, name, speaker_split or SpeakerSplit())
+    table = _add_label_and_seconds(table, task, splits, seconds_of, name)
+    return DatasetDict({split: table.select(split_rows) for split, split_rows in splits.items()}), skipped
+
+
+def _add_label_and_seconds(
+    table: Dataset, task: str, splits: Mapping[str, Sequence[int]], seconds_of: Mapping[int, float], name: str
+) -> Dataset:
+    """Adds the columns `label` and `seconds`, with `None` in rows that are in no split."""
     labels = table[task][:]
     label_of = {row: labels[row] for rows in splits.values() for row in rows}
     classes = sorted(set(label_of.values()))
     if len(classes) < 2:
-        raise ValueError(f"{name}: one word ({classes[0]}) is nothing to tell apart. Give two or more `words`.")
-    number = {label: place for place, label in enumerate(classes)}
-    # Columns before selection: added to a selection, they would make datasets copy all the audio.
+        raise ValueError(f"{name}: one word ({classes[0]}) makes no classification. Give two or more `words`.")
+    class_ids = {label: class_id for class_id, label in enumerate(classes)}
+    # Columns are added before rows are selected: added after it, datasets would copy all the audio.
     columns = {
-        "label": ([number.get(label_of.get(row)) for row in range(len(table))], ClassLabel(names=classes)),
-        "seconds": ([length.get(row) for row in range(len(table))], Value("float64")),
+        "label": ([class_ids.get(label_of.get(row)) for row in range(len(table))], ClassLabel(names=classes)),
+        "seconds": ([seconds_of.get(row) for row in range(len(table))], Value("float64")),
     }
     table = table.select_columns(["audio", "word", "speaker"])
     for column, (values, feature) in columns.items():
         table = table.add_column(column, values, feature=feature)
-    return DatasetDict({split: table.select(rows) for split, rows in splits.items()}), skipped
+    return table
 
 
 def _word_splits(table: Dataset, rows: Sequence[int], name: str) -> dict[str, list[int]]:
@@ -113,39 +138,46 @@ def _word_splits(table: Dataset, rows: Sequence[int], name: str) -> dict[str, li
 
 
 def _speaker_splits(
-    table: Dataset, rows: Sequence[int], name: str, min_clips_per_speaker: int, seed: int
+    table: Dataset, rows: Sequence[int], name: str, speaker_split: SpeakerSplit
 ) -> dict[str, list[int]]:
-    clips: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
+    """Rows of each split, in the order of `rows`, for the speakers with enough clips on the training list."""
     split_of, speaker_of = table["split"][:], table["speaker"][:]
+    unknown = [row for row in rows if split_of[row] == "train" and speaker_of[row] is None]
+    if unknown:
+        raise ValueError(
+            f"{name}: the speaker of {table['clip'][unknown[0]]} is not known. Give a copy with a column 'speaker', or "
+            "the official archive."
+        )
+    clips: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
     for row in rows:
         clips[split_of[row]][speaker_of[row]].append(row)
     train = clips["train"]
-    if None in train:
-        raise ValueError(
-            f"{name}: the speaker of {table['clip'][train[None][0]]} is not told. Give a copy with a column 'speaker', or "
-            "the official archive."
-        )
-    chosen = sorted(speaker for speaker, own in train.items() if len(own) >= min_clips_per_speaker)
-    if len(chosen) < 2:
-        most = Counter({speaker: len(own) for speaker, own in train.items()}).most_common()
-        counts = first_names([f"{count} of {speaker}" for speaker, count in most]) or "none"
-        raise ValueError(
-            f"{name}: {len(chosen)} of {len(train)} speakers have {min_clips_per_speaker} or more usable clips on the "
-            f"training list, and two are needed. The most clips are {counts}. Lower `min_clips_per_speaker`."
-        )
+    num_clips = {speaker: len(own) for speaker, own in train.items()}
+    chosen = _speakers_with_enough_clips(num_clips, name, speaker_split.min_clips_per_speaker)
     if all(own.keys() == train.keys() for own in clips.values()):
         splits = {split: [row for speaker in chosen for row in own[speaker]] for split, own in clips.items()}
     else:
-        splits = _draw_splits([train[speaker] for speaker in chosen], seed)
-    place_of = {row: place for place, row in enumerate(rows)}
-    return {split: sorted(chosen_rows, key=place_of.__getitem__) for split, chosen_rows in splits.items()}
+        splits = _draw_splits([train[speaker] for speaker in chosen], speaker_split.seed)
+    position_of = {row: position for position, row in enumerate(rows)}
+    return {split: sorted(split_rows, key=position_of.__getitem__) for split, split_rows in splits.items()}
+
+
+def _speakers_with_enough_clips(num_clips: Mapping[str, int], name: str, min_clips_per_speaker: int) -> list[str]:
+    chosen = sorted(speaker for speaker, count in num_clips.items() if count >= min_clips_per_speaker)
+    if len(chosen) < 2:
+        counts = first_names([f"{count} of {speaker}" for speaker, count in Counter(num_clips).most_common()])
+        raise ValueError(
+            f"{name}: {len(chosen)} of {len(num_clips)} speakers have {min_clips_per_speaker} or more usable clips on the "
+            f"training list, and two are needed. The most clips are {counts or 'none'}. Lower `min_clips_per_speaker`."
+        )
+    return chosen
 
 
 def _draw_splits(clips_of_speakers: Sequence[Sequence[int]], seed: int) -> dict[str, list[int]]:
     generator = np.random.default_rng(seed)
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for clips in clips_of_speakers:
-        order = [clips[place] for place in generator.permutation(len(clips))]
+        order = [clips[index] for index in generator.permutation(len(clips))]
         num_test = max(1, round(TEST_FRACTION * len(order)))
         num_validation = max(1, round(VALIDATION_FRACTION * (len(order) - num_test)))
         splits["test"] += order[:num_test]

@@ -1,6 +1,6 @@
-"""Speech for training and for evaluation: loading, and sorting out what cannot be used.
+"""Speech data sets: loading from folders, parquet and the Hub, leaving out unusable clips, and held-out clips.
 
-Audio stays undecoded in the data set (`Audio(decode=False)`) and goes through soundfile, so torchcodec is not needed.
+Audio stays undecoded in the data set (`Audio(decode=False)`) and is decoded by soundfile, so torchcodec is not needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .audio import (
 logger = logging.get_logger(__name__)
 
 PARQUET_EXTENSIONS = (".parquet",)
-# Where an audio folder keeps what is known of its files, and the builder that reads it.
+# Files in which an audio folder keeps columns for its clips, and the builders of datasets that read them.
 METADATA_FILES = {"metadata.csv": "csv", "metadata.jsonl": "json"}
 FILE_NAME = "file_name"
 FILE_EXTENSIONS = AUDIO_EXTENSIONS + PARQUET_EXTENSIONS
@@ -45,19 +45,20 @@ def load_speech_dataset(
     """Loads speech from a folder of audio files, from parquet or from the Hub.
 
     Args:
-        name_or_path: A folder of audio files, nested or not (read in the order of their relative paths; hidden files are
-            left out), with further columns from a `metadata.csv` or `metadata.jsonl` in it; a parquet file, or a folder of them; or the id of a data set on the Hub.
-        split: The split of a parquet folder or Hub data set. In a folder of audio files it is the sub-folder of this
-            name; "train" stands for the whole folder where there is no such sub-folder.
-        config_name: The configuration, for Hub data sets and parquet folders with several.
-        streaming: Whether to read it while it is used, instead of fetching and indexing it first.
+        name_or_path: Source of the clips, one of: a folder of audio files, at any depth, with further columns from a
+            `metadata.csv` or `metadata.jsonl` in it (files are read in the order of their relative paths; hidden files
+            are left out); a parquet file or a folder of them; the id of a data set on the Hub.
+        split: Name of the split. In a folder of audio files it is the sub-folder of this name; "train" is the whole
+            folder if there is no such sub-folder.
+        config_name: Configuration name of a Hub data set or parquet folder with several configurations.
+        streaming: Whether to read the clips while they are used, instead of loading and indexing them first.
 
     Returns:
-        The data set with an `audio` column of `Audio(decode=False)`; other columns stay as they are.
+        The data set with a column `audio` (`Audio(decode=False)`); its other columns are unchanged.
 
     Raises:
         FileNotFoundError: If there is no such path and no such data set.
-        ValueError: If a folder holds neither audio nor parquet files, no column holds audio, or a folder of audio files
+        ValueError: If a folder has neither audio nor parquet files, no column holds audio, or a folder of audio files
             is to be streamed.
     """
     name, path = str(name_or_path), Path(name_or_path).expanduser()
@@ -80,7 +81,7 @@ def load_speech_dataset(
     elif path.is_file():
         if path.suffix.lower() not in PARQUET_EXTENSIONS:
             raise ValueError(f"{name}: give the folder of the audio files, or a .parquet file.")
-        # A file is its own split; "train[:10%]" must still work.
+        # The file is the split that is asked for, without a slice such as "[:10%]", which datasets applies.
         data_files = {re.split(r"\W", split)[0]: str(path)}
         dataset = load_dataset("parquet", data_files=data_files, split=split, streaming=streaming)
     elif re.match(r"[\w.-]+(/[\w.-]+)?$", name) and not name.startswith(".") and path.suffix not in FILE_EXTENSIONS:
@@ -91,8 +92,9 @@ def load_speech_dataset(
 
 
 def _find_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
-    found, visited = [], set()
-    # Data sets are often put together from links, so those are followed, each folder once.
+    found: list[Path] = []
+    visited: set[str] = set()
+    # Links are followed, because data sets are often assembled from them; each folder once, in case of a loop.
     for parent, folders, files in os.walk(folder, followlinks=True):
         if os.path.realpath(parent) in visited:
             folders.clear()
@@ -108,7 +110,18 @@ def _find_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
 
 
 def _read_metadata(folder: Path, files: Sequence[Path]) -> dict[str, list]:
-    """Columns for files, as datasets' own audio folders have them; `None` for a file that is not named."""
+    """Reads the columns of an audio folder's metadata, in the form of datasets' `AudioFolder`.
+
+    Args:
+        folder: Audio folder.
+        files: Audio files in it.
+
+    Returns:
+        One value per file for each column, `None` for a file without metadata; empty without a file of metadata.
+
+    Raises:
+        ValueError: If there is no column of file names, or it names a file that does not exist.
+    """
     for name, builder in METADATA_FILES.items():
         if not (folder / name).is_file():
             continue
@@ -131,7 +144,7 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
         return load_dataset(name, config_name, split=split, streaming=streaming)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
-            f"{name!r} is neither a file nor a folder here, and the Hub did not give it either: {error}"
+            f"{name!r} is neither a file nor a folder here, and cannot be loaded from the Hub: {error}"
         ) from error
     except DatasetGenerationError as error:
         if not isinstance(error.__cause__, ImportError):
@@ -144,11 +157,11 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
 
 @dataclasses.dataclass(frozen=True)
 class SkippedAudio:
-    """What a scan left out.
+    """The clips that were left out of a data set.
 
-    Args:
-        num_clips: How many clips were looked at.
-        names: For each cause, the names of the clips left out for it.
+    Attributes:
+        num_clips: Number of clips in the data set.
+        names: Names of the clips left out, by cause.
     """
 
     num_clips: int
@@ -156,7 +169,7 @@ class SkippedAudio:
 
     @property
     def count(self) -> int:
-        """How many clips were left out."""
+        """Number of clips left out."""
         return sum(len(names) for names in self.names.values())
 
     def __str__(self) -> str:
@@ -165,17 +178,17 @@ class SkippedAudio:
 
 
 def scan_speech_dataset(dataset: Dataset, *, sampling_rate: int, min_seconds: float) -> tuple[Dataset, SkippedAudio]:
-    """Leaves out the clips that cannot be used and measures the others, mostly by their headers.
+    """Leaves out clips that cannot be used and adds the lengths of the others, mostly from the headers alone.
 
-    A damaged body behind a sound header is not seen here: `RandomCrops` meets it.
+    Damaged samples behind a correct header are not found here; `ShuffledClips` replaces such clips.
 
     Args:
-        dataset: With an `audio` column.
-        sampling_rate: The rate the clips will be decoded to, in Hz.
-        min_seconds: Shorter clips are left out.
+        dataset: Clips in a column `audio`.
+        sampling_rate: Sampling rate in Hz that the clips will be decoded to.
+        min_seconds: Length in seconds below which clips are left out.
 
     Returns:
-        The usable clips, with a column `seconds` of their lengths, and what was left out and why.
+        The usable clips with their lengths in seconds in a column `seconds`, and the clips that were left out.
 
     Raises:
         ValueError: If no clip is left.
@@ -183,30 +196,31 @@ def scan_speech_dataset(dataset: Dataset, *, sampling_rate: int, min_seconds: fl
     seconds, usable, summary = measure_clips(dataset, sampling_rate=sampling_rate, min_seconds=min_seconds)
     if "seconds" in dataset.column_names:
         dataset = dataset.remove_columns("seconds")
-    # The column comes first: added to a selection, it would make datasets copy all the audio.
+    # The column is added before the selection: added after it, datasets would copy all the audio.
     return dataset.add_column("seconds", seconds).select(usable), summary
 
 
 def measure_clips(
     dataset: Dataset, *, sampling_rate: int, min_seconds: float, decode: bool = False
 ) -> tuple[list[float], list[int], SkippedAudio]:
-    """Finds the clips that can be used, and how long they are.
+    """Measures the length of each clip and finds those that can be used; a warning says which cannot and why.
 
     Args:
-        dataset: With an `audio` column.
-        sampling_rate: The rate the clips will be decoded to, in Hz.
-        min_seconds: Shorter clips cannot be used.
-        decode: Whether to decode each clip in full, which also finds a damaged body behind a sound header.
+        dataset: Clips in a column `audio`.
+        sampling_rate: Sampling rate in Hz that the clips will be decoded to.
+        min_seconds: Length in seconds below which clips cannot be used.
+        decode: Whether to decode each clip in full, which also finds damaged samples behind a correct header.
 
     Returns:
-        The length of every clip in seconds, 0 for one that cannot be read; the rows that can be used; and what was left
-        out and why, which is also logged.
+        The length of every clip in seconds, 0 if it cannot be read; the indices of the usable clips; and the clips that
+        cannot be used.
 
     Raises:
-        ValueError: If no clip is left.
+        ValueError: If no clip can be used.
     """
     skipped: dict[str, list[str]] = {}
-    seconds, usable = [], []
+    seconds: list[float] = []
+    usable: list[int] = []
     min_samples = round(min_seconds * sampling_rate)
     progress = logging.tqdm(
         undecoded_audio(dataset), desc="Reading audio" if decode else "Reading audio headers", unit="clip"
@@ -238,27 +252,27 @@ def measure_clips(
 def split_held_out(
     dataset: Dataset, *, fraction: float | None = None, count: int | None = None, seed: int = 0
 ) -> tuple[Dataset, Dataset]:
-    """Sets some clips aside, the same ones for the same seed.
+    """Splits a data set into clips to train on and randomly chosen held-out clips.
 
     Args:
-        dataset: The clips.
-        fraction: The share to set aside, in (0, 1), at least one clip; either this or `count`.
-        count: The number of clips to set aside, 1 or more.
-        seed: Chooses the clips.
+        dataset: Data set of clips.
+        fraction: Fraction of the clips to hold out, in (0, 1), rounded to at least one clip; either this or `count`.
+        count: Number of clips to hold out, 1 or more.
+        seed: Random seed of the choice.
 
     Returns:
         The clips to train on and the held-out clips, both in the order of the data set.
 
     Raises:
-        ValueError: If not exactly one of `fraction` and `count` is given, it is out of range, or nothing would be left
+        ValueError: If not exactly one of `fraction` and `count` is given, it is out of range, or no clip would be left
             to train on.
     """
-    if (fraction is None) == (count is None):
-        raise ValueError(f"Give either fraction or count, not both or neither: {fraction=}, {count=}.")
-    if count is None:
+    if fraction is not None and count is None:
         if not 0 < fraction < 1:
             raise ValueError(f"fraction is {fraction}; it must lie between 0 and 1.")
         count = max(1, round(fraction * len(dataset)))
+    elif fraction is not None or count is None:
+        raise ValueError(f"Give either fraction or count, not both or neither: {fraction=}, {count=}.")
     if count < 1:
         raise ValueError(f"count is {count}; it must be 1 or more.")
     if count >= len(dataset):
@@ -271,7 +285,11 @@ def split_held_out(
 
 
 def clips_digest(clips: Dataset) -> str:
-    """A hash of which clips these are: their file names and lengths, in order."""
+    """Hash of the file names and lengths of clips, in their order.
+
+    Args:
+        clips: Clips with columns `audio` and `seconds`.
+    """
     digest = hashlib.sha256(np.asarray(clips["seconds"][:], dtype=np.float64).tobytes())
     for audio in clips.select_columns("audio"):
         digest.update(Path(audio_name(audio["audio"])).name.encode())

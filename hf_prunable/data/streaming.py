@@ -1,4 +1,4 @@
-"""Speech that is read while it is trained on: training starts at once, and the data set need not fit on the disk."""
+"""Streamed speech: clips are read while training, so that it starts at once and the data set need not fit on the disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,42 +15,45 @@ from datasets import Audio, Dataset, Features, IterableDataset, Value
 from datasets.distributed import split_dataset_by_node
 from transformers.utils import logging
 
-from .audio import AudioError, decode_audio
+from .audio import AudioError, EncodedAudio, decode_audio
 
 
 logger = logging.get_logger(__name__)
 
-# Clips that the order is drawn from. Larger is more random, and keeps more undecoded audio in memory.
+# A larger buffer makes the order more random and keeps more undecoded audio in memory.
 SHUFFLE_BUFFER = 1000
 
 
 @dataclass(frozen=True)
 class SpeechStream:
-    """A stream to train on, and what of it is not to be trained on.
+    """A stream of clips to train on, and which of its clips are left out.
 
     Attributes:
-        clips: With an `audio` column of undecoded clips.
-        min_seconds: Shorter clips are left out.
-        held_out: Digests of clips for evaluation, see `clip_digest`.
+        clips: Undecoded clips in a column `audio`.
+        min_seconds: Length in seconds below which clips are left out.
+        held_out: Digests (see `clip_digest`) of the clips that are kept for evaluation and left out here.
+        shuffle_buffer: Number of clips that are read ahead; the next clip is drawn from them.
     """
 
     clips: IterableDataset
     min_seconds: float
     held_out: frozenset[bytes] = frozenset()
+    shuffle_buffer: int = SHUFFLE_BUFFER
 
     def hold_out(self, count: int) -> tuple[SpeechStream, Dataset]:
-        """Takes the first clips for evaluation.
+        """Takes the first clips of the stream for evaluation.
 
-        By their digests, because places in a stream are not the same when its shards are split over processes.
+        They are recognised by their digests, because positions in a stream change when its shards are split over
+        processes.
 
         Args:
-            count: How many, 1 or more.
+            count: Number of clips, 1 or more.
 
         Returns:
-            The stream without them, and the clips.
+            The stream without these clips, and the clips.
 
         Raises:
-            ValueError: If the count is out of range or the stream has no more clips than that.
+            ValueError: If the count is below 1, or the stream has no further clip to train on.
         """
         if count < 1:
             raise ValueError(f"count is {count}; it must be 1 or more.")
@@ -61,38 +65,38 @@ class SpeechStream:
             )
         clips = clips[:count]
         held_out = frozenset(clip_digest(clip["audio"]) for clip in clips)
-        # Their form is told, because a column of nothing but missing paths has none; and not as `Audio`, which would ask
-        # for torchcodec.
-        form = Features({"audio": {"bytes": Value("binary"), "path": Value("string")}})
-        dataset = Dataset.from_list(clips, features=form).cast_column("audio", Audio(decode=False))
+        # The types are given, because they cannot be inferred from a column of missing paths only. They are not given
+        # as `Audio`, which would need torchcodec.
+        features = Features({"audio": {"bytes": Value("binary"), "path": Value("string")}})
+        dataset = Dataset.from_list(clips, features=features).cast_column("audio", Audio(decode=False))
         return replace(self, held_out=self.held_out | held_out), dataset
 
 
-def clip_digest(audio: dict) -> bytes:
-    """A hash of a clip's bytes, or of its path where it has no bytes."""
+def clip_digest(audio: EncodedAudio) -> bytes:
+    """Hash of a clip's bytes, or of its path if it has no bytes."""
     content = audio["bytes"]
     return hashlib.blake2b(str(audio["path"]).encode() if content is None else content, digest_size=16).digest()
 
 
-class StreamedCrops(torch.utils.data.IterableDataset):
-    """Endless clips of a stream with a random place to crop, split over ranks and workers.
+class StreamedClips(torch.utils.data.IterableDataset):
+    """Endless clips of a stream in shuffled order, each with a random position for `CropCollator` to crop at.
 
-    Order and crops are a function of the seed, the rank and the worker. Where there are fewer shards than ranks, each
-    rank reads all and keeps its part; where there are fewer than workers, some workers stay idle.
+    Clips are split over ranks and workers. Order and positions are functions of the seed, the rank and the worker. If
+    there are fewer shards than ranks, each rank reads all shards and uses its part of the clips. If there are fewer
+    shards than workers, some workers stay idle.
 
     Attributes:
-        batches_read: Micro-batches that this rank has had before, in a run that goes on. They are read again and
-            dropped. With several workers, the batches after them come in the order they had if their number is a
-            multiple of the workers', and else in an order shifted by the rest.
+        batches_read: Number of micro-batches that this rank read before the run was interrupted; they are read again
+            and dropped. With several workers, the batches after them come in the order of the uninterrupted run only if
+            this is a multiple of the number of workers.
 
     Args:
-        stream: What to train on.
-        sampling_rate: The rate of the waveforms, in Hz.
-        batch_size: Clips of a micro-batch.
-        seed: 0 or more.
-        rank: Of this process.
+        stream: Stream of clips to train on.
+        sampling_rate: Sampling rate of the waveforms in Hz.
+        batch_size: Clips per micro-batch.
+        seed: Random seed of order and positions, 0 or more.
+        rank: Rank of this process, from 0 to `num_ranks` - 1.
         num_ranks: Number of processes.
-        shuffle_buffer: Clips that the order is drawn from.
     """
 
     def __init__(
@@ -104,13 +108,12 @@ class StreamedCrops(torch.utils.data.IterableDataset):
         seed: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
-        shuffle_buffer: int = SHUFFLE_BUFFER,
     ):
         super().__init__()
         self.stream = stream
         # One shard at a time: for several, datasets starts threads and waits five seconds for them in every pass.
         clips = stream.clips.select_columns("audio").shuffle(
-            seed=seed, buffer_size=shuffle_buffer, max_buffer_input_shards=1
+            seed=seed, buffer_size=stream.shuffle_buffer, max_buffer_input_shards=1
         )
         self.clips = split_dataset_by_node(clips, rank, num_ranks)
         self.sampling_rate = sampling_rate
@@ -118,15 +121,18 @@ class StreamedCrops(torch.utils.data.IterableDataset):
         self.seed, self.rank = seed, rank
         self.batches_read = 0
 
-    def __iter__(self) -> Iterator[dict]:
-        """Clips as `RandomCrops` gives them.
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yields clips without end.
+
+        Yields:
+            Items with `waveform` and `crop_position`, as in `ShuffledClips`.
 
         Raises:
-            AudioError: If a whole pass over the stream has no clip that can be used.
+            AudioError: If no clip of a whole pass over the stream can be used.
         """
         info = torch.utils.data.get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info is not None else (0, 1)
-        # A loader takes a batch from each worker in turn.
+        # The data loader takes one batch from each worker in turn.
         own_batches = max(0, -(-(self.batches_read - worker) // num_workers))
         generator = np.random.default_rng((self.seed, self.rank, worker))
         items = (
@@ -135,7 +141,7 @@ class StreamedCrops(torch.utils.data.IterableDataset):
         yield from islice(items, own_batches * self.batch_size, None)
 
     def _waveforms(self, worker: int) -> Iterator[np.ndarray]:
-        # A copy, because workers share the number of the epoch and do not come to its end together.
+        # A copy, because workers share the epoch of the original and do not finish a pass at the same time.
         clips, epoch = copy.deepcopy(self.clips), 0
         while True:
             clips.set_epoch(epoch)
@@ -153,7 +159,7 @@ class StreamedCrops(torch.utils.data.IterableDataset):
                     num_used += 1
                     yield waveform
             if num_clips == 0:
-                # Its shards went to the other workers, as datasets has said by now.
+                # All shards are read by the other workers; datasets has warned about that.
                 return
             if num_used == 0:
                 raise AudioError(

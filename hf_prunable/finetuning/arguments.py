@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS, load_speech_commands_task
+from ..data.speech_commands_tasks import MIN_CLIPS_PER_SPEAKER, TASKS, SpeakerSplit, load_speech_commands_task
 from ..data.speech_dataset import SkippedAudio
 from ..truncation.convexity_config import CRITERIA, ConvexityConfig
 
@@ -31,24 +31,22 @@ class TruncationArguments:
     """
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint, stock or pruned."})
-    dataset_name: str = field(
-        metadata={"help": "Speech Commands: the archive, the folder it was extracted to, or a parquet copy."}
-    )
+    dataset_name: str = field(metadata={"help": "Speech Commands: its archive, its folder, or a parquet copy."})
     dataset_config_name: str | None = field(
-        default=None, metadata={"help": "Name of the configuration of a Hub data set."}
+        default=None, metadata={"help": "Configuration of a data set that has several."}
     )
     task: str = field(default="word", metadata={"help": "What to classify: 'word' or 'speaker'."})
     words: list[str] | None = field(default=None, metadata={"help": "Use clips of these words only."})
     min_clips_per_speaker: int = field(
         default=MIN_CLIPS_PER_SPEAKER,
-        metadata={"help": "Minimum number of clips on the training list for a speaker to be a class."},
+        metadata={"help": "Minimum number of training clips of a speaker."},
     )
     truncate: str = field(
         default=AUTO,
-        metadata={"help": "Layers to keep: 'auto' chooses by `layer_criterion`, 'none' keeps all, or a number."},
+        metadata={"help": "Layers to keep: 'auto' for `layer_criterion`, 'none' for all, or a number."},
     )
     layer_criterion: str = field(
-        default="convexity", metadata={"help": f"Criterion of `truncate: auto`: {', '.join(CRITERIA)}."}
+        default="convexity", metadata={"help": f"Criterion that chooses the layers: {', '.join(CRITERIA)}."}
     )
     n_neighbors: int = _convexity_option("n_neighbors")
     max_pairs: int | None = _convexity_option("max_pairs")
@@ -61,11 +59,11 @@ class TruncationArguments:
     )
     seeds: list[int] = field(
         default_factory=lambda: [42],
-        metadata={"help": "Random seeds, one fine-tuning run for each; the model of the first is saved."},
+        metadata={"help": "Random seeds, one training for each; the first model is saved."},
     )
     weighted_layers: bool = field(
         default=False,
-        metadata={"help": "Feed the head with a learned weighted sum of all hidden states instead of the last one."},
+        metadata={"help": "Use a learned weighted sum of all hidden states, not only the last one."},
     )
     freeze_feature_encoder: bool = field(
         default=True, metadata={"help": "Do not train the convolutional feature encoder."}
@@ -106,6 +104,6 @@ class TruncationArguments:
             self.task,
             sampling_rate=sampling_rate,
             words=self.words,
-            min_clips_per_speaker=self.min_clips_per_speaker,
             config_name=self.dataset_config_name,
+            speaker_split=SpeakerSplit(self.min_clips_per_speaker),
         )

@@ -18,22 +18,20 @@ from ..data.batches import LabelledClips, LabelledCollator
 from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
-from ..runtime.checkpoints import last_whole_checkpoint
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION
+from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
 from ..runtime.files import save_tensors_atomically, write_text_atomically
+from ..runtime.settings import result_settings
 from ..truncation.truncated_model import truncate
 from .arguments import TruncationArguments
 from .metrics import ClassificationMetric
 from .training_clock import TrainingClock
 
 
-AUTO_CLASS = "AutoModelForAudioClassification"
 WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
 
-# Arguments of the Trainer that a result depends on; the others concern devices, logs and files.
-RESULT_ARGUMENTS = (
-    "num_train_epochs max_steps learning_rate warmup_steps weight_decay max_grad_norm optim adam_beta1 adam_beta2 "
-    "adam_epsilon lr_scheduler_type bf16 fp16 eval_strategy load_best_model_at_end metric_for_best_model"
-).split()
+# Arguments that change the result of fine-tuning, besides those that change the result of any training.
+FINETUNING_SETTINGS = ("num_train_epochs", "eval_strategy", "load_best_model_at_end", "metric_for_best_model")
 
 
 @dataclass
@@ -78,9 +76,8 @@ class FinetuningArguments(TrainingArguments):
 
     def settings(self) -> dict[str, Any]:
         """Returns the arguments that a result depends on, as values that JSON can hold."""
-        values = self.to_dict()
         batch_size = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-        return {name: values[name] for name in RESULT_ARGUMENTS} | {"batch_size": batch_size}
+        return result_settings(self, *FINETUNING_SETTINGS) | {"batch_size": batch_size}
 
 
 @dataclass
@@ -130,7 +127,7 @@ def make_classifier(
         # The weighted sum needs the hidden states of all layers, which layer drop would leave out.
         config["layerdrop"] = 0.0
     torch.manual_seed(seed)
-    model = truncate(load_complete(options.model_name_or_path, auto_class=AUTO_CLASS, **config), num_layers)
+    model = truncate(load_complete(options.model_name_or_path, auto_class=AUDIO_CLASSIFICATION, **config), num_layers)
     if options.freeze_feature_encoder:
         model.base_model.feature_extractor._freeze_parameters()
     if options.freeze_base_model:
@@ -159,6 +156,7 @@ def fine_tune(
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return FinetunedResult(**json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
     trainer = _make_trainer(model, splits, feature_extractor, args)
+    remove_damaged_checkpoints(folder)
     checkpoint = last_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     result = _evaluate(trainer, model, LabelledClips(splits["test"], sampling_rate=feature_extractor.sampling_rate))

@@ -1,14 +1,18 @@
-"""Which class belongs to which checkpoint, and the registration with transformers' Auto classes."""
+"""The prunable classes of each family, and their registration with transformers' Auto classes."""
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import transformers
-from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor
 
 from . import hubert, wav2vec2, wavlm
+from .configuration import PrunableConfigMixin
+from .pretrained import PrunableModelMixin
 
 
-FAMILIES = {
+FAMILIES: dict[type[PrunableConfigMixin], ModuleType] = {
     wavlm.PrunableWavLMConfig: wavlm,
     hubert.PrunableHubertConfig: hubert,
     wav2vec2.PrunableWav2Vec2Config: wav2vec2,
@@ -16,7 +20,7 @@ FAMILIES = {
 
 
 def register_auto_classes() -> None:
-    """Makes `AutoConfig`, `AutoModel`, its heads and `AutoFeatureExtractor` know the prunable models."""
+    """Registers the prunable models with `AutoConfig`, `AutoModel`, its heads and `AutoFeatureExtractor`."""
     for config_class, module in FAMILIES.items():
         AutoConfig.register(config_class.model_type, config_class)
         # No AutoProcessor: it would raise for every checkpoint without a tokenizer.
@@ -25,12 +29,12 @@ def register_auto_classes() -> None:
             getattr(transformers, auto_class).register(config_class, getattr(module, name))
 
 
-def prunable_class(config: PreTrainedConfig, auto_class: str = "AutoModel") -> type[PreTrainedModel]:
-    """The prunable class for a stock or prunable configuration.
+def prunable_class(config: PreTrainedConfig, auto_class: str = "AutoModel") -> type[PrunableModelMixin]:
+    """Returns the prunable class for a stock or prunable configuration.
 
     Args:
-        config: Of the checkpoint.
-        auto_class: The kind of head, by the name of its Auto class.
+        config: Configuration of the checkpoint.
+        auto_class: Name of the Auto class that stands for the kind of head, such as "AutoModelForCTC".
 
     Raises:
         ValueError: If the family is not supported, or has no such head.

@@ -1,7 +1,8 @@
-"""What the configurations of the three families share."""
+"""The part of a prunable configuration that all families share."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ from .shape import PrunedShape
 from .size import UnitCounts, count_parameters
 
 
-# Through it, `trust_remote_code=True` finds the classes where nobody has imported this library.
+# The module through which `trust_remote_code=True` finds the classes if this library was not imported.
 SHIM_MODULE = "modeling_hf_prunable"
 SHIM_FILE = f"{SHIM_MODULE}.py"
 
@@ -28,10 +29,14 @@ else:
 
 
 class PrunableConfigMixin(_Base):
-    """The part of a prunable configuration that is the same in every family.
+    """Fields and methods that every prunable configuration adds to the stock one of its family.
 
-    The stock fields keep the widths of the original model. Three fields come on top: `pruned_shape` (`None`: dense),
-    `gates` (`None`: without) and `dense_num_hidden_layers`, the layers of the original model where some were cut off.
+    The stock fields keep the widths of the original model. Three fields are added.
+
+    Attributes:
+        pruned_shape: Shape of the model as `PrunedShape.to_dict` returns it; `None` for a dense model.
+        gates: Arguments of `attach_gates` for a model with gates; `None` for one without.
+        dense_num_hidden_layers: Number of layers of the original model, if the model is truncated; otherwise `None`.
     """
 
     stock_config_class: ClassVar[type[PreTrainedConfig]]
@@ -39,7 +44,7 @@ class PrunableConfigMixin(_Base):
     has_relative_position_bias: ClassVar[bool] = False
 
     def validate_num_hidden_layers(self) -> None:
-        """Refuses what would fill the memory before any weight is looked at."""
+        """Refuses numbers of layers that would exhaust the memory before any weight is read."""
         if not 0 <= self.num_hidden_layers <= MAX_LAYERS:
             raise ValueError(
                 f"`num_hidden_layers` is {self.num_hidden_layers}, and 0 to {MAX_LAYERS} are supported. The config.json is "
@@ -47,18 +52,18 @@ class PrunableConfigMixin(_Base):
             )
 
     def validate_pruned_shape(self) -> None:
-        """Checks the stored shape against the widths of the original model."""
+        """Checks the stored shape against the original widths."""
         if self.pruned_shape is not None:
             PrunedShape.from_dict(self.pruned_shape).validate(self)
 
     @property
     def shape(self) -> PrunedShape:
-        """The model's shape; the full one where none is stored."""
+        """Shape of the model; the full one if none is stored."""
         return PrunedShape.dense(self) if self.pruned_shape is None else PrunedShape.from_dict(self.pruned_shape)
 
     @property
     def has_attention_adapter(self) -> bool:
-        """Whether every layer ends with an adapter (MMS); the stock post-norm layers and WavLM's never do."""
+        """Whether every layer ends with an adapter (as in MMS); stock post-norm layers and those of WavLM never do."""
         return (
             self.do_stable_layer_norm
             and not self.has_relative_position_bias
@@ -67,22 +72,26 @@ class PrunableConfigMixin(_Base):
 
     @property
     def dense_counts(self) -> UnitCounts:
-        """Unit counts of the original dense model, whatever was cut since."""
+        """Unit counts of the original dense model, before any pruning and truncation."""
         num_layers = self.dense_num_hidden_layers or self.num_hidden_layers
         layer = PrunedShape.dense(self).layers[0]
         return UnitCounts.of(PrunedShape(tuple(self.conv_dim), (layer,) * num_layers))
 
     @property
     def dense_num_parameters(self) -> int:
-        """Parameters of the original dense encoder: what sparsity is counted from."""
+        """Number of parameters of the original dense encoder, which sparsity refers to."""
         return count_parameters(self, self.dense_counts)
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reads a stock or a prunable config.json.
 
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+            **kwargs: Passed to transformers' `get_config_dict`.
+
         Raises:
-            ValueError: If it belongs to another kind of model.
+            ValueError: If the checkpoint has another model type.
         """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         model_type = config_dict.get("model_type", cls.model_type)
@@ -97,7 +106,7 @@ class PrunableConfigMixin(_Base):
 
     @classmethod
     def from_stock(cls, config: PreTrainedConfig) -> PrunableConfigMixin:
-        """The prunable form of a stock configuration; a prunable one is returned as it is."""
+        """Returns the prunable form of a stock configuration; a prunable one is returned as it is."""
         if isinstance(config, cls):
             return config
         prunable = cls.from_dict({**config.to_dict(), "model_type": cls.model_type})
@@ -105,34 +114,35 @@ class PrunableConfigMixin(_Base):
         return prunable
 
     def to_stock(self) -> PreTrainedConfig:
-        """The stock configuration of the same widths, without shape and gates."""
+        """Returns the stock configuration with the same widths, without shape and gates."""
         values = self.to_dict()
         for name in ("pruned_shape", "gates", "auto_map", "model_type"):
             values.pop(name, None)
         if values["dense_num_hidden_layers"] is None:
             del values["dense_num_hidden_layers"]
         stock = self.stock_config_class.from_dict(values)
-        # Stock WavLM has one attention of its own and refuses to be asked for another.
+        # Stock WavLM has one attention implementation of its own and refuses any other.
         if not self.has_relative_position_bias:
             stock._attn_implementation = self._attn_implementation
         return stock
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Writes config.json, and beside it the one-line module that `trust_remote_code=True` reads.
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Writes config.json, and the one-line module that `trust_remote_code=True` imports.
 
         Args:
-            save_directory: A folder, made where it is missing.
+            save_directory: Output folder; it is created if missing.
+            *args: Passed to transformers' `save_pretrained`.
             **kwargs: Passed to transformers' `save_pretrained`.
         """
         auto_classes = {"AutoConfig": type(self).__name__, **self.auto_classes}
         self.auto_map = {auto: f"{SHIM_MODULE}.{name}" for auto, name in auto_classes.items()}
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        # The file is nothing but its imports, which a linter in the model's repository would take for unused.
+        # The file holds its imports alone, which a linter in the model's repository would report as unused.
         shim = f"from hf_prunable import {', '.join(auto_classes.values())}  # noqa: F401\n"
         (folder / SHIM_FILE).write_text(shim, encoding="utf-8")
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Does nothing: `save_pretrained` writes the shim itself, and transformers' copy would break the package."""
+        """Does nothing: `save_pretrained` writes the module itself, and transformers would copy package files instead."""

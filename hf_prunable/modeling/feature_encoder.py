@@ -1,44 +1,52 @@
-"""The convolutions that turn a waveform into frames, at any number of channels, with gates."""
+"""The convolutions that turn a waveform into frames, with any number of channels, with gates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .configuration import PrunableConfigMixin
 from .gated import GatedConv1d
 from .gates import HardConcreteGate
+from .units import GatedWidth, GateValues
 
 
 class PrunableConvLayer(GradientCheckpointingLayer):
-    """A convolution, the norm that the model's variant has there, and an activation."""
+    """A convolution, the norm that the model's variant has there, and an activation.
 
-    def __init__(self, config: Any, number: int, in_channels: int, out_channels: int):
+    Args:
+        config: Configuration of the model.
+        layer_idx: Index of the convolution, from 0.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+    """
+
+    def __init__(self, config: PrunableConfigMixin, layer_idx: int, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = GatedConv1d(
             in_channels,
             out_channels,
-            kernel_size=config.conv_kernel[number],
-            stride=config.conv_stride[number],
+            kernel_size=config.conv_kernel[layer_idx],
+            stride=config.conv_stride[layer_idx],
             bias=config.conv_bias,
         )
         self.normalizes_channels = config.feat_extract_norm == "layer"
+        self.layer_norm: nn.LayerNorm | nn.GroupNorm | None = None
         if self.normalizes_channels:
             self.layer_norm = nn.LayerNorm(out_channels)
-        elif number == 0:
-            # One group per channel: each channel is normalised over time by itself, and can go without a trace.
+        elif layer_idx == 0:
+            # One group per channel: each channel is normalised over time alone, so that it can be removed exactly.
             self.layer_norm = nn.GroupNorm(out_channels, out_channels)
-        else:
-            self.layer_norm = None
         self.activation = ACT2FN[config.feat_extract_activation]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         hidden_states = self.conv(hidden_states)
-        if self.normalizes_channels:
+        if self.layer_norm is not None and self.normalizes_channels:
             hidden_states = self.layer_norm(hidden_states.transpose(-2, -1)).transpose(-2, -1)
         elif self.layer_norm is not None:
             hidden_states = self.layer_norm(hidden_states)
@@ -46,32 +54,40 @@ class PrunableConvLayer(GradientCheckpointingLayer):
 
 
 class PrunableFeatureEncoder(nn.Module):
-    """Waveform to frames, with the channels of a shape.
+    """Maps waveforms to frames, with the channels of a shape.
 
     Args:
-        config: A prunable configuration.
-        channels: Output channels of each convolution.
+        config: Configuration of the model.
+        channels: Number of output channels of each convolution.
     """
 
-    def __init__(self, config: Any, channels: tuple[int, ...]):
+    conv_layers: list[PrunableConvLayer]
+
+    def __init__(self, config: PrunableConfigMixin, channels: tuple[int, ...]):
         super().__init__()
         if config.feat_extract_norm not in ("group", "layer"):
             raise ValueError(f"`feat_extract_norm` must be 'group' or 'layer', but is {config.feat_extract_norm!r}.")
-        self.conv_layers = nn.ModuleList(
-            PrunableConvLayer(config, number, in_channels, out_channels)
-            for number, (in_channels, out_channels) in enumerate(zip((1, *channels[:-1]), channels, strict=True))
-        )
+        layers = [
+            PrunableConvLayer(config, layer_idx, in_channels, out_channels)
+            for layer_idx, (in_channels, out_channels) in enumerate(zip((1, *channels[:-1]), channels, strict=True))
+        ]
+        # torch types the entries of a module list as any module.
+        self.conv_layers = cast("list[PrunableConvLayer]", nn.ModuleList(layers))
         self.gradient_checkpointing = False
         self._requires_grad = True
 
     def attach_gates(self, units: tuple[str, ...], make_gate: Callable[[int], HardConcreteGate]) -> None:
-        """Puts a gate on each channel ("conv") where it is read: on the next convolution's input.
+        """Puts a gate on each channel ("conv") where it is read: on the input of the next convolution.
 
-        The last convolution has none: the norm of the feature projection runs over its channels.
+        The channels of the last convolution get none, because the norm of the feature projection runs over them.
+
+        Args:
+            units: Kinds of units, of `hf_prunable.modeling.units.UNITS`.
+            make_gate: Function from a number of gates to a gate module.
 
         Raises:
-            ValueError: If the convolutions normalise over their channels, so that a masked channel would still count
-                in the statistics and the pruned model could not equal the masked one.
+            ValueError: If the convolutions normalise over their channels. A masked channel would still count in the
+                statistics, and the pruned model could not equal the masked one.
         """
         if "conv" not in units:
             return
@@ -84,13 +100,67 @@ class PrunableFeatureEncoder(nn.Module):
         for reader in self.conv_layers[1:]:
             reader.conv.add_gate("conv", make_gate(reader.conv.in_channels), "columns")
 
+    def units(self, of_gate: GateValues) -> list[torch.Tensor]:
+        """Returns a value for every output channel, one tensor per convolution.
+
+        Args:
+            of_gate: Function from a gate to one value per unit. A channel without a gate has 1.
+        """
+        values = [layer.conv.unit_values("conv", of_gate, layer.conv.in_channels) for layer in self.conv_layers[1:]]
+        last = self.conv_layers[-1].conv
+        return [*values, torch.ones(last.out_channels, device=last.weight.device)]
+
+    def kept_channels(self, is_open: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the indices of the channels that stay, one tensor per convolution.
+
+        Of a convolution with all channels closed, the one with the highest log_alpha stays, multiplied by its gate's 0.
+
+        Args:
+            is_open: Value of each channel as `units` returns it; a channel is closed where it is 0.
+        """
+        kept = []
+        readers = [*self.conv_layers[1:], None]
+        for channels, reader in zip(is_open, readers, strict=True):
+            is_kept = channels.bool().cpu().clone()
+            if reader is not None and not is_kept.any():
+                is_kept[reader.conv.gates_by_unit()["conv"].log_alpha.argmax()] = True
+            kept.append(is_kept.nonzero().squeeze(1))
+        return kept
+
+    def gated_widths(self) -> Iterator[GatedWidth]:
+        """Yields the numbers of channels that gates decide."""
+        for layer in self.conv_layers[1:]:
+            gate = layer.conv.gates_by_unit().get("conv")
+            if gate is not None:
+                yield GatedWidth(gate, 0, gate.num_gates)
+
+    def cut(self, kept: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the parameters that stay, with the gates folded in, by their names in the feature encoder.
+
+        Args:
+            kept: Indices of the channels that stay, one tensor per convolution.
+        """
+        parameters = {}
+        columns = torch.zeros(1, dtype=torch.long)
+        for layer_idx, (layer, rows) in enumerate(zip(self.conv_layers, kept, strict=True)):
+            name = f"conv_layers.{layer_idx}"
+            weight, bias = layer.conv.gated_parameters()
+            parameters[f"{name}.conv.weight"] = weight[rows][:, columns]
+            if bias is not None:
+                parameters[f"{name}.conv.bias"] = bias[rows]
+            if layer.layer_norm is not None:
+                parameters[f"{name}.layer_norm.weight"] = layer.layer_norm.weight[rows]
+                parameters[f"{name}.layer_norm.bias"] = layer.layer_norm.bias[rows]
+            columns = rows
+        return parameters
+
     @property
     def input_layer(self) -> nn.Module:
         """The module that takes the waveform in."""
         return self.conv_layers[0].conv
 
     def _freeze_parameters(self) -> None:
-        # The name under which transformers' `freeze_feature_encoder` looks for it.
+        # The name that transformers' `freeze_feature_encoder` calls.
         for parameter in self.parameters():
             parameter.requires_grad = False
         self._requires_grad = False
@@ -104,22 +174,3 @@ class PrunableFeatureEncoder(nn.Module):
         for layer in self.conv_layers:
             hidden_states = layer(hidden_states)
         return hidden_states
-
-    def cut(self, kept: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The parameters that stay, gates folded in.
-
-        Args:
-            kept: For each convolution, the indices of the channels that stay.
-        """
-        parameters = {}
-        columns = torch.zeros(1, dtype=torch.long)
-        for number, (layer, rows) in enumerate(zip(self.conv_layers, kept, strict=True)):
-            weight, bias = layer.conv.gated_parameters()
-            parameters[f"conv_layers.{number}.conv.weight"] = weight[rows][:, columns]
-            if bias is not None:
-                parameters[f"conv_layers.{number}.conv.bias"] = bias[rows]
-            if layer.layer_norm is not None:
-                parameters[f"conv_layers.{number}.layer_norm.weight"] = layer.layer_norm.weight[rows]
-                parameters[f"conv_layers.{number}.layer_norm.bias"] = layer.layer_norm.bias[rows]
-            columns = rows
-        return parameters

@@ -22,9 +22,9 @@ class PrunableHubertConfig(PrunableConfigMixin, HubertConfig):
     """A `HubertConfig` with a shape.
 
     Args:
-        pruned_shape: See `PrunedShape.to_dict`; `None` for a dense model.
-        gates: Arguments of `attach_gates` for a model with gates.
-        dense_num_hidden_layers: Layers of the original model, where some were cut off.
+        pruned_shape: Shape as `PrunedShape.to_dict` returns it; `None` for a dense model.
+        gates: Arguments of `attach_gates` for a model with gates; `None` for one without.
+        dense_num_hidden_layers: Number of layers of the original model, if the model is truncated.
     """
 
     model_type = "prunable_hubert"

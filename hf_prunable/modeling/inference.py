@@ -1,6 +1,8 @@
-"""What `prepare_for_inference_` exchanges: layers for ones that only compute, and do it faster."""
+"""The exchange of layers for faster ones that `prepare_for_inference_` makes."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -10,23 +12,33 @@ from .gated import GatedConv1d, GatedLinear, plain_layer
 from .matmul_feature_encoder import MatmulFeatureEncoder
 
 
+if TYPE_CHECKING:
+    from .pretrained import PrunableModelMixin
+
+
 def make_layers_plain_(model: nn.Module) -> None:
-    """Makes layers that could have gates, or have a parametrized weight, torch's own; outputs stay the same to the bit."""
+    """Exchanges layers that could have gates or have a parametrized weight for torch's own; outputs stay bitwise equal."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             # `remove_parametrizations` would change the class that copies of the model share.
-            if isinstance(child, GatedLinear | GatedConv1d) or parametrize.is_parametrized(child, "weight"):
+            has_special_weight = isinstance(child, GatedLinear | GatedConv1d) or parametrize.is_parametrized(
+                child, "weight"
+            )
+            if has_special_weight and isinstance(child, nn.Linear | nn.Conv1d):
                 setattr(module, name, plain_layer(child))
 
 
-def make_layers_fast_(base_model: nn.Module) -> None:
-    """Exchanges what is faster in another form on a CPU; outputs stay the same to rounding.
+def make_layers_fast_(base_model: PrunableModelMixin) -> None:
+    """Exchanges layers for forms that are faster on a CPU; outputs stay the same to rounding.
 
     Args:
-        base_model: With plain layers.
+        base_model: Prunable base model whose layers are torch's own.
     """
-    base_model.feature_extractor = MatmulFeatureEncoder(base_model.feature_extractor, base_model.config)
+    feature_encoder = MatmulFeatureEncoder(base_model.feature_extractor, base_model.config)
+    base_model.add_module("feature_extractor", feature_encoder)
     position_conv = base_model.encoder.pos_conv_embed
-    position_conv.conv = FourierConv1d(position_conv.conv)
+    conv = position_conv.get_submodule("conv")
+    assert isinstance(conv, nn.Conv1d)
+    position_conv.add_module("conv", FourierConv1d(conv))
     for layer in base_model.encoder.layers:
         layer.attention.may_go_head_by_head = True

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from .auto import prunable_class
-from .pretrained import check_weights
+from .pretrained import PrunableModelMixin, check_weights
 
 
-# What distillation and a task need of a base model. It is without SpecAugment, and many checkpoints are without its
-# vector; a head may be new.
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+# Parts of a base model whose weights must come from the checkpoint. Heads may be new, and many checkpoints lack the
+# mask embedding of SpecAugment, which is not used here.
 ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.", "adapter.")
 
 
 def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:
-    """The kind of head that a stock or pruned checkpoint was saved with, by the name of its Auto class.
+    """Returns the name of the Auto class that stands for the kind of head that a checkpoint was saved with.
 
     Args:
-        pretrained_model_name_or_path: A folder or a Hub id.
+        pretrained_model_name_or_path: Folder or Hub id of a stock or pruned checkpoint.
 
     Raises:
-        ValueError: If the family is not supported, or the checkpoint does not say, or it is a kind that no prunable
-            class has.
+        ValueError: If the family is not supported, or the checkpoint names no architecture that has a prunable class.
     """
     config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
     auto_classes = prunable_class(config).config_class.auto_classes
@@ -34,19 +37,19 @@ def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:
         if {prunable.__name__, prunable.stock_class.__name__} & set(config.architectures or ()):
             return auto_class
     raise ValueError(
-        f"{str(pretrained_model_name_or_path)!r} was saved as {config.architectures}. Say as which kind to load it, by "
-        f"`auto_class`: {', '.join(auto_classes)}."
+        f"{str(pretrained_model_name_or_path)!r} was saved as {config.architectures}, which has no prunable class. Choose "
+        f"the kind of head with `auto_class`: {', '.join(auto_classes)}."
     )
 
 
 def load_prunable(
     pretrained_model_name_or_path: str | Path, auto_class: str = "AutoModel", **kwargs: Any
-) -> PreTrainedModel:
+) -> PrunableModelMixin:
     """Loads a stock or a pruned checkpoint as the prunable class of its family.
 
     Args:
-        pretrained_model_name_or_path: A folder or a Hub id.
-        auto_class: The kind of head, by the name of its Auto class.
+        pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+        auto_class: Name of the Auto class that stands for the kind of head, such as "AutoModelForCTC".
         **kwargs: Passed to `from_pretrained`.
 
     Raises:
@@ -56,30 +59,31 @@ def load_prunable(
     return prunable_class(config, auto_class).from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
-def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
-    """Loads a model in float32, its encoder all from the checkpoint.
+def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> PrunableModelMixin:
+    """Loads a prunable model in float32 and checks that all weights of its encoder come from the checkpoint.
 
     Args:
-        pretrained_model_name_or_path: A folder or a Hub id.
+        pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
         **kwargs: Passed to `load_prunable`.
 
     Raises:
         ValueError: If the family is not supported, or configuration and weights disagree.
     """
-    model, info = load_prunable(
+    loaded: Any = load_prunable(
         pretrained_model_name_or_path,
         dtype=torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         **kwargs,
     )
+    model, info = loaded
     prefix = f"{model.base_model_prefix}."
     found = {
         "missing": info["missing_keys"],
         "of another size": {name for name, *_ in info["mismatched_keys"]},
         "without a place": info["unexpected_keys"],
     }
-    wrong = {
+    wrong: dict[str, Collection[str]] = {
         kind: [name for name in names if name.removeprefix(prefix).startswith(ENCODER_PARTS)]
         for kind, names in found.items()
     }
@@ -87,24 +91,25 @@ def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> P
     return model
 
 
-def build_like(model: PreTrainedModel, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """A model of the class, the dtype, the device and the mode of another one.
+def build_like(model: Model, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> Model:
+    """Builds a model with the class, dtype, device and training mode of another one.
 
     Args:
-        model: The other one.
-        config: Of the new one.
-        state: All of its tensors, which it takes over.
+        model: Model to take class, dtype, device and mode from.
+        config: Configuration of the new model.
+        state: State dict of the new model, which takes over its tensors.
 
     Raises:
         RuntimeError: If configuration and tensors disagree.
     """
-    small, info = type(model).from_pretrained(
+    loaded: Any = type(model).from_pretrained(
         None, config=config, state_dict=state, dtype=model.dtype, output_loading_info=True
     )
+    new_model, info = loaded
     wrong = {kind: sorted(keys) for kind, keys in info.items() if keys}
     if wrong:
         raise RuntimeError(
             f"Configuration and weights disagree: {wrong}. If modules were added to the model or exchanged, such as "
             "adapters, merge them or take them off first; otherwise this is a bug in hf_prunable."
         )
-    return small.to(model.device).train(model.training)
+    return new_model.to(model.device).train(model.training)

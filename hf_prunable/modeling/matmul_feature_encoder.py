@@ -1,31 +1,31 @@
-"""The convolutions that turn a waveform into frames, as matrix products: for evaluation on a CPU."""
+"""The convolutions that turn a waveform into frames, as matrix products: for inference on CPUs."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import cast
 
 import torch
 from torch import nn
 from transformers.activations import GELUActivation
 
+from .configuration import PrunableConfigMixin
 from .feature_encoder import PrunableConvLayer, PrunableFeatureEncoder
 from .size import count_frames
 
 
-# Frames that go through all layers together, at most. Fewer make small matrices, and more do not stay in a processor's
-# cache.
+# Maximum number of frames that pass all layers together. Fewer make small matrices, more exceed a processor's cache.
 FRAMES_AT_A_TIME = 250
 
 
 class MatmulConvLayer(nn.Module):
-    """A convolution over frames of channels, its norm over the channels where it has one, and its activation.
+    """A convolution, its norm over channels if it has one, and its activation, on tensors with the channels last.
 
-    In frames of channels, as many taps as the stride lie one after the other for every output, so that a matrix product
-    reads them where they are. What is left of the taps makes further products.
+    With the channels last, the inputs of `stride` neighbouring taps are contiguous for every output, so that a matrix
+    product reads them without copies. The remaining taps make further products.
 
     Args:
-        layer: Whose weights are taken over.
+        layer: Convolution layer whose weights are used.
     """
 
     def __init__(self, layer: PrunableConvLayer):
@@ -38,18 +38,21 @@ class MatmulConvLayer(nn.Module):
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), requires_grad=False)
         self.layer_norm = layer.layer_norm if layer.normalizes_channels else None
         self.activation = _gelu_in_place if isinstance(layer.activation, GELUActivation) else layer.activation
-        # Where there are few inputs, it costs less to copy all taps side by side than to add up several products.
+        # With few inputs, copying all taps side by side takes less time than adding up several products.
         self.copies_taps = self.kernel_size * self.in_channels < conv.out_channels
 
     def forward(
         self, frames: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Maps (clips, frames, channels) to the same with fewer frames.
+        """Computes the layer.
 
         Args:
-            frames: Contiguous.
-            weight: Instead of the layer's own, one for each clip: (clips, taps x channels, output channels).
-            bias: Instead of the layer's own, one for each clip: (clips, 1, output channels).
+            frames: Contiguous input, of shape (clips, frames, channels).
+            weight: Weight of each clip, of shape (clips, taps x channels, output channels); `None` takes the layer's own.
+            bias: Bias of each clip, of shape (clips, 1, output channels), used with `weight`.
+
+        Returns:
+            Output of shape (clips, fewer frames, output channels).
         """
         if weight is None:
             weight, bias = self.weight.expand(len(frames), -1, -1), self.bias
@@ -66,15 +69,15 @@ class MatmulConvLayer(nn.Module):
     ) -> torch.Tensor:
         taps = self._taps(frames, 0, self.kernel_size)
         if bias is not None:
-            # As the weight of one more input, which is 1, because the inputs are fewer to write than the outputs.
+            # As the weight of one more input, which is 1: the inputs are fewer to write than the outputs.
             taps = nn.functional.pad(taps, (0, 1), value=1.0)
             weight = torch.cat((weight, bias.expand(len(weight), 1, -1)), 1)
         return torch.bmm(taps, weight)
 
     def _sum_of_products(self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        # Autocast knows only the product that makes a new tensor.
+        # Autocast covers only the product that makes a new tensor.
         add_product = torch.baddbmm if torch.is_autocast_enabled(frames.device.type) else torch.Tensor.baddbmm_
-        output = None
+        output: torch.Tensor | None = None
         for first in range(0, self.kernel_size, self.stride):
             last = min(first + self.stride, self.kernel_size)
             taps = self._taps(frames, first, last)
@@ -83,36 +86,39 @@ class MatmulConvLayer(nn.Module):
                 output = add_product(output, taps, part)
             else:
                 output = torch.bmm(taps, part) if bias is None else torch.baddbmm(bias, taps, part)
+        assert output is not None
         return output
 
     def _taps(self, frames: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """The inputs of some taps, side by side for each output: a view."""
+        """Returns a view of the inputs of some taps, side by side for each output."""
         num_outputs = (frames.shape[1] - self.kernel_size) // self.stride + 1
         width, step = (last - first) * self.in_channels, self.stride * self.in_channels
         return frames.flatten(1)[:, first * self.in_channels :].unfold(1, width, step)[:, :num_outputs]
 
 
 def _gelu_in_place(hidden_states: torch.Tensor) -> torch.Tensor:
-    # torch has no other name for it.
+    # torch has no public name for it.
     return torch.ops.aten.gelu_(hidden_states)
 
 
 class MatmulFeatureEncoder(nn.Module):
-    """A feature encoder that computes what another one does, some frames at a time.
+    """Computes what a feature encoder computes, some frames at a time.
 
-    A group norm after the first convolution, which is over time and for each channel alone, becomes part of that
-    convolution's weights: the mean and the variance of a channel follow from those of the waveform's patches, x, as
-    w . E[x] and w . Cov[x] . w. No layer's output is then ever there for the whole of a long clip.
+    The group norm after the first convolution normalises each channel over time and is folded into the convolution's
+    weights: the mean and the variance of a channel with weights w follow from those of the waveform's patches x as
+    w . E[x] and w . Cov[x] . w. No layer's output is then in memory for the whole of a long clip.
 
     Args:
-        feature_encoder: Whose weights are taken over.
-        config: The model's configuration.
+        feature_encoder: Feature encoder whose weights are used.
+        config: Configuration of the model.
     """
 
-    def __init__(self, feature_encoder: PrunableFeatureEncoder, config: Any):
+    def __init__(self, feature_encoder: PrunableFeatureEncoder, config: PrunableConfigMixin):
         super().__init__()
         self.config = config
-        self.conv_layers = nn.ModuleList(MatmulConvLayer(layer) for layer in feature_encoder.conv_layers)
+        layers = [MatmulConvLayer(layer) for layer in feature_encoder.conv_layers]
+        # torch types the entries of a module list as any module.
+        self.conv_layers = cast("list[MatmulConvLayer]", nn.ModuleList(layers))
         norm = feature_encoder.conv_layers[0].layer_norm
         self.group_norm = norm if isinstance(norm, nn.GroupNorm) else None
         self.hop = math.prod(layer.stride for layer in self.conv_layers)
@@ -130,31 +136,34 @@ class MatmulFeatureEncoder(nn.Module):
                 f"The waveform has {input_values.shape[1]} samples, and a frame takes {self._num_samples(1)}. Give a "
                 "longer one."
             )
-        weight, bias = self._normalized_first_layer(input_values) if self.group_norm is not None else (None, None)
-        # A loop of a length that depends on the input has no place in a graph.
+        norm = self.group_norm
+        first_layer = None if norm is None else self._normalized_first_layer(norm, input_values)
+        # A compiled graph cannot have a loop whose length depends on the input.
         in_parts = not torch.compiler.is_compiling()
         parts = []
         for clips in _equal_parts(num_clips, max(1, FRAMES_AT_A_TIME // num_frames) if in_parts else num_clips):
-            own = (None, None) if weight is None else (weight[clips], bias[clips])
+            parameters = () if first_layer is None else [tensor[clips] for tensor in first_layer]
             for frames in _equal_parts(num_frames, FRAMES_AT_A_TIME if in_parts else num_frames):
                 begin = frames.start * self.hop
                 end = begin + self._num_samples(frames.stop - frames.start)
-                hidden_states = self.conv_layers[0](input_values[clips, begin:end].unsqueeze(-1), *own)
+                hidden_states = self.conv_layers[0](input_values[clips, begin:end].unsqueeze(-1), *parameters)
                 for layer in self.conv_layers[1:]:
                     hidden_states = layer(hidden_states)
                 parts.append(hidden_states)
         return torch.cat([part.flatten(0, 1) for part in parts]).unflatten(0, (num_clips, num_frames)).transpose(1, 2)
 
     def _num_samples(self, num_frames: int) -> int:
-        """The samples that so many frames are computed from."""
+        """Returns the number of samples that a number of frames is computed from."""
         for layer in reversed(self.conv_layers):
             num_frames = (num_frames - 1) * layer.stride + layer.kernel_size
         return num_frames
 
-    def _normalized_first_layer(self, input_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight and bias of the first convolution, for each clip, with the group norm in them."""
-        layer, norm = self.conv_layers[0], self.group_norm
-        # In double precision: a variance is a small difference of products.
+    def _normalized_first_layer(
+        self, norm: nn.GroupNorm, input_values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns weight and bias of the first convolution for each clip, with the group norm folded in."""
+        layer = self.conv_layers[0]
+        # In double precision: a variance is a small difference of large products.
         patches = input_values.double().unfold(1, layer.kernel_size, layer.stride)
         mean = patches.mean(1, keepdim=True)
         centered = patches - mean
@@ -162,12 +171,12 @@ class MatmulFeatureEncoder(nn.Module):
         weight = layer.weight.double()
         variance = (weight * (covariance @ weight)).sum(1, keepdim=True)
         scale = norm.weight.double() / (variance + norm.eps).sqrt()
-        # The convolution's own bias would only move the mean that is taken off.
+        # The convolution's own bias shifts the mean, which the norm subtracts.
         bias = norm.bias.double() - mean @ weight * scale
         return (weight * scale).to(layer.weight), bias.to(layer.weight)
 
 
-def _equal_parts(length: int, most: int) -> list[slice]:
-    """Cuts a range into as few parts as may be, of no more than `most`, that differ by one at most."""
-    num_parts = -(-length // most)
+def _equal_parts(length: int, max_length: int) -> list[slice]:
+    """Splits a range into as few parts of at most `max_length` as possible, whose lengths differ by at most one."""
+    num_parts = -(-length // max_length)
     return [slice(length * part // num_parts, length * (part + 1) // num_parts) for part in range(num_parts)]

@@ -1,10 +1,10 @@
-"""What the models of the three families share: construction, gates, and the contract of saving and loading."""
+"""The part of a prunable model that all families share: construction, gates, saving and loading."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,28 +17,28 @@ from transformers.utils.output_capturing import OutputRecorder
 
 from ..runtime.messages import first_names
 from .attention import PrunableAttention
-from .encoder import PrunableEncoder, PrunableEncoderLayer
+from .configuration import PrunableConfigMixin
+from .encoder import MakeAdapter, MakeAttention, PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
 from .gated import GatedConv1d, GatedMixin, OutputBias
 from .gates import HardConcreteGate
 from .inference import make_layers_fast_, make_layers_plain_
-from .shape import PrunedShape
 from .units import DEFAULT_UNITS, UNITS
 
 
-# Parameters that are there because of the shape; an adapter in a layer is not, and a head has names of its own.
+# Parameters whose presence the shape decides: neither those of adapters in layers nor those of heads.
 SHAPED_PARAMETER = re.compile(r"(encoder\.layers\.\d+\.(?!adapter_layer)|feature_extractor\.conv_layers\.)")
 
 
 def check_weights(source: Any, wrong: dict[str, Collection[str]]) -> None:
-    """Stops for weights that configuration and checkpoint disagree about.
+    """Raises an error that names the weights that configuration and checkpoint disagree about.
 
     Args:
-        source: Of the checkpoint.
-        wrong: Names of weights by what is wrong with them.
+        source: Folder or Hub id of the checkpoint.
+        wrong: Names of weights by the kind of disagreement, such as "missing".
 
     Raises:
-        ValueError: If there are any.
+        ValueError: If there is any such weight.
     """
     if any(wrong.values()):
         found = "; ".join(f"{kind}: {first_names(sorted(names))}" for kind, names in wrong.items() if names)
@@ -56,9 +56,14 @@ else:
 
 
 class PrunableModelMixin(_Base):
-    """The part of a prunable model that is the same in every family and under every head."""
+    """Attributes and methods that every prunable model adds to the stock one, whatever its family and head."""
 
     stock_class: ClassVar[type[PreTrainedModel]]
+    config: PrunableConfigMixin
+    config_class: ClassVar[type[PrunableConfigMixin]]
+    # Modules of a base model.
+    feature_extractor: PrunableFeatureEncoder
+    encoder: PrunableEncoder
     _supports_sdpa = True
     _no_split_modules = ["PrunableEncoderLayer"]
     _keep_in_fp32_modules_strict = ["log_alpha"]
@@ -67,14 +72,26 @@ class PrunableModelMixin(_Base):
         "attentions": OutputRecorder(PrunableAttention, index=1, layer_name="encoder"),
     }
 
+    if TYPE_CHECKING:
+
+        @property
+        def base_model(self) -> PrunableModelMixin: ...
+
     def _build_encoder(
         self,
         feature_projection: nn.Module,
         position_conv: nn.Module,
-        make_attention: Callable[[Any, PrunedShape, int], PrunableAttention],
-        make_attention_adapter: Callable[[Any], nn.Module] | None = None,
+        make_attention: MakeAttention,
+        make_attention_adapter: MakeAdapter | None = None,
     ) -> None:
-        """Sets the modules of a base model under their stock names."""
+        """Sets the modules of a base model under their stock names.
+
+        Args:
+            feature_projection: Feature projection of the family.
+            position_conv: Position convolution of the family.
+            make_attention: Makes the attention block of a layer.
+            make_attention_adapter: Makes the adapter of a layer, for models whose layers have one.
+        """
         config, shape = self.config, self.config.shape
         self.feature_extractor = PrunableFeatureEncoder(config, shape.conv_channels)
         self.feature_projection = feature_projection
@@ -93,28 +110,28 @@ class PrunableModelMixin(_Base):
             init.constant_(module.log_alpha, module.initial_log_alpha)
         elif isinstance(module, OutputBias):
             init.zeros_(module.bias)
-        elif hasattr(module, "layer_weights"):
-            # Of a weighted sum; transformers 5.23 sets HuBERT's alone, and leaves the others as the memory was.
-            init.constant_(module.layer_weights, 1.0 / len(module.layer_weights))
+        elif isinstance(weights := getattr(module, "layer_weights", None), nn.Parameter):
+            # The weights of a sum of hidden states. transformers 5.23 initialises HuBERT's alone.
+            init.constant_(weights, 1.0 / len(weights))
 
     def get_input_embeddings(self) -> nn.Module:
-        """The module that takes the waveform in: what LoRA under gradient checkpointing and torchao ask a model for."""
+        """Returns the module that takes the waveform in; peft under gradient checkpointing and torchao ask for it."""
         return self.base_model.feature_extractor.input_layer
 
     def attach_gates(
         self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.05
     ) -> None:
-        """Puts a hard-concrete gate on every unit of the kinds named.
+        """Puts a hard-concrete gate on every unit of some kinds.
 
         Args:
-            units: Of "mha" (attention blocks), "head", "qk" and "vo" (query/key and value/output dimensions of each
-                head), "ffn" (feed-forward blocks), "int" (intermediate units) and "conv" (convolution channels).
-            ste: Whether gradients pass the gates' hard limits.
-            initial_drop_rate: Where all gates start, between 0 and 1.
+            units: Kinds of units: "mha" (attention blocks), "head", "qk" and "vo" (query/key and value/output dimensions
+                of each head), "ffn" (feed-forward blocks), "int" (intermediate units), "conv" (convolution channels).
+            ste: Whether gradients pass the gates' hard limits unchanged (straight-through estimator).
+            initial_drop_rate: Initial value of 1 - sigmoid(log_alpha) of all gates, between 0 and 1.
 
         Raises:
-            ValueError: If a unit is unknown or cannot be pruned exactly in this model, or the model has gates or was
-                prepared for inference.
+            ValueError: If a kind is unknown or cannot be pruned exactly in this model, or the model has gates already or
+                was prepared for inference.
         """
         if self.config.gates is not None:
             raise ValueError(
@@ -127,7 +144,7 @@ class PrunableModelMixin(_Base):
         if not 0 < initial_drop_rate < 1:
             raise ValueError(f"`initial_drop_rate` must be between 0 and 1, but is {initial_drop_rate}.")
         self._check_not_prepared()
-        settings = {"units": list(units), "ste": ste, "initial_drop_rate": initial_drop_rate}
+        settings: dict[str, Any] = {"units": list(units), "ste": ste, "initial_drop_rate": initial_drop_rate}
         self.base_model._add_gates(**settings)
         self.config.gates = settings
 
@@ -136,7 +153,7 @@ class PrunableModelMixin(_Base):
 
         def make_gate(num_gates: int) -> HardConcreteGate:
             gate = HardConcreteGate(num_gates, ste=ste, initial_drop_rate=initial_drop_rate)
-            # In the model's mode: a new module trains, and would be sampled in a model that is in use.
+            # A new module is in training mode, and its gates would be sampled in a model in evaluation mode.
             return gate.to(device).train(self.training)
 
         self.feature_extractor.attach_gates(tuple(units), make_gate)
@@ -145,24 +162,24 @@ class PrunableModelMixin(_Base):
             layer.feed_forward.attach_gates(tuple(units), make_gate)
 
     def detach_gates(self) -> None:
-        """Takes all gates off again and leaves the weights as they are."""
+        """Removes all gates and leaves the weights as they are."""
         for module in self.modules():
             if isinstance(module, GatedMixin):
                 module.remove_gates()
         self.config.gates = None
 
     def named_gates(self) -> Iterator[tuple[str, HardConcreteGate]]:
-        """Names and gates, in a fixed order; the last part of a name is the kind of unit."""
+        """Yields names and gates, in a fixed order; the last part of a name is the kind of unit."""
         for name, module in self.named_modules():
             if isinstance(module, HardConcreteGate):
                 yield name, module
 
     def set_gate_noise(self, seed: int | None, index: int = 0) -> None:
-        """Makes the gates' noise a function of a seed and a micro-batch index, whatever the process and its state.
+        """Makes the gates' noise a function of a seed and a micro-batch index, independent of the process and its state.
 
         Args:
-            seed: Of the run; `None` returns to a fresh draw in every forward pass.
-            index: Number of the micro-batch, counted over all processes.
+            seed: Random seed of the run, 0 or more; `None` samples anew in every forward pass.
+            index: Index of the micro-batch over all processes, from 0.
         """
         generator = torch.Generator()
         if seed is not None:
@@ -172,22 +189,22 @@ class PrunableModelMixin(_Base):
 
     @torch.no_grad()
     def prepare_for_inference_(self, standard_layers_only: bool = False) -> PreTrainedModel:
-        """Makes the model faster to use, in place and in memory only.
+        """Makes inference faster, in place and in memory only.
 
         Layers that could have gates become torch's own, which tools such as dynamic quantisation look for, and the
-        position convolution's weight norm is folded. On a CPU, convolutions then become matrix products and products of
-        spectra; outputs stay the same to rounding. The names of the weights change: the model can no longer be saved by
-        `save_pretrained`, get gates, or train its convolutions.
+        position convolution's weight norm is folded. On a CPU, convolutions become matrix products and products of
+        spectra, and outputs stay the same to rounding. The names of the weights change: the model can no longer be saved
+        by `save_pretrained`, get gates, or train its convolutions.
 
         Args:
-            standard_layers_only: Leave the convolutions, for tools that export a model. Outputs stay the same to the
-                bit, as they do on another device than the CPU.
+            standard_layers_only: Whether to leave the convolutions as they are, for tools that export a model. Outputs
+                then stay the same to the bit, as they do on devices other than a CPU.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
-            ValueError: If the model has gates, or was prepared before.
+            ValueError: If the model has gates or was prepared before.
         """
         if self.config.gates is not None:
             raise ValueError(
@@ -208,11 +225,11 @@ class PrunableModelMixin(_Base):
 
     @property
     def is_stock(self) -> bool:
-        """Whether a stock class can express this model: no gates, and nothing missing from the layers it has."""
+        """Whether a stock class can express this model: it has no gates, and its layers have all their units."""
         return self.config.gates is None and self.config.shape.is_dense(self.config)
 
     def to_stock(self) -> PreTrainedModel:
-        """The same model as a stock class, sharing this one's tensors.
+        """Returns the same model as a stock class; both share their tensors.
 
         Raises:
             ValueError: If the model has gates or a shape that the stock class cannot express.
@@ -225,22 +242,29 @@ class PrunableModelMixin(_Base):
         with torch.device("meta"):
             stock = self.stock_class(self.config.to_stock())
         stock.load_state_dict(self.state_dict(), assign=True)
-        # What saving a quantised model asks for.
-        stock.hf_quantizer = getattr(self, "hf_quantizer", None)
+        # transformers reads it when it saves a quantised model.
+        quantizer: Any = getattr(self, "hf_quantizer", None)
+        stock.hf_quantizer = quantizer
         return stock.train(self.training)
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *args, output_loading_info: bool = False, **kwargs
     ) -> Any:
-        """As in transformers, but a pruned checkpoint whose weights do not fit its shape is an error, not a warning.
+        """Loads a checkpoint as transformers does, but raises an error if the weights do not fit the shape.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+            *args: Passed to transformers' `from_pretrained`.
+            output_loading_info: Whether to return transformers' loading info beside the model.
+            **kwargs: Passed to transformers' `from_pretrained`.
 
         Raises:
-            ValueError: If parameters that the shape stands for are missing from the checkpoint, or left over, or a file of
-                weights is damaged.
+            ValueError: If parameters of the shape are missing from a pruned checkpoint or left over, or a file of weights
+                is damaged.
         """
         try:
-            model, info = super().from_pretrained(
+            loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
         except SafetensorError as error:
@@ -248,6 +272,7 @@ class PrunableModelMixin(_Base):
                 f"The weights of {str(pretrained_model_name_or_path)!r} are damaged: {error}. Fetch them again "
                 "(`force_download=True`, from the Hub), or ask who made them."
             ) from error
+        model, info = loaded
         if model.config.pruned_shape is not None:
             wrong = {"missing": info["missing_keys"], "without a place": info["unexpected_keys"]}
             check_weights(
@@ -259,30 +284,32 @@ class PrunableModelMixin(_Base):
             )
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Writes the model so that `AutoModel` loads it.
 
-        A model that a stock class can express is written as a stock checkpoint, which needs nothing of this library.
-        Any other comes with a one-line module for `trust_remote_code=True`.
+        A model that a stock class can express is written as a stock checkpoint, which loads without this library. Any
+        other is written with a one-line module for `trust_remote_code=True`.
 
         Args:
-            save_directory: A folder, made where it is missing.
+            save_directory: Output folder; it is created if missing.
+            *args: Passed to transformers' `save_pretrained`.
             **kwargs: Passed to transformers' `save_pretrained`.
 
         Raises:
             ValueError: If the model was prepared for inference.
         """
         self._check_not_prepared()
-        # The original format would bring the weight norm's old key names back.
+        # The original format has the weight norm's old key names.
         kwargs.setdefault("save_original_format", False)
         if self.is_stock:
-            return self.to_stock().save_pretrained(save_directory, **kwargs)
-        # The configuration brings the module.
-        return super().save_pretrained(save_directory, **kwargs)
+            self.to_stock().save_pretrained(save_directory, *args, **kwargs)
+            return
+        # The configuration writes the module.
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Does nothing: `save_pretrained` writes the shim itself, and transformers' copy would break the package."""
+        """Does nothing: the configuration writes the module itself, and transformers would copy package files instead."""
 
 
 class PrunableHeadMixin(PrunableModelMixin):
@@ -292,8 +319,8 @@ class PrunableHeadMixin(PrunableModelMixin):
 
     def __init__(self, config: PreTrainedConfig, *args, **kwargs):
         config = self.config_class.from_stock(config)
-        # The stock head brings its stock base model, which is replaced. Loading builds both without memory. It is built
-        # with the one attention that every stock model has; the prunable base model checks what was asked for.
+        # The stock head builds its stock base model, which is replaced; loading builds both without memory. It is built
+        # with "eager", the one attention that every stock model has; the prunable base model checks the requested one.
         requested, config._attn_implementation = config._attn_implementation, "eager"
         super().__init__(config, *args, **kwargs)
         config._attn_implementation = requested

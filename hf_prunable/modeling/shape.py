@@ -1,7 +1,8 @@
-"""What is left of a speech encoder, layer by layer: the one description that everything else is computed from."""
+"""The shape of a speech encoder: the widths of all its prunable parts, layer by layer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -12,15 +13,15 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """The heads of one attention block.
+    """Shape of one attention block.
 
-    Without heads, the block still adds its output bias; a block that is gone altogether is `None` in `LayerShape`.
+    A block without heads still adds its output bias; a removed block is `None` in `LayerShape`.
 
     Attributes:
-        heads: Surviving heads, by their number in the original model, in ascending order.
-        query_key: For each surviving head, the dimensions its queries and keys are compared in. With 0, the head
-            attends uniformly, or by position bias alone where the family has one.
-        value_output: For each surviving head, the dimensions of its values, at least 1.
+        heads: Indices of the surviving heads in the original model, ascending.
+        query_key: Number of query/key dimensions of each surviving head, 0 or more. A head with 0 attends uniformly, or
+            by the position bias alone in families that have one.
+        value_output: Number of value/output dimensions of each surviving head, 1 or more.
     """
 
     heads: tuple[int, ...]
@@ -29,14 +30,24 @@ class AttentionShape:
 
     @classmethod
     def dense(cls, num_heads: int, head_dim: int) -> AttentionShape:
-        """All heads at full width."""
+        """Returns the shape with all heads at full width.
+
+        Args:
+            num_heads: Number of heads of the original model.
+            head_dim: Width of each head.
+        """
         return cls(tuple(range(num_heads)), (head_dim,) * num_heads, (head_dim,) * num_heads)
 
     def validate(self, num_heads: int, head_dim: int, where: str) -> None:
         """Checks the block against the original model.
 
+        Args:
+            num_heads: Number of heads of the original model.
+            head_dim: Width of each head in the original model.
+            where: Name of the block in error messages.
+
         Raises:
-            ValueError: If heads repeat, are out of order or out of range, or a width is not possible.
+            ValueError: If heads repeat, are not ascending or out of range, or a width is out of range.
         """
         if not len(self.heads) == len(self.query_key) == len(self.value_output):
             raise ValueError(
@@ -58,11 +69,12 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """One transformer layer.
+    """Shape of one transformer layer.
 
     Attributes:
-        attention: The attention block, or `None` where it is gone with its output bias.
-        intermediate: The feed-forward's hidden units; 0 leaves its output bias, `None` removes the block.
+        attention: Shape of the attention block, or `None` if it is removed with its output bias.
+        intermediate: Number of intermediate units of the feed-forward block; 0 leaves its output bias, `None` removes
+            the block.
     """
 
     attention: AttentionShape | None
@@ -70,18 +82,18 @@ class LayerShape:
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """Surviving heads by original number, empty where the block is gone."""
+        """Indices of the surviving heads in the original model; empty for a removed block."""
         return self.attention.heads if self.attention is not None else ()
 
 
 @dataclass(frozen=True)
 class PrunedShape:
-    """The widths of every prunable part of an encoder; a dense model is the full shape.
+    """Shape of an encoder; a dense model has the full shape.
 
     Attributes:
-        conv_channels: Output channels of each convolution of the feature encoder.
-        layers: The transformer layers that are kept. An emptied layer stays in the list, so that layer numbers and
-            the number of hidden states do not move.
+        conv_channels: Number of output channels of each convolution of the feature encoder.
+        layers: Shapes of the transformer layers. A layer that has lost all its units stays in the list, so that layer
+            indices and the number of hidden states stay the same.
     """
 
     conv_channels: tuple[int, ...]
@@ -89,29 +101,48 @@ class PrunedShape:
 
     @classmethod
     def dense(cls, config: Any) -> PrunedShape:
-        """The full shape of a model with this configuration."""
+        """Returns the full shape of a model.
+
+        Args:
+            config: Stock or prunable configuration.
+        """
         head_dim = config.hidden_size // config.num_attention_heads
         layer = LayerShape(AttentionShape.dense(config.num_attention_heads, head_dim), config.intermediate_size)
         return cls(tuple(config.conv_dim), (layer,) * config.num_hidden_layers)
 
     def is_dense(self, config: Any) -> bool:
-        """Whether nothing is missing from the layers and convolutions that `config` describes."""
+        """Returns whether every layer and convolution has all its units.
+
+        Args:
+            config: Stock or prunable configuration.
+        """
         return self == PrunedShape.dense(config)
 
     def first_layers(self, num_layers: int) -> PrunedShape:
-        """The shape of layers 1 to `num_layers`."""
+        """Returns the shape of the model truncated after layer `num_layers`, counted from 1."""
         return replace(self, layers=self.layers[:num_layers])
 
     @property
     def position_bias_heads(self) -> tuple[int, ...]:
-        """Heads that live in at least one layer: those the shared relative position bias still has a column for."""
+        """Indices of the heads that survive in at least one layer: one column each of the shared position bias table."""
         return tuple(sorted({head for layer in self.layers for head in layer.heads}))
 
+    def position_bias_columns(self, heads: Iterable[int]) -> list[int]:
+        """Returns the columns of this shape's position bias table that belong to some heads.
+
+        Args:
+            heads: Indices of the heads in the original model, of `position_bias_heads`.
+        """
+        return [self.position_bias_heads.index(head) for head in heads]
+
     def validate(self, config: Any) -> None:
-        """Checks that the shape can be cut out of the model that `config` describes.
+        """Checks that the shape can be cut out of a model.
+
+        Args:
+            config: Stock or prunable configuration with the original widths.
 
         Raises:
-            ValueError: If a number of layers, heads, widths or channels is not possible.
+            ValueError: If a number of layers, heads, channels or a width is out of range.
         """
         if len(self.layers) != config.num_hidden_layers:
             raise ValueError(
@@ -130,17 +161,17 @@ class PrunedShape:
                 "channels, and the feature projection needs them all."
             )
         head_dim = config.hidden_size // config.num_attention_heads
-        for number, layer in enumerate(self.layers):
+        for layer_idx, layer in enumerate(self.layers):
             if layer.attention is not None:
-                layer.attention.validate(config.num_attention_heads, head_dim, f"Layer {number}")
+                layer.attention.validate(config.num_attention_heads, head_dim, f"Layer {layer_idx}")
             if layer.intermediate is not None and not 0 <= layer.intermediate <= config.intermediate_size:
                 raise ValueError(
-                    f"Layer {number}: `intermediate` must be in 0..{config.intermediate_size} or null, "
+                    f"Layer {layer_idx}: `intermediate` must be in 0..{config.intermediate_size} or null, "
                     f"but is {layer.intermediate}."
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The form that config.json stores."""
+        """Returns the form that config.json stores."""
         layers = []
         for layer in self.layers:
             attention = layer.attention and {
@@ -153,10 +184,13 @@ class PrunedShape:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PrunedShape:
-        """Reads what `to_dict` wrote.
+        """Reads the form that config.json stores.
+
+        Args:
+            values: Mapping as `to_dict` returns it.
 
         Raises:
-            ValueError: If the format is newer than this library knows, or a field is missing or of the wrong type.
+            ValueError: If the format version is unknown, or a field is missing or has the wrong type.
         """
         if not isinstance(values, dict):
             raise ValueError(f"A pruned shape must be a mapping, but is {type(values).__name__}: {values!r}.")

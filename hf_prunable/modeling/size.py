@@ -1,90 +1,101 @@
-"""Parameters and multiply-accumulates (MACs) as functions of unit counts.
+"""Parameters and multiply-accumulates (MACs) of an encoder as functions of unit counts.
 
-Both are linear in the counts of every layer, so one formula serves a shape, where the counts are whole numbers, and
-gates, where they are expected values: see `hf_prunable.pruning.sparsity`.
+Both are linear in the counts of every layer. One formula therefore serves a shape, with whole numbers, and gates, with
+expected values: see `hf_prunable.pruning.expected_size`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .shape import PrunedShape
+from .shape import LayerShape, PrunedShape
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from .configuration import PrunableConfigMixin
+
+# Sampling rate in Hz of the published models of these families; a configuration does not say it.
 SAMPLING_RATE = 16000
-# The default clip that MACs are counted for; attention makes them grow faster than the clip.
+# Default length in seconds of the clip that MACs are counted for. Attention makes them grow faster than the clip.
 MAC_SECONDS = 10.0
+# Outputs of WavLM's linear layer that gates the position bias.
 BIAS_GATE_SIZE = 8
+
+# A number of units: an integer of a shape, or an expected value as a scalar tensor.
+Count: TypeAlias = Any
 
 
 @dataclass
 class LayerCounts:
-    """How many units of a layer are left: whole numbers, or expected values as scalar tensors.
+    """Number of units in a layer.
 
     Attributes:
-        query_key: Query dimensions, summed over the heads with values.
-        value_output: Value dimensions, summed over the heads.
-        heads: Heads with at least one value dimension.
-        any_head: 1 if there is such a head.
-        attention: 1 if the attention block is there, if only with its output bias.
-        intermediate: Feed-forward units.
-        any_intermediate: 1 if there is such a unit.
-        feed_forward: 1 if the feed-forward block is there, if only with its output bias.
+        query_key: Query/key dimensions, summed over the heads with value/output dimensions.
+        value_output: Value/output dimensions, summed over the heads.
+        heads: Heads with at least one value/output dimension.
+        any_head: 1 if there is such a head, otherwise 0.
+        attention: 1 if the attention block is present, possibly with its output bias alone, otherwise 0.
+        intermediate: Intermediate units of the feed-forward block.
+        any_intermediate: 1 if there is such a unit, otherwise 0.
+        feed_forward: 1 if the feed-forward block is present, possibly with its output bias alone, otherwise 0.
     """
 
-    query_key: Any
-    value_output: Any
-    heads: Any
-    any_head: Any
-    attention: Any
-    intermediate: Any
-    any_intermediate: Any
-    feed_forward: Any
+    query_key: Count = 0
+    value_output: Count = 0
+    heads: Count = 0
+    any_head: Count = 0
+    attention: Count = 0
+    intermediate: Count = 0
+    any_intermediate: Count = 0
+    feed_forward: Count = 0
+
+    @classmethod
+    def of(cls, layer: LayerShape) -> LayerCounts:
+        """Returns the counts of a layer's shape."""
+        attention = layer.attention
+        return cls(
+            query_key=sum(attention.query_key) if attention else 0,
+            value_output=sum(attention.value_output) if attention else 0,
+            heads=len(layer.heads),
+            any_head=int(bool(layer.heads)),
+            attention=int(attention is not None),
+            intermediate=layer.intermediate or 0,
+            any_intermediate=int(bool(layer.intermediate)),
+            feed_forward=int(layer.intermediate is not None),
+        )
 
 
 @dataclass
 class UnitCounts:
-    """How many units of a model are left.
+    """Number of units in an encoder.
 
     Attributes:
-        conv_channels: Channels of each convolution.
-        layers: The transformer layers.
-        position_bias_heads: Heads that are alive in at least one layer.
+        conv_channels: Output channels of each convolution.
+        layers: Counts of the transformer layers.
+        position_bias_heads: Heads that survive in at least one layer.
     """
 
-    conv_channels: Sequence[Any]
+    conv_channels: Sequence[Count]
     layers: Sequence[LayerCounts]
-    position_bias_heads: Any
+    position_bias_heads: Count
 
     @classmethod
     def of(cls, shape: PrunedShape) -> UnitCounts:
-        """The counts of a shape."""
-        layers = []
-        for layer in shape.layers:
-            attention = layer.attention
-            layers.append(
-                LayerCounts(
-                    query_key=sum(attention.query_key) if attention else 0,
-                    value_output=sum(attention.value_output) if attention else 0,
-                    heads=len(layer.heads),
-                    any_head=int(bool(layer.heads)),
-                    attention=int(attention is not None),
-                    intermediate=layer.intermediate or 0,
-                    any_intermediate=int(bool(layer.intermediate)),
-                    feed_forward=int(layer.intermediate is not None),
-                )
-            )
+        """Returns the counts of a shape."""
+        layers = [LayerCounts.of(layer) for layer in shape.layers]
         return cls(shape.conv_channels, layers, len(shape.position_bias_heads))
 
 
-def count_parameters(config: Any, counts: UnitCounts) -> Any:
-    """Parameters of the encoder (the base model), the mask embedding included.
+def count_parameters(config: PrunableConfigMixin, counts: UnitCounts) -> Count:
+    """Returns the number of parameters of the encoder (the base model), the mask embedding included.
 
     Args:
-        config: A prunable configuration, which names the original widths.
-        counts: What is left of them.
+        config: Prunable configuration with the original widths.
+        counts: Number of units in the encoder.
     """
     size = config.hidden_size
     return (
@@ -97,19 +108,19 @@ def count_parameters(config: Any, counts: UnitCounts) -> Any:
     )
 
 
-def _feature_encoder_parameters(config: Any, channels: Sequence[Any]) -> Any:
-    total = 0
-    inputs: Any = 1
-    for number, (outputs, kernel) in enumerate(zip(channels, config.conv_kernel, strict=True)):
+def _feature_encoder_parameters(config: PrunableConfigMixin, channels: Sequence[Count]) -> Count:
+    total: Count = 0
+    inputs: Count = 1
+    for layer_idx, (outputs, kernel) in enumerate(zip(channels, config.conv_kernel, strict=True)):
         total = total + inputs * outputs * kernel + (outputs if config.conv_bias else 0)
-        if config.feat_extract_norm == "layer" or number == 0:
+        if config.feat_extract_norm == "layer" or layer_idx == 0:
             total = total + 2 * outputs
         inputs = outputs
     return total
 
 
-def _fixed_parameters(config: Any) -> int:
-    """Projection, mask embedding, position convolution, the encoder's own layer norm and the adapter."""
+def _fixed_parameters(config: PrunableConfigMixin) -> int:
+    """Counts feature projection, mask embedding, position convolution, the encoder's own layer norm and the adapter."""
     size, features = config.hidden_size, config.conv_dim[-1]
     total = (features + 1) * size + (2 * features if getattr(config, "feat_proj_layer_norm", True) else 0)
     if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
@@ -126,47 +137,52 @@ def _fixed_parameters(config: Any) -> int:
     return total
 
 
-def _attention_adapter_parameters(config: Any) -> int:
+def _attention_adapter_parameters(config: PrunableConfigMixin) -> int:
     if not config.has_attention_adapter:
         return 0
     size, inner = config.hidden_size, config.adapter_attn_dim
     return 2 * size + (size + 1) * inner + (inner + 1) * size
 
 
-def _layer_parameters(config: Any, layer: LayerCounts) -> Any:
+def _layer_parameters(config: PrunableConfigMixin, layer: LayerCounts) -> Count:
     size = config.hidden_size
-    # Queries and keys have (size + 1) parameters a dimension each, values and outputs 2 size + 1 together.
-    total = 2 * (size + 1) * layer.query_key + (2 * size + 1) * layer.value_output + size * layer.attention
+    # A query/key dimension has 2 (size + 1) parameters, a value/output dimension 2 size + 1.
+    total: Count = 2 * (size + 1) * layer.query_key + (2 * size + 1) * layer.value_output + size * layer.attention
     total = total + (2 * size + 1) * layer.intermediate + size * layer.feed_forward
     if config.has_relative_position_bias:
         head_dim = size // config.num_attention_heads
         total = total + layer.heads + BIAS_GATE_SIZE * (head_dim + 1) * layer.any_head
     if config.do_stable_layer_norm:
-        # Pre-norm: the norm before a block goes with what reads it.
+        # Pre-norm: a norm before a block that does not read its input is removed (see `PrunableEncoderLayer`).
         total = total + 2 * size * (layer.any_head + layer.any_intermediate)
     return total
 
 
-def count_frames(config: Any, num_samples: int) -> int:
-    """The frames that the convolutions make of a clip; below 1 for a clip that is too short."""
+def count_frames(config: PreTrainedConfig, num_samples: int) -> int:
+    """Returns the number of frames that the convolutions make of a clip; below 1 for a clip that is too short.
+
+    Args:
+        config: Stock or prunable configuration.
+        num_samples: Length of the clip in samples.
+    """
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         num_samples = (num_samples - kernel) // stride + 1
     return num_samples
 
 
-def count_macs(config: Any, counts: UnitCounts, seconds: float = MAC_SECONDS) -> Any:
-    """Multiply-accumulates of one forward pass over one clip: those of convolutions and matrix products.
+def count_macs(config: PrunableConfigMixin, counts: UnitCounts, seconds: float = MAC_SECONDS) -> Count:
+    """Returns the multiply-accumulates of one forward pass over one clip, in convolutions and matrix products.
 
     Args:
-        config: A prunable configuration.
-        counts: What is left of its widths.
-        seconds: The clip's length.
+        config: Prunable configuration with the original widths.
+        counts: Number of units in the encoder.
+        seconds: Length of the clip in seconds, at 16 kHz.
 
     Raises:
         ValueError: If the clip is too short for one frame.
     """
     size = config.hidden_size
-    total: Any = 0
+    total: Count = 0
     length, inputs = round(seconds * SAMPLING_RATE), 1
     for outputs, kernel, stride in zip(counts.conv_channels, config.conv_kernel, config.conv_stride, strict=True):
         length = (length - kernel) // stride + 1
@@ -189,7 +205,7 @@ def count_macs(config: Any, counts: UnitCounts, seconds: float = MAC_SECONDS) ->
     return total + _adapter_macs(config, frames)
 
 
-def _adapter_macs(config: Any, frames: int) -> int:
+def _adapter_macs(config: PrunableConfigMixin, frames: int) -> int:
     if not getattr(config, "add_adapter", False):
         return 0
     outputs = config.output_hidden_size
@@ -205,12 +221,12 @@ MeasureName = Literal["parameters", "macs"]
 
 @dataclass(frozen=True)
 class Measure:
-    """What size is counted in.
+    """Measure of the size of an encoder.
 
     Attributes:
-        name: "parameters", all of the encoder's and not only the prunable ones, or "macs", the multiply-accumulates
-            of one forward pass over one clip.
-        mac_seconds: The clip's length in seconds; attention makes MACs grow faster than the clip.
+        name: "parameters" for all parameters of the encoder, prunable or not; "macs" for the multiply-accumulates of one
+            forward pass over one clip.
+        mac_seconds: Length of that clip in seconds.
     """
 
     name: MeasureName = "parameters"
@@ -225,15 +241,15 @@ class Measure:
 
     @property
     def option(self) -> str:
-        """The argument of `compact` that gives a target in this measure."""
+        """Name of the argument of `compact` that takes a target in this measure."""
         return {"parameters": "target_sparsity", "macs": "target_macs"}[self.name]
 
-    def count(self, config: Any, counts: UnitCounts) -> Any:
-        """The size of an encoder with these counts, which may be expected values.
+    def count(self, config: PrunableConfigMixin, counts: UnitCounts) -> Count:
+        """Returns the size of an encoder.
 
         Args:
-            config: A prunable configuration, which names the original widths.
-            counts: What is left of them.
+            config: Prunable configuration with the original widths.
+            counts: Number of units in the encoder.
 
         Raises:
             ValueError: If the clip is too short for one frame.
@@ -242,12 +258,17 @@ class Measure:
             return count_parameters(config, counts)
         return count_macs(config, counts, self.mac_seconds)
 
-    def dense(self, config: Any) -> int:
-        """The size of the original dense encoder, whatever was cut since: what sparsity is counted from."""
+    def dense(self, config: PrunableConfigMixin) -> int:
+        """Returns the size of the original dense encoder, which sparsity refers to."""
         return self.count(config, config.dense_counts)
 
-    def sparsity(self, config: Any, counts: UnitCounts) -> Any:
-        """The part of the original dense encoder's size that an encoder with these counts is without."""
+    def sparsity(self, config: PrunableConfigMixin, counts: UnitCounts) -> Count:
+        """Returns the fraction of the original dense encoder's size that is removed, from 0 to 1.
+
+        Args:
+            config: Prunable configuration with the original widths.
+            counts: Number of units in the encoder.
+        """
         return 1 - self.count(config, counts) / self.dense(config)
 
 
@@ -257,12 +278,12 @@ PARAMETERS = Measure()
 def choose_target(
     target_sparsity: float | None, target_macs: float | None, mac_seconds: float = MAC_SECONDS
 ) -> tuple[float | None, Measure]:
-    """The one target that was given, if any, and what it is measured in.
+    """Returns the target that was given, if any, and its measure.
 
     Args:
-        target_sparsity: The part of the dense encoder's parameters to remove.
-        target_macs: The part of its multiply-accumulates to remove.
-        mac_seconds: Length of the clip that multiply-accumulates are counted for.
+        target_sparsity: Fraction of the dense encoder's parameters to remove.
+        target_macs: Fraction of its multiply-accumulates to remove.
+        mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
 
     Raises:
         ValueError: If both targets are given.

@@ -1,99 +1,99 @@
-"""One value for every prunable unit of a model, gated or not."""
+"""The units that can be pruned: their kinds, and one value for every unit of a block or a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
 from .gated import GatedMixin
 from .gates import HardConcreteGate
 
 
-# Attention blocks, their heads, query/key and value/output dimensions; feed-forward blocks and intermediate units;
-# channels of the convolutions.
+# Kinds of units: attention blocks, their heads, query/key and value/output dimensions of each head; feed-forward blocks
+# and their intermediate units; channels of the convolutions.
 UNITS = ("mha", "head", "qk", "vo", "ffn", "int", "conv")
 # The units of arXiv 2306.01385.
 PAPER_UNITS = ("mha", "qk", "vo", "ffn", "int")
-# Without its gates on whole blocks, which Adam moves as fast as one on a single unit: blocks shut early, and the loss is
-# higher at the same size (benchmarks/results). A block whose units all close goes as well.
+# The paper's without its gates on whole blocks. Adam moves such a gate as fast as one on a single unit, so that blocks
+# close early and the loss at a given size is higher. A block is still removed when all its units are.
 DEFAULT_UNITS = ("qk", "vo", "int")
-# On whole blocks.
 BLOCK_UNITS = ("mha", "ffn")
 
+# A function from a gate to one value per unit, of shape (gates,).
+GateValues: TypeAlias = Callable[[HardConcreteGate], torch.Tensor]
+
 
 @dataclass
-class LayerUnits:
-    """Values of one layer's units.
+class AttentionUnits:
+    """One value for each unit of an attention block.
 
     Attributes:
-        mha: Of the attention block, of shape ().
-        head: Of the heads that are there, of shape (heads,).
-        qk: Of their query/key dimensions, one tensor a head.
-        vo: Of their value/output dimensions, one tensor a head.
-        ffn: Of the feed-forward block, of shape ().
-        int: Of the intermediate units, of shape (intermediate,).
+        block: Value of the block, of shape ().
+        head: Values of the heads that are present, of shape (heads,).
+        query_key: Values of the query/key dimensions, one tensor per head.
+        value_output: Values of the value/output dimensions, one tensor per head.
     """
 
-    mha: torch.Tensor
+    block: torch.Tensor
     head: torch.Tensor
-    qk: tuple[torch.Tensor, ...]
-    vo: tuple[torch.Tensor, ...]
-    ffn: torch.Tensor
-    int: torch.Tensor
+    query_key: tuple[torch.Tensor, ...]
+    value_output: tuple[torch.Tensor, ...]
 
 
 @dataclass
-class UnitValues:
-    """Values of a model's units.
+class FeedForwardUnits:
+    """One value for each unit of a feed-forward block.
 
     Attributes:
-        conv: For each convolution, of its output channels.
-        layers: Of the transformer layers.
+        block: Value of the block, of shape ().
+        intermediate: Values of the intermediate units, of shape (intermediate units,).
     """
 
-    conv: list[torch.Tensor]
-    layers: list[LayerUnits]
+    block: torch.Tensor
+    intermediate: torch.Tensor
 
 
-def unit_values(model: PreTrainedModel, of_gate: Callable[[HardConcreteGate], torch.Tensor]) -> UnitValues:
-    """Collects a value for every unit of a prunable model.
+# Values of an attention and a feed-forward block; `None` for a removed one.
+LayerUnits: TypeAlias = tuple[AttentionUnits | None, FeedForwardUnits | None]
 
-    Args:
-        model: Base model or head model.
-        of_gate: Gives the values of a gate, of shape (gates,). A unit without a gate counts as 1, a block that is
-            gone as 0.
+
+@dataclass(frozen=True)
+class GatedWidth:
+    """A width that gates decide: some neighbouring values of one gate module.
+
+    Attributes:
+        gate: Gate module.
+        start: Index of the first value that belongs to the width.
+        stop: Index after the last one.
     """
-    base = model.base_model
-    device = base.device
-    one, zero = torch.ones((), device=device), torch.zeros((), device=device)
 
-    def values(module: GatedMixin | None, unit: str, count: int) -> torch.Tensor:
-        if module is None or module.gates is None or unit not in module.gates:
-            return torch.ones(count, device=device)
-        return of_gate(module.gates[unit])
+    gate: HardConcreteGate
+    start: int
+    stop: int
 
-    layers = []
-    for layer in base.encoder.layers:
-        attention, feed_forward = layer.attention, layer.feed_forward
-        shape, intermediate = attention.shape, feed_forward.intermediate or 0
-        query_key, value_output = (shape.query_key, shape.value_output) if shape is not None else ((), ())
-        has_feed_forward = feed_forward.intermediate is not None
-        output_dense = feed_forward.output_dense if has_feed_forward else None
-        layers.append(
-            LayerUnits(
-                mha=one * values(attention.out_proj, "mha", 1)[0] if shape is not None else zero,
-                head=values(attention.out_proj, "head", len(query_key)),
-                qk=values(attention.q_proj, "qk", sum(query_key)).split(query_key),
-                vo=values(attention.out_proj, "vo", sum(value_output)).split(value_output),
-                ffn=one * values(output_dense, "ffn", 1)[0] if has_feed_forward else zero,
-                int=values(output_dense, "int", intermediate),
-            )
-        )
-    convolutions = [layer.conv for layer in base.feature_extractor.conv_layers]
-    # A channel's gate is on the convolution that reads it; nothing gates the last one.
-    readers = [*convolutions[1:], None]
-    conv = [values(reader, "conv", writer.out_channels) for writer, reader in zip(convolutions, readers, strict=True)]
-    return UnitValues(conv, layers)
+
+@dataclass(frozen=True)
+class UnitGates:
+    """The gates on all units of one kind in one place of a model.
+
+    Attributes:
+        unit: Kind of unit, one of `UNITS`.
+        gate: Gate module.
+        owner: Module whose parameters the gates scale.
+    """
+
+    unit: str
+    gate: HardConcreteGate
+    owner: GatedMixin
+
+
+def walk_gates(model: nn.Module) -> Iterator[UnitGates]:
+    """Yields all gates of a model with their kind of unit, in a fixed order."""
+    for module in model.modules():
+        if isinstance(module, GatedMixin):
+            for unit, gate in module.gates_by_unit().items():
+                yield UnitGates(unit, gate, module)

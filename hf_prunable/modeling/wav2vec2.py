@@ -30,9 +30,9 @@ class PrunableWav2Vec2Config(PrunableConfigMixin, Wav2Vec2Config):
     """A `Wav2Vec2Config` with a shape.
 
     Args:
-        pruned_shape: See `PrunedShape.to_dict`; `None` for a dense model.
-        gates: Arguments of `attach_gates` for a model with gates.
-        dense_num_hidden_layers: Layers of the original model, where some were cut off.
+        pruned_shape: Shape as `PrunedShape.to_dict` returns it; `None` for a dense model.
+        gates: Arguments of `attach_gates` for a model with gates; `None` for one without.
+        dense_num_hidden_layers: Number of layers of the original model, if the model is truncated.
     """
 
     model_type = "prunable_wav2vec2"

@@ -1,4 +1,4 @@
-"""WavLM: stock classes with prunable blocks, and its gated relative position bias."""
+"""WavLM: stock classes with prunable blocks, and the gated relative position bias."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from transformers.models.wavlm.modeling_wavlm import (
 
 from .attention import KeptHeads, PrunableAttention
 from .configuration import PrunableConfigMixin
-from .head_by_head import LEAST_FRAMES, attend_head_by_head
+from .head_by_head import MIN_FRAMES, GatedPositionBias, attend_head_by_head
 from .pretrained import PrunableHeadMixin, PrunableModelMixin
 from .shape import PrunedShape
 from .size import BIAS_GATE_SIZE
@@ -36,9 +36,9 @@ class PrunableWavLMConfig(PrunableConfigMixin, WavLMConfig):
     """A `WavLMConfig` with a shape.
 
     Args:
-        pruned_shape: See `PrunedShape.to_dict`; `None` for a dense model.
-        gates: Arguments of `attach_gates` for a model with gates.
-        dense_num_hidden_layers: Layers of the original model, where some were cut off.
+        pruned_shape: Shape as `PrunedShape.to_dict` returns it; `None` for a dense model.
+        gates: Arguments of `attach_gates` for a model with gates; `None` for one without.
+        dense_num_hidden_layers: Number of layers of the original model, if the model is truncated.
     """
 
     model_type = "prunable_wavlm"
@@ -58,43 +58,47 @@ class PrunableWavLMConfig(PrunableConfigMixin, WavLMConfig):
 
 
 class PrunableWavLMAttention(PrunableAttention):
-    """Attention whose scores get a relative position bias, gated by the block's input.
+    """Attention whose scores get a relative position bias, multiplied with a gate that the block's input computes.
 
-    The bias table belongs to the first layer, has a column for each head that lives in any layer, and stays there
-    when the layer's own attention goes. The gate reads the input split into the original heads.
+    The bias table belongs to the first layer and has a column for each head that survives in any layer. It stays there
+    when the first layer's own attention is removed. The gate reads the input split into the original heads.
 
     Args:
-        config: A prunable configuration.
-        shape: The whole model's shape.
-        number: Of the layer.
+        config: Configuration of the model.
+        model_shape: Shape of the whole model.
+        layer_idx: Index of the layer, from 0.
     """
 
-    def __init__(self, config: PrunableWavLMConfig, shape: PrunedShape, number: int):
-        super().__init__(config, shape, number)
+    head_indices: torch.Tensor | None
+    bias_columns: torch.Tensor | None
+
+    def __init__(self, config: PrunableWavLMConfig, model_shape: PrunedShape, layer_idx: int):
+        super().__init__(config, model_shape, layer_idx)
         self.num_heads = config.num_attention_heads
         self.num_buckets = config.num_buckets
         self.max_distance = config.max_bucket_distance
-        bias_heads = shape.position_bias_heads
-        self.rel_attn_embed = nn.Embedding(config.num_buckets, len(bias_heads)) if number == 0 and bias_heads else None
+        num_columns = len(model_shape.position_bias_heads)
+        self.rel_attn_embed = nn.Embedding(config.num_buckets, num_columns) if layer_idx == 0 and num_columns else None
         if self.reads_input:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
             self.gru_rel_pos_linear = nn.Linear(self.head_dim, BIAS_GATE_SIZE)
             is_whole = len(self.heads) == self.num_heads
-            self._register_index("head_numbers", None if is_whole else list(self.heads))
-            self._register_index("bias_columns", None if is_whole else [bias_heads.index(head) for head in self.heads])
+            self._register_index("head_indices", None if is_whole else list(self.heads))
+            columns = model_shape.position_bias_columns(self.heads)
+            self._register_index("bias_columns", None if is_whole else columns)
 
     def init_weights(self) -> None:
         super().init_weights()
         if self.reads_input:
             init.ones_(self.gru_rel_pos_const)
 
-    def cut(self, kept: KeptHeads | None, bias_columns: torch.Tensor) -> dict[str, torch.Tensor]:
+    def cut(self, kept: KeptHeads | None, bias_columns: list[int]) -> dict[str, torch.Tensor]:
         parameters = super().cut(kept, bias_columns)
         if kept is not None and kept.shape.heads:
             parameters["gru_rel_pos_const"] = self.gru_rel_pos_const[:, kept.positions]
             parameters["gru_rel_pos_linear.weight"] = self.gru_rel_pos_linear.weight
             parameters["gru_rel_pos_linear.bias"] = self.gru_rel_pos_linear.bias
-        if self.rel_attn_embed is not None and len(bias_columns):
+        if self.rel_attn_embed is not None and bias_columns:
             parameters["rel_attn_embed.weight"] = self.rel_attn_embed.weight[:, bias_columns]
         return parameters
 
@@ -103,25 +107,30 @@ class PrunableWavLMAttention(PrunableAttention):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_bias: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """As in `PrunableAttention`; `position_bias` is the ungated one, of shape (table columns, frames, frames).
+        """Attends over the frames, as `PrunableAttention.forward` does.
 
-        A layer that attends head by head makes and takes it by distance, of shape (table columns, 2 frames - 1).
+        Here, `position_bias` is the bias before the gate. It is of shape (table columns, frames, frames), or by
+        distance, of shape (table columns, 2 frames - 1), in a layer that attends head by head.
         """
         goes_head_by_head = self._goes_head_by_head(hidden_states, attention_mask)
         if position_bias is None and self.rel_attn_embed is not None:
-            position_bias = self.bias_by_distance(hidden_states.shape[1])
+            position_bias = self._bias_by_distance(self.rel_attn_embed, hidden_states.shape[1])
             if not goes_head_by_head:
                 position_bias = bias_of_pairs(position_bias)
-        if self.reads_input and goes_head_by_head:
-            return self._attend_head_by_head(hidden_states, position_bias), None, position_bias
-        gated_bias = None
-        if self.reads_input:
-            gate, own_bias = self._gate_and_bias(hidden_states, position_bias)
-            gated_bias = gate * own_bias
-        output, weights, _ = super().forward(hidden_states, attention_mask, gated_bias, **kwargs)
-        if self.training and self.reads_input and self.config.hidden_dropout > 0:
+        if not self.reads_input:
+            output, weights, _ = super().forward(hidden_states, attention_mask, None, **kwargs)
+            return output, weights, position_bias
+        # Where any layer has heads, the first one has a table.
+        assert position_bias is not None
+        gated = self._gated_bias(hidden_states, position_bias)
+        if goes_head_by_head and self.shape is not None:
+            query, key, value = self._project(hidden_states)
+            output = attend_head_by_head(query, key, value, self.shape, gated, self.scaling)
+            return self.out_proj(output), None, position_bias
+        output, weights, _ = super().forward(hidden_states, attention_mask, gated.gate * gated.bias, **kwargs)
+        if output is not None and self.training and self.config.hidden_dropout > 0:
             # Dropout draws its numbers in memory order, and stock WavLM's attention puts the frames before the batch.
             output = output.transpose(0, 1).contiguous().transpose(0, 1)
         return output, weights, position_bias
@@ -135,45 +144,44 @@ class PrunableWavLMAttention(PrunableAttention):
             and self.config._attn_implementation == "sdpa"
             and attention_mask is None
             and hidden_states.device.type == "cpu"
-            and hidden_states.shape[1] >= LEAST_FRAMES
+            and hidden_states.shape[1] >= MIN_FRAMES
         )
 
-    def _attend_head_by_head(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
-        query, key, value = self._project(hidden_states)
-        gate, own_bias = self._gate_and_bias(hidden_states, position_bias)
-        widths = self.shape.query_key, self.shape.value_output
-        return self.out_proj(attend_head_by_head(query, key, value, *widths, gate, own_bias, self.scaling))
-
-    # The published mapping from a distance in frames to a bucket of the table.
+    # The published mapping from a distance in frames to a row of the table.
     _relative_positions_bucket = WavLMAttention._relative_positions_bucket
 
-    def bias_by_distance(self, frames: int) -> torch.Tensor:
-        """The bias of every distance from 1 - `frames` to `frames` - 1, of shape (table columns, 2 frames - 1)."""
-        distances = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
-        return self.rel_attn_embed(self._relative_positions_bucket(distances)).t().contiguous()
+    def _bias_by_distance(self, table: nn.Embedding, num_frames: int) -> torch.Tensor:
+        """Returns the bias of every distance from 1 - frames to frames - 1, of shape (columns, 2 frames - 1)."""
+        distances = torch.arange(1 - num_frames, num_frames, device=table.weight.device)
+        return table(self._relative_positions_bucket(distances)).t().contiguous()
 
-    def _gate_and_bias(
-        self, hidden_states: torch.Tensor, position_bias: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The gate of each head and frame, (batch, heads, frames, 1), and the bias of the block's heads."""
+    def _gated_bias(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> GatedPositionBias:
+        """Returns the position bias of the block's heads, in the form it comes in, and its gate."""
         heads = hidden_states.unflatten(-1, (self.num_heads, self.head_dim))
-        if self.head_numbers is not None:
-            heads = heads.index_select(2, self.head_numbers)
+        if self.head_indices is not None and self.bias_columns is not None:
+            heads = heads.index_select(2, self.head_indices)
             position_bias = position_bias.index_select(0, self.bias_columns)
         projected = self.gru_rel_pos_linear(heads).unflatten(-1, (2, BIAS_GATE_SIZE // 2)).sum(-1)
-        # In the layout of the scores, which their product with the bias takes on.
+        # In the memory layout of the scores, which the product with the bias then has too.
         projected = projected.transpose(1, 2).contiguous()
         reset, update = torch.sigmoid(projected).chunk(2, dim=-1)
-        return reset * (update * self.gru_rel_pos_const - 1.0) + 2.0, position_bias
+        return GatedPositionBias(reset * (update * self.gru_rel_pos_const - 1.0) + 2.0, position_bias)
 
 
 def bias_of_pairs(bias_by_distance: torch.Tensor) -> torch.Tensor:
-    """The bias of every pair of frames, (heads, frames, frames), from that of every distance, (heads, 2 frames - 1)."""
+    """Returns the bias of every pair of frames from that of every distance.
+
+    Args:
+        bias_by_distance: Bias of the distances 1 - frames to frames - 1, of shape (heads, 2 frames - 1).
+
+    Returns:
+        Bias of shape (heads, frames, frames).
+    """
     frames = (bias_by_distance.shape[1] + 1) // 2
     if not torch.compiler.is_exporting():
         return bias_by_distance.unfold(-1, frames, 1).flip(1)
-    # An exported graph has no windows of a length that is known only when it runs. A circle that begins with distance 0,
-    # cut into rows of one less than all of it, gives the same: each row begins one before the last.
+    # An exported graph has no windows of a length known only at run time. The same values result from a circle of the
+    # distances that begins at 0, repeated and cut into rows of its length less one: each row begins one entry earlier.
     circle = torch.cat(
         (bias_by_distance[:, frames - 1 :], bias_by_distance[:, :1], bias_by_distance[:, : frames - 1]), 1
     )

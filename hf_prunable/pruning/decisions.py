@@ -1,24 +1,27 @@
-"""Which units stay: as the gates stand, or the best that fit into the size asked for."""
+"""Decisions about which units stay: as the gates stand, or the best ones that fit into a target size."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..modeling.attention import KeptHeads
+from ..modeling.encoder import KeptLayer
+from ..modeling.gated import GatedWeightMixin
 from ..modeling.gates import HardConcreteGate
-from ..modeling.shape import AttentionShape, LayerShape, PrunedShape
+from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.shape import PrunedShape
 from ..modeling.size import PARAMETERS, Measure, UnitCounts
-from ..modeling.units import BLOCK_UNITS, LayerUnits, unit_values
+from ..modeling.units import BLOCK_UNITS, GatedWidth, walk_gates
 
 
 logger = logging.get_logger(__name__)
 
-# How far below the target, as a part of the dense model, is near enough to stop trying further units.
+# The search for further units that fit stops when the size is below the target's by less than this fraction of the
+# dense model's size.
 TARGET_TOLERANCE = 1e-4
 
 
@@ -27,216 +30,215 @@ class Cut:
     """What stays of a model.
 
     Attributes:
-        shape: After the cut.
-        conv: For each convolution, indices of the channels that stay.
-        attention: For each layer, what stays of its attention; `None` for nothing.
-        intermediate: For each layer, indices of the intermediate units that stay; `None` where the block goes.
+        conv: Indices of the channels that stay, one tensor per convolution.
+        layers: What stays of each layer.
     """
 
-    shape: PrunedShape
     conv: list[torch.Tensor]
-    attention: list[KeptHeads | None]
-    intermediate: list[torch.Tensor | None]
+    layers: list[KeptLayer]
+
+    @property
+    def shape(self) -> PrunedShape:
+        """Shape of the model after the cut."""
+        return PrunedShape(tuple(map(len, self.conv)), tuple(layer.shape for layer in self.layers))
 
 
 class GateDecisions:
-    """Which gates of a model are open: one boolean per gate.
+    """Whether each gate of a model is open.
+
+    At first, a gate is open where its deterministic value is above 0.
 
     Args:
         model: Base or head model with gates.
+
+    Attributes:
+        model: The model.
+        block_gates: Gates on whole blocks.
+        fine_gates: Gates on all other units, with the modules whose weights they scale.
+        is_open: Decisions of each gate module, booleans of shape (gates,).
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PrunableModelMixin):
         self.model = model
-        self.gates = [(name.rsplit(".", 1)[1], gate) for name, gate in model.named_gates()]
-        # The gates on anything but whole blocks.
-        self.fine = [gate for unit, gate in self.gates if unit not in BLOCK_UNITS]
-        self.open: dict[HardConcreteGate, torch.Tensor] = {}
-        for _, gate in self.gates:
-            self.set(gate, gate.deterministic_mask() > 0)
+        self.block_gates: list[HardConcreteGate] = []
+        self.fine_gates: dict[HardConcreteGate, GatedWeightMixin] = {}
+        self.is_open: dict[HardConcreteGate, torch.Tensor] = {}
+        for unit_gates in walk_gates(model):
+            if unit_gates.unit in BLOCK_UNITS:
+                self.block_gates.append(unit_gates.gate)
+            elif isinstance(unit_gates.owner, GatedWeightMixin):
+                self.fine_gates[unit_gates.gate] = unit_gates.owner
+            self.set(unit_gates.gate, unit_gates.gate.deterministic_mask() > 0)
 
     def set(self, gate: HardConcreteGate, is_open: torch.Tensor) -> None:
-        """Decides all gates of a module."""
-        self.open[gate] = is_open.detach().cpu()
+        """Decides all gates of a module.
 
-    def of_kind(self, kinds: tuple[str, ...]) -> list[HardConcreteGate]:
-        """The gates on these kinds of units."""
-        return [gate for unit, gate in self.gates if unit in kinds]
+        Args:
+            gate: Gate module.
+            is_open: Whether each gate is open, of shape (gates,).
+        """
+        self.is_open[gate] = is_open.detach().cpu()
 
     def cut(self) -> Cut:
-        """What these decisions leave."""
-        units = unit_values(self.model, lambda gate: self.open[gate].to(gate.log_alpha.device))
-        conv = [channels.bool().cpu().clone() for channels in units.conv]
-        layers = self.model.base_model.encoder.layers
-        attention = [
-            _kept_heads(values, layer.attention.heads) for values, layer in zip(units.layers, layers, strict=True)
-        ]
-        intermediate = [_indices(values.int.bool().cpu()) if values.ffn else None for values in units.layers]
-        for gate, channels in zip(self.of_kind(("conv",)), conv, strict=False):
-            if not channels.any():
-                # A convolution without channels is none; the kept one carries the gate's 0.
-                channels[gate.log_alpha.argmax()] = True
-        shape = PrunedShape(
-            tuple(int(channels.sum()) for channels in conv),
-            tuple(
-                LayerShape(heads and heads.shape, None if units is None else len(units))
-                for heads, units in zip(attention, intermediate, strict=True)
-            ),
+        """Returns what stays of the model."""
+
+        def of_gate(gate: HardConcreteGate) -> torch.Tensor:
+            return self.is_open[gate].to(gate.log_alpha.device)
+
+        base = self.model.base_model
+        return Cut(
+            base.feature_extractor.kept_channels(base.feature_extractor.units(of_gate)),
+            [layer.kept(layer.units(of_gate)) for layer in base.encoder.layers],
         )
-        return Cut(shape, [_indices(channels) for channels in conv], attention, intermediate)
+
+    def gated_widths(self) -> Iterator[GatedWidth]:
+        """Yields the widths of the small model that gates decide and that are not 0."""
+        base = self.model.base_model
+        yield from base.feature_extractor.gated_widths()
+        for layer, kept in zip(base.encoder.layers, self.cut().layers, strict=True):
+            yield from layer.gated_widths(kept)
 
     def size(self, measure: Measure = PARAMETERS) -> int:
-        """The size of the encoder that these decisions leave."""
+        """Returns the size of the small encoder.
+
+        Args:
+            measure: Measure of the size.
+        """
         return measure.count(self.model.config, UnitCounts.of(self.cut().shape))
 
     def sparsity(self, measure: Measure = PARAMETERS) -> float:
-        """The part of the original dense encoder that these decisions remove."""
+        """Returns the fraction of the original dense encoder that is removed.
+
+        Args:
+            measure: Measure of the size.
+        """
         return 1 - self.size(measure) / measure.dense(self.model.config)
 
     def rank_fine_units(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """For all fine units, best first: the place of their gate in `fine`, and their number in it.
+        """Ranks all units but whole blocks by log_alpha, and those with equal log_alpha by the norm of their weights.
 
-        The rank is by log_alpha, ties by the norm of the weights.
+        Returns:
+            For each unit, best first: the index of its gate module in `fine_gates`, and its index in that module.
         """
-        modules = {gate: module for module in self.model.modules() for gate in _gates_of(module)}
-        log_alpha, norms, owners, numbers = [], [], [], []
-        for place, gate in enumerate(self.fine):
-            log_alpha.append(gate.log_alpha.detach().cpu())
-            norms.append(modules[gate].unit_norms(gate).cpu())
-            owners.append(torch.full((gate.num_gates,), place))
-            numbers.append(torch.arange(gate.num_gates))
-        if not owners:
+        if not self.fine_gates:
             return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-        by_norm = torch.cat(norms).argsort(descending=True, stable=True)
-        order = by_norm[torch.cat(log_alpha)[by_norm].argsort(descending=True, stable=True)]
-        return torch.cat(owners)[order], torch.cat(numbers)[order]
+        gates = self.fine_gates
+        log_alpha = torch.cat([gate.log_alpha.detach().cpu() for gate in gates])
+        norms = torch.cat([owner.unit_norms(gate).cpu() for gate, owner in gates.items()])
+        gate_indices = torch.cat([torch.full((gate.num_gates,), index) for index, gate in enumerate(gates)])
+        unit_indices = torch.cat([torch.arange(gate.num_gates) for gate in gates])
+        by_norm = norms.argsort(descending=True, stable=True)
+        order = by_norm[log_alpha[by_norm].argsort(descending=True, stable=True)]
+        return gate_indices[order], unit_indices[order]
 
 
-def _gates_of(module: torch.nn.Module) -> list[HardConcreteGate]:
-    gates = getattr(module, "gates", None)
-    return list(gates.values()) if gates is not None else []
+def deterministic_sparsity(model: PrunableModelMixin, measure: Measure = PARAMETERS) -> float:
+    """Returns the fraction of the original dense encoder that `compact(model)` without a target removes.
 
-
-def _indices(is_kept: torch.Tensor) -> torch.Tensor:
-    return is_kept.nonzero().squeeze(1)
-
-
-def _kept_heads(values: LayerUnits, heads: tuple[int, ...]) -> KeptHeads | None:
-    if not values.mha:
-        return None
-    positions, kept_heads, query_key, value_output = [], [], [], []
-    for position, (head, is_open, vo) in enumerate(zip(heads, values.head, values.vo, strict=True)):
-        if is_open and vo.any():
-            positions.append(position)
-            kept_heads.append(head)
-    is_alive = set(positions)
-    for units, kept in ((values.qk, query_key), (values.vo, value_output)):
-        kept += [unit.bool() & (position in is_alive) for position, unit in enumerate(units)]
-    empty = torch.zeros(0, dtype=torch.bool)
-    return KeptHeads(
-        AttentionShape(
-            tuple(kept_heads),
-            tuple(int(query_key[position].sum()) for position in positions),
-            tuple(int(value_output[position].sum()) for position in positions),
-        ),
-        torch.tensor(positions, dtype=torch.long),
-        _indices(torch.cat([empty, *(unit.cpu() for unit in query_key)])),
-        _indices(torch.cat([empty, *(unit.cpu() for unit in value_output)])),
-    )
-
-
-def deterministic_sparsity(model: PreTrainedModel, measure: Measure = PARAMETERS) -> float:
-    """The part of the original dense encoder that `compact(model)` would leave out."""
+    Args:
+        model: Base or head model with gates.
+        measure: Measure of the size.
+    """
     return GateDecisions(model).sparsity(measure)
 
 
-def sparsity_ceiling(model: PreTrainedModel, measure: Measure = PARAMETERS) -> float:
-    """The sparsity with every gate of the model closed."""
+def sparsity_ceiling(model: PrunableModelMixin, measure: Measure = PARAMETERS) -> float:
+    """Returns the fraction of the original dense encoder that is removed with every gate closed.
+
+    Args:
+        model: Base or head model with gates.
+        measure: Measure of the size.
+    """
     decisions = GateDecisions(model)
-    for _, gate in decisions.gates:
+    for gate in decisions.is_open:
         decisions.set(gate, torch.zeros(gate.num_gates, dtype=torch.bool))
     return decisions.sparsity(measure)
 
 
-def check_target(model: PreTrainedModel, target_sparsity: float, measure: Measure = PARAMETERS) -> None:
+def check_target(model: PrunableModelMixin, target: float, measure: Measure = PARAMETERS) -> None:
     """Checks that the gates of a model can reach a target.
 
     Args:
-        model: With gates.
-        target_sparsity: The part of the original dense encoder to remove.
-        measure: What it is counted in.
+        model: Base or head model with gates.
+        target: Fraction of the original dense encoder to remove, between 0 and 1.
+        measure: Measure of the size.
 
     Raises:
-        ValueError: If the target is not between 0 and 1, was passed before, or is above what the gates can remove.
+        ValueError: If the target is not between 0 and 1, is below the sparsity that the model has already, or above what
+            its gates can remove.
     """
-    if not 0 < target_sparsity < 1:
+    if not 0 < target < 1:
         raise ValueError(
-            f"`{measure.option}` must lie between 0 and 1, but is {target_sparsity}. It is the part of the dense "
+            f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
             f"encoder's {measure} to remove: 0.72 leaves 28 %."
         )
-    gone = measure.sparsity(model.config, UnitCounts.of(model.config.shape))
-    if target_sparsity <= gone and gone > 0:
+    removed = measure.sparsity(model.config, UnitCounts.of(model.config.shape))
+    if target <= removed and removed > 0:
         raise ValueError(
-            f"`{measure.option}` is {target_sparsity}, and {gone:.4f} of the original dense encoder is gone already, "
+            f"`{measure.option}` is {target}, and {removed:.4f} of the original dense encoder is gone already, "
             f"counted in {measure}. Targets count from that size: ask for more."
         )
     ceiling = sparsity_ceiling(model, measure)
-    if target_sparsity > ceiling:
+    if target > ceiling:
         raise ValueError(
-            f"`{measure.option}` is {target_sparsity}, and gates on {', '.join(model.config.gates['units'])} can "
+            f"`{measure.option}` is {target}, and gates on {', '.join(model.config.gates['units'])} can "
             f"remove at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model, counted in {measure}. Ask for less, "
             "or gate more kinds of units."
         )
 
 
-def decide_at_target(model: PreTrainedModel, target_sparsity: float, measure: Measure = PARAMETERS) -> GateDecisions:
-    """Opens the best gates that fit into the size asked for.
+def decide_at_target(model: PrunableModelMixin, target: float, measure: Measure = PARAMETERS) -> GateDecisions:
+    """Opens the best gates that fit into the target size.
 
-    Blocks are decided first, by their own gates. All other units are ranked by log_alpha, ties by the norm of their
-    weights, and kept from the top to the largest size that is not above the target's.
+    Blocks are decided first, by their own gates. All other units are ranked by log_alpha, those with equal log_alpha by
+    the norm of their weights. They are opened in this order up to the largest size that does not exceed the target's.
 
     Args:
-        model: With gates.
-        target_sparsity: The part of the original dense encoder to remove.
-        measure: What it is counted in.
+        model: Base or head model with gates.
+        target: Fraction of the original dense encoder to remove, between 0 and 1.
+        measure: Measure of the size.
 
     Raises:
         ValueError: If the target cannot be reached.
     """
-    check_target(model, target_sparsity, measure)
+    check_target(model, target, measure)
     decisions = GateDecisions(model)
-    size = (1 - target_sparsity) * measure.dense(model.config)
-    _fit_blocks(decisions, size, measure)
-    owners, numbers = decisions.rank_fine_units()
+    max_size = (1 - target) * measure.dense(model.config)
+    _fit_blocks(decisions, max_size, measure)
+    gate_indices, unit_indices = decisions.rank_fine_units()
 
     def open_best(num_open: int) -> int:
-        """Opens so many fine units and no other, and returns the size."""
-        for place, gate in enumerate(decisions.fine):
+        """Opens the best `num_open` fine units and no other, and returns the size."""
+        for index, gate in enumerate(decisions.fine_gates):
             is_open = torch.zeros(gate.num_gates, dtype=torch.bool)
-            is_open[numbers[:num_open][owners[:num_open] == place]] = True
+            is_open[unit_indices[:num_open][gate_indices[:num_open] == index]] = True
             decisions.set(gate, is_open)
         return decisions.size(measure)
 
-    low, high = 0, len(owners)
+    low, high = 0, len(gate_indices)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if open_best(middle) <= size else (low, middle - 1)
+        low, high = (middle, high) if open_best(middle) <= max_size else (low, middle - 1)
     open_best(low)
-    _fill(decisions, owners[low:], numbers[low:], size, measure)
+    _fill(decisions, (gate_indices[low:], unit_indices[low:]), max_size, measure)
     return decisions
 
 
-def _fit_blocks(decisions: GateDecisions, size: float, measure: Measure) -> None:
-    """Opens closed blocks while the model is too small with everything in them, and closes open ones while too large."""
-    blocks = sorted(decisions.of_kind(BLOCK_UNITS), key=lambda gate: gate.log_alpha.item())
+def _fit_blocks(decisions: GateDecisions, max_size: float, measure: Measure) -> None:
+    """Brings the blocks to a set that the target allows, each by its own gate as far as possible.
+
+    Closed blocks are opened while the model with all fine units is too small; open ones are closed while the model
+    without any fine unit is too large.
+    """
+    blocks = sorted(decisions.block_gates, key=lambda gate: gate.log_alpha.item())
     for fine_is_open, block_is_open, order in ((True, True, blocks[::-1]), (False, False, blocks)):
-        for gate in decisions.fine:
+        for gate in decisions.fine_gates:
             decisions.set(gate, torch.full((gate.num_gates,), fine_is_open))
         for block in order:
-            present = decisions.size(measure)
-            if present >= size if block_is_open else present <= size:
+            size = decisions.size(measure)
+            if size >= max_size if block_is_open else size <= max_size:
                 break
-            if bool(decisions.open[block]) != block_is_open:
+            if bool(decisions.is_open[block]) != block_is_open:
                 decisions.set(block, torch.tensor([block_is_open]))
                 logger.warning_once(
                     "To meet the target, blocks are decided against their own gates: the block gates had not settled "
@@ -245,18 +247,28 @@ def _fit_blocks(decisions: GateDecisions, size: float, measure: Measure) -> None
 
 
 def _fill(
-    decisions: GateDecisions, owners: torch.Tensor, numbers: torch.Tensor, size: float, measure: Measure
+    decisions: GateDecisions, ranked: tuple[torch.Tensor, torch.Tensor], max_size: float, measure: Measure
 ) -> None:
-    """Opens further units, best first, that still fit: where the next one in rank brings more than its own weights."""
+    """Opens further units that still fit, best first.
+
+    The next unit in rank may not fit although later ones do: it may bring a head or a block with it.
+
+    Args:
+        decisions: Decisions, changed in place.
+        ranked: Closed units as `rank_fine_units` returns them.
+        max_size: Largest size allowed.
+        measure: Measure of the size.
+    """
     tolerance = TARGET_TOLERANCE * measure.dense(decisions.model.config)
-    present = decisions.size(measure)
-    for owner, number in zip(owners.tolist(), numbers.tolist(), strict=True):
-        if size - present < tolerance:
+    gates = list(decisions.fine_gates)
+    size = decisions.size(measure)
+    for gate_index, unit_index in zip(*(indices.tolist() for indices in ranked), strict=True):
+        if max_size - size < tolerance:
             return
-        is_open = decisions.open[decisions.fine[owner]]
-        is_open[number] = True
+        is_open = decisions.is_open[gates[gate_index]]
+        is_open[unit_index] = True
         grown = decisions.size(measure)
-        if grown > size:
-            is_open[number] = False
+        if grown > max_size:
+            is_open[unit_index] = False
         else:
-            present = grown
+            size = grown

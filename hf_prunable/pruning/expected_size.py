@@ -1,77 +1,102 @@
-"""The expected size of a model with gates, and how far its gates are decided."""
+"""The expected size of a model with gates, and statistics of how far its gates are decided."""
 
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel
 
 from ..modeling.gates import HardConcreteGate
-from ..modeling.size import PARAMETERS, LayerCounts, Measure, UnitCounts
-from ..modeling.units import LayerUnits, unit_values
+from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.size import PARAMETERS, Count, LayerCounts, Measure, UnitCounts
+from ..modeling.units import BLOCK_UNITS, AttentionUnits, FeedForwardUnits, walk_gates
 
 
-def expected_counts(model: PreTrainedModel) -> UnitCounts:
-    """Expected unit counts over independent gates, as differentiable scalars.
+def expected_counts(model: PrunableModelMixin) -> UnitCounts:
+    """Returns the expected unit counts over independent gates, as differentiable scalars.
 
-    A head is alive with its block, its own gate and at least one of its value dimensions; its query/key dimensions
-    count only then. A convolution always keeps one channel.
+    A head is alive if its block, its own gate and at least one of its value/output dimensions are open. Its query/key
+    dimensions count only then. A convolution keeps at least one channel.
+
+    Args:
+        model: Base or head model with gates.
     """
-    units = unit_values(model, HardConcreteGate.open_probability)
-    layers, no_layer_has = [], {}
-    for layer, module in zip(units.layers, model.base_model.encoder.layers, strict=True):
-        alive = _alive_heads(layer)
-        layers.append(_expected_layer(layer, alive))
-        for head, probability in zip(module.attention.heads, alive, strict=True):
-            no_layer_has[head] = no_layer_has.get(head, 1.0) * (1 - layer.mha * probability)
-    conv = [channels.sum() + (1 - channels).prod() for channels in units.conv]
+    base = model.base_model
+    layers: list[LayerCounts] = []
+    # P(no layer has the head), by head.
+    no_layer_has: dict[int, Count] = {}
+    for layer in base.encoder.layers:
+        attention, feed_forward = layer.units(HardConcreteGate.open_probability)
+        counts: dict[str, Count] = {}
+        if attention is not None:
+            alive = _alive_heads(attention)
+            counts |= _attention_counts(attention, alive)
+            for head, probability in zip(layer.attention.heads, alive, strict=True):
+                no_layer_has[head] = no_layer_has.get(head, 1.0) * (1 - attention.block * probability)
+        if feed_forward is not None:
+            counts |= _feed_forward_counts(feed_forward)
+        layers.append(LayerCounts(**counts))
+    channels = base.feature_extractor.units(HardConcreteGate.open_probability)
+    conv = [open_channels.sum() + (1 - open_channels).prod() for open_channels in channels]
     return UnitCounts(conv, layers, sum(1 - probability for probability in no_layer_has.values()))
 
 
-def _alive_heads(layer: LayerUnits) -> torch.Tensor:
-    """P(a head has a value dimension and is not gated off), given that its block is there, of shape (heads,)."""
-    if not layer.vo:
-        return layer.head
-    return layer.head * torch.stack([1 - (1 - value).prod() for value in layer.vo])
+def _alive_heads(units: AttentionUnits) -> torch.Tensor:
+    """Returns P(the head is open and has a value/output dimension | its block is open), of shape (heads,)."""
+    if not units.value_output:
+        return units.head
+    return units.head * torch.stack([1 - (1 - dims).prod() for dims in units.value_output])
 
 
-def _expected_layer(layer: LayerUnits, alive: torch.Tensor) -> LayerCounts:
+def _attention_counts(units: AttentionUnits, alive: torch.Tensor) -> dict[str, Count]:
     query_key, value_output = (
-        torch.stack([unit.sum() for unit in units]) if units else alive for units in (layer.qk, layer.vo)
+        torch.stack([dims.sum() for dims in of_heads]) if of_heads else alive
+        for of_heads in (units.query_key, units.value_output)
     )
-    return LayerCounts(
-        query_key=layer.mha * (query_key * alive).sum(),
-        value_output=layer.mha * (value_output * layer.head).sum(),
-        heads=layer.mha * alive.sum(),
-        any_head=layer.mha * (1 - (1 - alive).prod()),
-        attention=layer.mha,
-        intermediate=layer.ffn * layer.int.sum(),
-        any_intermediate=layer.ffn * (1 - (1 - layer.int).prod()),
-        feed_forward=layer.ffn,
-    )
+    return {
+        "query_key": units.block * (query_key * alive).sum(),
+        "value_output": units.block * (value_output * units.head).sum(),
+        "heads": units.block * alive.sum(),
+        "any_head": units.block * (1 - (1 - alive).prod()),
+        "attention": units.block,
+    }
 
 
-def expected_sparsity(model: PreTrainedModel, measure: Measure = PARAMETERS) -> torch.Tensor:
-    """The part of the original dense encoder that the gates remove in expectation: a differentiable scalar.
+def _feed_forward_counts(units: FeedForwardUnits) -> dict[str, Count]:
+    return {
+        "intermediate": units.block * units.intermediate.sum(),
+        "any_intermediate": units.block * (1 - (1 - units.intermediate).prod()),
+        "feed_forward": units.block,
+    }
+
+
+def expected_sparsity(model: PrunableModelMixin, measure: Measure = PARAMETERS) -> torch.Tensor:
+    """Returns the expected fraction of the original dense encoder that the gates remove, as a differentiable scalar.
 
     Args:
-        model: With gates.
-        measure: What size is counted in; all parameters of the dense encoder by default, not only the prunable ones.
+        model: Base or head model with gates.
+        measure: Measure of the size; by default all parameters of the encoder, prunable or not.
     """
     return measure.sparsity(model.config, expected_counts(model))
 
 
 @torch.no_grad()
-def gate_statistics(model: PreTrainedModel) -> dict[str, float]:
-    """How far the gates are decided.
+def gate_statistics(model: PrunableModelMixin) -> dict[str, float]:
+    """Returns how far the gates are decided.
+
+    Args:
+        model: Base or head model with gates.
 
     Returns:
-        "block_gates", the mean deterministic value of the gates on whole blocks, where there are any, and
-        "fractional_gates", the share of all gates whose deterministic value is neither 0 nor 1.
+        "fractional_gates", the fraction of all gates whose deterministic value is neither 0 nor 1; and, if there are
+        gates on whole blocks, "block_gates", their mean deterministic value.
     """
-    masks = {name: gate.deterministic_mask() for name, gate in model.named_gates()}
-    blocks = [mask for name, mask in masks.items() if name.endswith((".mha", ".ffn"))]
-    everything = torch.cat(list(masks.values()))
-    statistics = {"fractional_gates": ((everything > 0) & (everything < 1)).float().mean().item()}
-    if blocks:
-        statistics["block_gates"] = torch.cat(blocks).mean().item()
+    masks, block_masks = [], []
+    for unit_gates in walk_gates(model):
+        mask = unit_gates.gate.deterministic_mask()
+        masks.append(mask)
+        if unit_gates.unit in BLOCK_UNITS:
+            block_masks.append(mask)
+    values = torch.cat(masks)
+    statistics = {"fractional_gates": ((values > 0) & (values < 1)).float().mean().item()}
+    if block_masks:
+        statistics["block_gates"] = torch.cat(block_masks).mean().item()
     return statistics

@@ -1,32 +1,31 @@
-"""Widths that are multiples of a number, which matrix kernels are fast at."""
+"""Rounding of widths to multiples of a number, for which matrix kernels are fast."""
 
 from __future__ import annotations
 
 import copy
 
-from ..modeling.gates import HardConcreteGate
 from .decisions import GateDecisions
 
 
 def round_widths(decisions: GateDecisions, multiple: int) -> GateDecisions:
     """Rounds every gated width that is not 0 to the nearest multiple, halves up.
 
-    These are each surviving head's query/key width and value width, each feed-forward block's intermediate width and
-    each convolution's channels, where their own units ("qk", "vo", "int", "conv") have gates. No width goes below one
-    multiple or above what there is. Units come and go by rank: log_alpha, ties by the norm of their weights.
+    These widths are each surviving head's query/key and value/output width, each feed-forward block's intermediate width
+    and each convolution's channels, where their own units ("qk", "vo", "int", "conv") have gates. No width becomes less
+    than one multiple or more than the model has. Units are added and removed by rank (`GateDecisions.rank_fine_units`).
 
-    Rounding up leaves the outputs as they are, because a unit that was closed keeps its gate's 0. Rounding down takes
-    units out: the outputs stay as they are only where the gates of those are 0, and change elsewhere.
+    Rounding up leaves the outputs as they are, because an added unit keeps its gate's value 0. Rounding down removes
+    units and changes the outputs unless their gates are 0.
 
     Args:
-        decisions: Left as they are.
-        multiple: At least 1.
+        decisions: Decisions to start from; they are not changed.
+        multiple: Number that widths become multiples of, 1 or more.
 
     Returns:
         New decisions.
 
     Raises:
-        ValueError: If `multiple` is not a positive whole number.
+        ValueError: If `multiple` is not a positive integer.
     """
     if not isinstance(multiple, int) or multiple < 1:
         raise ValueError(
@@ -34,40 +33,16 @@ def round_widths(decisions: GateDecisions, multiple: int) -> GateDecisions:
             "to be of, like 8, or None to leave them as they are."
         )
     rounded = copy.copy(decisions)
-    rounded.open = {gate: is_open.clone() for gate, is_open in decisions.open.items()}
-    owners, numbers = decisions.rank_fine_units()
-    best_first = {gate: numbers[owners == place] for place, gate in enumerate(decisions.fine)}
-    for gate, start, end in _widths(decisions):
-        units = best_first[gate]
-        units = units[(units >= start) & (units < end)]
-        is_open = decisions.open[gate][units]
-        width = int(is_open.sum())
-        goal = min(max((2 * width + multiple) // (2 * multiple), 1) * multiple, len(units))
-        # The best closed units join, or the worst open ones leave.
-        change = units[~is_open][: goal - width] if goal > width else units[is_open][goal:]
-        rounded.open[gate][change] = goal > width
+    rounded.is_open = {gate: is_open.clone() for gate, is_open in decisions.is_open.items()}
+    gate_indices, unit_indices = decisions.rank_fine_units()
+    best_first = {gate: unit_indices[gate_indices == index] for index, gate in enumerate(decisions.fine_gates)}
+    for width in decisions.gated_widths():
+        units = best_first[width.gate]
+        units = units[(units >= width.start) & (units < width.stop)]
+        is_open = decisions.is_open[width.gate][units]
+        num_open = int(is_open.sum())
+        goal = min(max((2 * num_open + multiple) // (2 * multiple), 1) * multiple, len(units))
+        # The best closed units are opened, or the worst open ones closed.
+        change = units[~is_open][: goal - num_open] if goal > num_open else units[is_open][goal:]
+        rounded.is_open[width.gate][change] = goal > num_open
     return rounded
-
-
-def _widths(decisions: GateDecisions) -> list[tuple[HardConcreteGate, int, int]]:
-    """The gated widths that are not 0: a gate, and its numbers from one to another that make up the width."""
-    cut = decisions.cut()
-    # A convolution is never empty.
-    widths = [(gate, 0, gate.num_gates) for gate in decisions.of_kind(("conv",))]
-    layers = decisions.model.base_model.encoder.layers
-    for layer, heads, intermediate in zip(layers, cut.attention, cut.intermediate, strict=True):
-        attention, feed_forward = layer.attention, layer.feed_forward
-        if heads is not None and heads.shape.heads:
-            for unit, projection, present, kept in (
-                ("qk", attention.q_proj, attention.shape.query_key, heads.shape.query_key),
-                ("vo", attention.out_proj, attention.shape.value_output, heads.shape.value_output),
-            ):
-                if projection is None or unit not in (projection.gates or {}):
-                    continue
-                for position, width in zip(heads.positions.tolist(), kept, strict=True):
-                    start = sum(present[:position])
-                    if width:
-                        widths.append((projection.gates[unit], start, start + present[position]))
-        if intermediate is not None and len(intermediate) and "int" in (feed_forward.output_dense.gates or {}):
-            widths.append((feed_forward.output_dense.gates["int"], 0, feed_forward.intermediate))
-    return widths

@@ -16,12 +16,13 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..data.batches import CropCollator, LabelledCollator, RandomCrops
-from ..data.labels import Task
+from ..data.batches import CropCollator, LabelledCollator
+from ..data.labels import LabelEncoding
+from ..data.shuffled_clips import LengthGrouping, ShuffledClips
 from ..data.speech_dataset import clips_digest
-from ..data.streaming import SpeechStream, StreamedCrops
+from ..data.streaming import SpeechStream, StreamedClips
 from ..modeling.size import PARAMETERS, Measure
-from ..runtime.checkpoints import last_whole_checkpoint
+from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
 from ..runtime.files import save_tensors_atomically
 from .compaction import compact
 from .constraint import Lagrangian
@@ -66,7 +67,7 @@ class PruningRun:
         train_clips: Dataset | SpeechStream,
         held_out_clips: Dataset,
         feature_extractor: Any,
-        task: Task | None = None,
+        task: LabelEncoding | None = None,
         measure: Measure = PARAMETERS,
         round_to: int | None = None,
     ):
@@ -167,9 +168,9 @@ class PruningRun:
         trainer.train(resume_from_checkpoint=_common_checkpoint(args))
         return trainer
 
-    def _training_clips(self, args: PruningTrainingArguments, seed: int) -> RandomCrops | StreamedCrops:
+    def _training_clips(self, args: PruningTrainingArguments, seed: int) -> ShuffledClips | StreamedClips:
         if isinstance(self.train_clips, SpeechStream):
-            return StreamedCrops(
+            return StreamedClips(
                 self.train_clips,
                 sampling_rate=self.sampling_rate,
                 batch_size=args.train_batch_size,
@@ -181,12 +182,13 @@ class PruningRun:
             self.train_clips,
             num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
             seed=seed,
-            batch_size=args.train_batch_size,
-            longest_seconds=float("inf") if self.task else self.objective.crop_seconds,
+            length_grouping=LengthGrouping(
+                args.train_batch_size, float("inf") if self.task else self.objective.crop_seconds
+            ),
         )
 
-    def _clips(self, clips: Dataset, **options: Any) -> RandomCrops:
-        return RandomCrops(
+    def _clips(self, clips: Dataset, **options: Any) -> ShuffledClips:
+        return ShuffledClips(
             clips,
             sampling_rate=self.sampling_rate,
             label_column=None if self.task is None else self.task.label_column,
@@ -270,6 +272,7 @@ def _common_checkpoint(args: PruningTrainingArguments) -> str | None:
     """The checkpoint to go on from, as the first process finds it."""
     found = [None]
     if args.process_index == 0:
+        remove_damaged_checkpoints(Path(args.output_dir))
         checkpoint = last_whole_checkpoint(Path(args.output_dir))
         found = [checkpoint and str(checkpoint)]
     return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]

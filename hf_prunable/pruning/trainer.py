@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
-from ..data.streaming import StreamedCrops
+from ..data.streaming import StreamedClips
 from ..modeling.gates import HardConcreteGate
 from .constraint import SparsitySchedule
 from .decisions import deterministic_sparsity
@@ -45,7 +45,7 @@ class _AroundSteps(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if isinstance(self.trainer.train_dataset, StreamedCrops):
+        if isinstance(self.trainer.train_dataset, StreamedClips):
             self.trainer.train_dataset.batches_read = state.global_step * args.gradient_accumulation_steps
         if SCHEDULE_STATE in state.stateful_callbacks:
             self.trainer.schedule.load_state_dict(state.stateful_callbacks[SCHEDULE_STATE])
@@ -102,7 +102,7 @@ class PruningTrainer(Trainer):
         args.remove_unused_columns = False
         args.label_names = []
         # A stream finds its own place again, see `_AroundSteps`.
-        args.ignore_data_skip = isinstance(kwargs.get("train_dataset"), StreamedCrops)
+        args.ignore_data_skip = isinstance(kwargs.get("train_dataset"), StreamedClips)
         super().__init__(model=model, args=args, **kwargs)
         self.on_target = on_target
         self.micro_batch = 0
@@ -179,7 +179,7 @@ class PruningTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in the order of the data set; a stream's are this process's own already."""
-        if not isinstance(self.train_dataset, StreamedCrops):
+        if not isinstance(self.train_dataset, StreamedClips):
             return super().get_train_dataloader()
         # Accelerate would read a stream in one process for all.
         return DataLoader(

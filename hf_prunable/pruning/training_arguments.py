@@ -8,13 +8,21 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..runtime.settings import result_settings
 
-# The Trainer's arguments that a result depends on; the others are about devices, logs and files.
-RESULT_ARGUMENTS = (
-    "max_steps final_steps learning_rate final_learning_rate warmup_steps final_warmup_steps gate_learning_rate "
-    "multiplier_learning_rate sparsity_warmup_steps freeze_feature_encoder max_grad_norm weight_decay optim optim_args "
-    "adam_beta1 adam_beta2 adam_epsilon lr_scheduler_type lr_scheduler_kwargs seed bf16 fp16 per_device_train_batch_size"
-).split()
+
+# Arguments that change the result of a pruning run, beside those of any training.
+PRUNING_SETTINGS = (
+    "final_steps",
+    "final_learning_rate",
+    "final_warmup_steps",
+    "gate_learning_rate",
+    "multiplier_learning_rate",
+    "sparsity_warmup_steps",
+    "freeze_feature_encoder",
+    "seed",
+    "per_device_train_batch_size",
+)
 # The paper's rates, for 50,000 steps; and the products of rate and steps of the best short runs, in benchmarks/results.
 GATE_RATE, GATE_RATE_TIMES_STEPS = 0.02, 36.0
 MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS = 0.002, 8.0
@@ -91,8 +99,7 @@ class PruningTrainingArguments(TrainingArguments):
 
     def settings(self) -> dict[str, Any]:
         """What a result depends on, as plain values."""
-        values = self.to_dict()
-        settings = {name: values[name] for name in RESULT_ARGUMENTS}
+        settings = result_settings(self, *PRUNING_SETTINGS)
         return settings | {"micro_batches_per_step": self.micro_batches_per_step}
 
     def of_final_stage(self) -> PruningTrainingArguments:

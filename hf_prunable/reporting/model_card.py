@@ -7,8 +7,8 @@ import math
 from huggingface_hub import EvalResult, ModelCard
 
 from ..data.speech_commands_tasks import CLIP_SECONDS
-from ..finetuning.classifier import AUTO_CLASS
 from ..modeling.shape import PrunedShape
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .finetuning_report import TRUNCATED, FinetuningReport
 from .finetuning_report import format_table as format_finetuning_table
 from .model_card_parts import (
@@ -40,7 +40,7 @@ LEARNED_BY = {
 
 
 def pruning_card(
-    report: PruningReport, name: str, *, repo_id: str | None = None, auto_class: str = "AutoModel"
+    report: PruningReport, name: str, *, repo_id: str | None = None, auto_class: str = BASE_MODEL
 ) -> ModelCard:
     """Makes the card of a pruned model.
 
@@ -157,7 +157,7 @@ def truncation_card(
         card_data=front_matter(
             name,
             inputs,
-            AUTO_CLASS,
+            AUDIO_CLASSIFICATION,
             [*(PRUNED_TAGS if is_truncated or not is_stock else []), inputs.family],
             _truncation_results(report),
             metrics=["accuracy", "f1"],
@@ -167,7 +167,7 @@ def truncation_card(
             f"{link(inputs.model_name)} {depth}, fine-tuned with hf_prunable to classify {len(inputs.class_names)} "
             f"{classes}."
         ),
-        **usage(AUTO_CLASS, repo_id or name, is_stock),
+        **usage(AUDIO_CLASSIFICATION, repo_id or name, is_stock),
         removed=_removed_layers(report, num_layers) if is_truncated else f"Nothing: all {num_layers} layers are kept.",
         removed_picture={"file": PROFILE_PICTURE, "caption": "Graph convexity of the layers"},
         measured=_measured_variants(report),
@@ -191,7 +191,7 @@ def _truncation_results(report: FinetuningReport) -> list[EvalResult]:
     metrics = report.results.saved_variant.results[0].metrics
     return [
         EvalResult(
-            task_type=PIPELINE_TAGS[AUTO_CLASS],
+            task_type=PIPELINE_TAGS[AUDIO_CLASSIFICATION],
             task_name=TASKS[inputs.task][1],
             dataset_name=dataset_name,
             dataset_type=dataset_type,

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotF
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL, CTC
 from ..runtime.files import write_text_atomically
 from .provenance import Provenance
 from .run_report import RunInputs
@@ -24,12 +25,11 @@ CARD_FILE = "README.md"
 # Folder of benchmark results: https://huggingface.co/docs/hub/eval-results
 EVAL_RESULTS_FOLDER = ".eval_results"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-CLASSIFICATION = "AutoModelForAudioClassification"
 # Pipeline tags of the Hub: https://huggingface.co/tasks
 PIPELINE_TAGS = {
-    "AutoModel": "feature-extraction",
-    "AutoModelForCTC": "automatic-speech-recognition",
-    CLASSIFICATION: "audio-classification",
+    BASE_MODEL: "feature-extraction",
+    CTC: "automatic-speech-recognition",
+    AUDIO_CLASSIFICATION: "audio-classification",
 }
 # The relations of the Hub's model tree are "finetune", "adapter", "quantized" and "merge". The remaining weights are
 # trained further in the same precision, which is nearest to fine-tuning.
@@ -170,10 +170,8 @@ def usage(auto_class: str, source: str, is_stock: bool) -> dict[str, str]:
     Returns:
         Template variables `snippet` and `loading`.
     """
-    last_line = (
-        "print(outputs.last_hidden_state.shape)" if auto_class == "AutoModel" else "print(outputs.logits.shape)"
-    )
-    if auto_class == CLASSIFICATION:
+    last_line = "print(outputs.last_hidden_state.shape)" if auto_class == BASE_MODEL else "print(outputs.logits.shape)"
+    if auto_class == AUDIO_CLASSIFICATION:
         last_line = "print(model.config.id2label[outputs.logits.argmax().item()])"
     snippet = SNIPPET.format(auto_class=auto_class, source=source, last_line=last_line)
     if is_stock:

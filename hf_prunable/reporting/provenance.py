@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..runtime.options import recipe_file, recipe_options
+from ..runtime.invocation import started_command
 from .measurement import describe_machine
 
 
@@ -80,12 +80,9 @@ def command_line(arguments: Sequence[str]) -> str:
     The command is published with the model: tokens are replaced by "...", and absolute paths by their last component.
 
     Args:
-        arguments: Script followed by its options or by one recipe file (.yaml or .json), as in `sys.argv`.
+        arguments: Script followed by its options, or by a recipe file (.yaml or .json) and options, as in `sys.argv`.
     """
-    script, *options = arguments
-    recipe = recipe_file(options)
-    if recipe is not None:
-        options = recipe_options(recipe)
+    program, options = started_command(arguments)
     shown: list[str] = []
     for option in options:
         name, equals, value = option.partition("=")
@@ -98,7 +95,7 @@ def command_line(arguments: Sequence[str]) -> str:
         else:
             option = published_name(option)
         shown.append(option)
-    return shlex.join(["python", Path(script).name, *shown])
+    return shlex.join([*program, *shown])
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..finetuning.classifier import AUTO_CLASS
 from ..modeling.pretrained import PrunableModelMixin
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .eval_results import save_eval_results
 from .finetuning_report import FinetuningReport
 from .model_card import (
@@ -33,7 +33,7 @@ def publish_pruning(
     folder: Path,
     name: str,
     repo_id: str | None = None,
-    auto_class: str = "AutoModel",
+    auto_class: str = BASE_MODEL,
 ) -> None:
     """Writes report, pictures and card into the folder of a pruned model, and checks that the model reloads.
 
@@ -75,7 +75,7 @@ def publish_finetuning(
     draw_confusion(report.results.references, predictions, report.inputs.class_names, folder / CONFUSION_PICTURE)
     save_eval_results(report, folder)
     save_card(truncation_card(report, name, repo_id=repo_id, is_stock=model.is_stock), folder)
-    _check_reload(model, folder, AUTO_CLASS, report.inputs.sampling_rate)
+    _check_reload(model, folder, AUDIO_CLASSIFICATION, report.inputs.sampling_rate)
 
 
 def _check_reload(model: PrunableModelMixin, folder: Path, auto_class: str, sampling_rate: int, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Output that is either complete or not there."""
+"""Writing files and folders that are either complete or absent, whenever the process is interrupted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from safetensors.torch import save_file
 
 
 def check_output_directory(path: str | os.PathLike) -> None:
-    """Checks that `staged_directory` can put a folder at a path: to be called before hours of work.
+    """Checks that a finished folder can be moved to a path later, so that a long run does not fail at its end.
+
+    Args:
+        path: Output folder; it must be empty or not exist, and parents that do not exist must be possible to create.
 
     Raises:
-        ValueError: If there is something at the path that is not an empty folder, or no folder can be made there.
+        ValueError: If something other than an empty folder is at the path, the path is the current folder or a mount
+            point, or its parent is not writable.
     """
     target = Path(path).resolve()
     if target.exists() and not target.is_dir():
@@ -29,34 +33,38 @@ def check_output_directory(path: str | os.PathLike) -> None:
         )
     if target == Path.cwd() or os.path.ismount(target):
         raise ValueError(
-            f"The output folder {str(path)!r} is the current folder or a mount point, which cannot be put in place as "
-            "a whole. Give the name of a new folder inside it."
+            f"The output folder {str(path)!r} is the current folder or a mount point, which cannot be replaced by "
+            "a finished folder. Give the name of a new folder inside it."
         )
     ancestor = next(folder for folder in target.parents if folder.exists())
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
         raise ValueError(
-            f"The output folder {str(path)!r} cannot be made: {str(ancestor)!r} is no folder to write to."
+            f"The output folder {str(path)!r} cannot be made: {str(ancestor)!r} is no folder, or is not writable. Give "
+            "the name of a new folder elsewhere."
         )
 
 
 @contextmanager
 def staged_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`, which takes that name when the block ends without an exception.
+    """Creates a temporary folder beside `path` and renames it to `path` when the block ends without an exception.
 
-    After an exception, the temporary folder is removed and `path` is as it was. If the work is done and only the
-    renaming fails, the temporary folder stays, and the error names it. With several processes, only one may do this.
+    After an exception, the temporary folder is deleted and `path` is unchanged. If only the renaming fails, the
+    temporary folder stays and the error names it. Of several processes, only one may call this.
 
     Args:
-        path: A new or an empty folder; missing parents are made.
+        path: Output folder; it must be empty or not exist. Parents that do not exist are created.
+
+    Yields:
+        The temporary folder, to write into.
 
     Raises:
-        ValueError: If there is something at the path that is not an empty folder, or no folder can be made there.
+        ValueError: See `check_output_directory`.
         OSError: If the finished folder cannot be renamed.
     """
     check_output_directory(path)
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The number of a process alone would meet what a killed container left behind, where numbers start over.
+    # The process id alone is not unique: ids repeat in a restarted container, beside the folder of a killed process.
     staging = target.parent / f".{target.name}.staging-{os.getpid()}-{secrets.token_hex(4)}"
     staging.mkdir()
     try:
@@ -68,14 +76,14 @@ def staged_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Gives a finished folder its final name, in one step that happens or does not.
+    """Renames a finished folder to its final path, which is one atomic step on one file system.
 
     Args:
-        folder: On the same file system as `path`.
-        path: A new or an empty folder.
+        folder: Finished folder, on the file system of `path`.
+        path: Final path; an empty folder there is replaced.
 
     Raises:
-        OSError: If the folder cannot be renamed; it stays where it is.
+        OSError: If the folder cannot be renamed; it stays where it is, and the message names it.
     """
     target = Path(path)
     try:
@@ -87,7 +95,12 @@ def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
 
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file in UTF-8 so that a reader sees the old content or the new one, and nothing in between."""
+    """Writes a text file in one atomic step: a reader sees the old content or the new one, never a part of it.
+
+    Args:
+        path: Output file.
+        text: Content, which is encoded in UTF-8 with "\\n" as the end of a line.
+    """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
@@ -95,15 +108,28 @@ def write_text_atomically(path: str | os.PathLike, text: str) -> None:
 def save_tensors_atomically(
     path: str | os.PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file so that a reader sees the old content or the new one, and nothing in between."""
+    """Writes a safetensors file in one atomic step: a reader sees the old content or the new one, never a part of it.
+
+    Args:
+        path: Output file.
+        tensors: Tensors by name; they may share memory and need not be contiguous.
+        metadata: Texts by name for the header of the file.
+    """
     with replacing(path) as partial:
-        # Tensors that share memory or are not contiguous cannot be saved.
+        # safetensors refuses tensors that share memory or are not contiguous.
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives the name of a file to write, which takes the place of `path` when the block ends without an exception."""
+    """Replaces a file in one atomic step when the block ends without an exception; else the file stays as it was.
+
+    Args:
+        path: Output file.
+
+    Yields:
+        Path of a temporary file beside it, to write to.
+    """
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
     try:

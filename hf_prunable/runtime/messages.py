@@ -1,4 +1,4 @@
-"""How messages speak of many things at once."""
+"""Lists of names in messages, shortened to one line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from collections.abc import Collection
 from itertools import islice
 
 
-# As many names as a reader looks at in one line.
+# Enough to recognise what is meant, and few enough for one line.
 NAMES_SHOWN = 5
 
 
 def first_names(names: Collection[str]) -> str:
-    """The first few of many names and how many more there are."""
+    """Joins the first names of a collection and says how many were left out.
+
+    Args:
+        names: Names in the order in which they are shown.
+
+    Returns:
+        At most `NAMES_SHOWN` names, such as "a, b, c, d, e and 2 more".
+    """
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(islice(names, NAMES_SHOWN)) + more

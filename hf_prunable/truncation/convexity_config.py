@@ -43,18 +43,16 @@ class ConvexityConfig:
         ValueError: If a value is out of range, or a criterion is unknown.
     """
 
-    n_neighbors: int = field(
-        default=10, metadata={"help": "Number of nearest neighbours that each clip is connected to in the graph."}
-    )
+    n_neighbors: int = field(default=10, metadata={"help": "Number of nearest neighbours of each clip in the graph."})
     max_pairs: int | None = field(
         default=5000,
-        metadata={"help": "Maximum number of pairs of clips scored per class; null, in a recipe, for all."},
+        metadata={"help": "Maximum number of pairs of clips scored per class; none for all."},
     )
     seed: int = field(
         default=42, metadata={"help": "Random seed of the pair sample, the label permutations and the probe's folds."}
     )
     num_permutations: int = field(
-        default=20, metadata={"help": "Number of permutations of the labels scored to estimate chance level."}
+        default=20, metadata={"help": "Number of permutations of the labels that estimate chance level."}
     )
     criteria: Sequence[str] = field(
         default=CRITERIA, metadata={"help": f"What to compute for each layer: {', '.join(CRITERIA)}."}

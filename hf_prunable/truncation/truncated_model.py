@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -12,7 +11,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling.auto import FAMILIES
 from ..modeling.loading import build_like
-from ..modeling.shape import PrunedShape
 
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -108,13 +106,8 @@ def _truncated_state(model: PreTrainedModel, config: PreTrainedConfig) -> dict[s
     table = f"{prefix}{POSITION_BIAS_TABLE}"
     if table in state and getattr(model.config, "pruned_shape", None) is not None:
         # A head that is left in none of the kept layers has no column.
-        columns = _position_bias_columns(model.config.shape, config.shape.position_bias_heads)
+        columns = model.config.shape.position_bias_columns(config.shape.position_bias_heads)
         state[table] = state[table][:, columns]
         if not columns:
             del state[table]
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-
-
-def _position_bias_columns(shape: PrunedShape, heads: Sequence[int]) -> list[int]:
-    """Columns of these heads in the position-bias table of a model of this shape."""
-    return [shape.position_bias_heads.index(head) for head in heads]

@@ -72,7 +72,7 @@ def test_faults_name_the_file_and_the_cause(tmp_path):
         ({"path": None, "bytes": b"no audio"}, r"8 bytes without a name: cannot be opened", audio.UNREADABLE),
         ({"path": str(tmp_path / "gone.wav"), "bytes": None}, r"gone\.wav: there is no such file", audio.UNREADABLE),
         ({"path": None, "bytes": None}, "without path and bytes: nothing to decode", audio.UNREADABLE),
-        (piped, r"piped\.flac: its header does not tell its length", audio.UNREADABLE),
+        (piped, r"piped\.flac: its header does not contain its length", audio.UNREADABLE),
         (None, "without path and bytes: nothing to decode", audio.UNREADABLE),
     ]
     for item, message, cause in faults:

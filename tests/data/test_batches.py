@@ -1,7 +1,4 @@
-"""Random crops and the batches made of them."""
-
-import itertools
-import random
+"""Model inputs: crops of one length, and whole clips with labels."""
 
 import numpy as np
 import pytest
@@ -10,92 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from hf_prunable.data import batches
-from hf_prunable.data.audio import AudioError, audio_dataset
-from hf_prunable.data.batches import CropCollator, LabelledClips, LabelledCollator, RandomCrops
-from hf_prunable.data.speech_dataset import load_speech_dataset
-from tests.helpers.speech_files import RATE, disturb_random_state, tone, write, write_truncated_flac
+from hf_prunable.data.audio import AudioError
+from hf_prunable.data.batches import CropCollator, LabelledClips, LabelledCollator
+from tests.helpers.speech_files import RATE, clips_of_constants, tone
 from tests.helpers.tiny_models import FAMILIES, FEATURE_NORMS, tiny_stock
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    lines = []
-    monkeypatch.setattr(batches.logger, "warning", lines.append)
-    return lines
-
-
-@pytest.fixture
-def clips(tmp_path):
-    """Seven clips, each of a constant value and a length of its own."""
-    for number in range(7):
-        write(tmp_path / f"{number}.wav", np.full(1000 + number, number / 10), subtype="FLOAT")
-    return load_speech_dataset(tmp_path)
-
-
-def identity(item):
-    return len(item["waveform"]), item["crop_position"]
-
-
-def test_crops_depend_on_seed_and_index_alone(clips):
-    crops = RandomCrops(clips, num_samples=20, sampling_rate=RATE, seed=5)
-    in_order = [identity(crops[index]) for index in range(20)]
-    disturb_random_state()
-    state = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
-    again = RandomCrops(clips, num_samples=30, sampling_rate=RATE, seed=5)
-    backwards = [identity(again[index]) for index in reversed(range(20))]
-    assert backwards[::-1] == in_order
-    assert (np.random.get_state()[1] == state[0]).all() and (torch.get_rng_state() == state[1]).all()
-    assert random.getstate() == state[2]
-    loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=2, sampler=range(20))
-    assert [identity(item) for item in loader] == in_order
-    other = RandomCrops(clips, num_samples=20, sampling_rate=RATE, seed=6)
-    assert [identity(item) for item in other] != in_order
-    assert len({position for _, position in in_order}) == 20
-    assert all(0 <= position < 1 for _, position in in_order)
-
-
-def test_every_pass_takes_every_clip_in_another_order(clips):
-    crops = RandomCrops(clips, num_samples=21, sampling_rate=RATE)
-    lengths = [len(item["waveform"]) for item in crops]
-    passes = [lengths[start : start + 7] for start in (0, 7, 14)]
-    assert len(crops) == len(lengths) == 21
-    assert all(sorted(one) == list(range(1000, 1007)) for one in passes)
-    assert len({tuple(one) for one in passes}) == 3
-
-
-def test_clip_that_breaks_is_replaced_by_the_next(clips, warnings, tmp_path):
-    sound = RandomCrops(clips, num_samples=14, sampling_rate=RATE)
-    expected = [identity(item) for item in sound]
-    write_truncated_flac(tmp_path / "cut.flac")
-    (tmp_path / "cut.flac").rename(tmp_path / "3.wav")
-    crops = RandomCrops(clips, num_samples=14, sampling_rate=RATE)
-    got = [identity(item) for item in crops]
-    for start in (0, 7):
-        for place in range(7):
-            length, position = expected[start + place]
-            if length == 1003:
-                length = expected[start + (place + 1) % 7][0]
-            assert got[start + place] == (length, position)
-    assert len(warnings) == 2 and all("3.wav" in line for line in warnings)
-
-
-def test_crops_give_up_when_no_clip_can_be_read(clips, warnings, tmp_path):
-    crops = RandomCrops(clips, num_samples=3, sampling_rate=RATE)
-    for path in tmp_path.glob("*.wav"):
-        path.unlink()
-    with pytest.raises(AudioError, match="Not one of the 7 clips can be decoded"):
-        crops[0]
-    assert len(warnings) == 7
-
-
-def test_crops_refuse_what_makes_no_sense(clips):
-    with pytest.raises(ValueError, match="no clips to crop"):
-        RandomCrops(clips.select([]), num_samples=3, sampling_rate=RATE)
-    with pytest.raises(ValueError, match="seed is -1"):
-        RandomCrops(clips, num_samples=3, sampling_rate=RATE, seed=-1)
-    with pytest.raises(IndexError, match="index is 3; it must be 0 to 2"):
-        RandomCrops(clips, num_samples=3, sampling_rate=RATE)[3]
 
 
 PLAIN = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
@@ -141,62 +56,8 @@ def test_collator_refuses_what_makes_no_sense():
         CropCollator(WhisperFeatureExtractor(), crop_seconds=1.0)
 
 
-@given(
-    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
-    batch_size=st.integers(1, 7),
-    passes=st.integers(1, 3),
-    seed=st.integers(0, 5),
-)
-def test_batches_hold_clips_of_like_length(lengths, batch_size, passes, seed):
-    clips = audio_dataset([f"{number}.wav" for number in range(len(lengths))], seconds=[float(x) for x in lengths])
-    crops = RandomCrops(
-        clips,
-        num_samples=passes * len(lengths),
-        sampling_rate=RATE,
-        seed=seed,
-        batch_size=batch_size,
-        longest_seconds=20.0,
-    )
-    order = np.concatenate([crops._order_of(epoch) for epoch in range(passes)])
-    for start in range(0, len(order), len(lengths)):
-        assert sorted(order[start : start + len(lengths)]) == list(range(len(lengths)))
-    # Within a pass, the batches that lie wholly in it split the sorted clips, but for those of the batches on its edges.
-    seconds = np.minimum(lengths, 20)[order]
-    for epoch in range(passes):
-        inner = [
-            seconds[start : start + batch_size]
-            for start in range(0, len(order) - batch_size + 1, batch_size)
-            if epoch * len(lengths) <= start and start + batch_size <= (epoch + 1) * len(lengths)
-        ]
-        inner.sort(key=lambda batch: (batch.min(), batch.max()))
-        assert all(one.max() <= other.min() for one, other in itertools.pairwise(inner))
-
-
-def test_batches_of_like_length_come_in_random_order():
-    lengths = np.random.default_rng(0).uniform(1, 10, 400)
-    clips = audio_dataset([f"{number}.wav" for number in range(400)], seconds=lengths)
-    options = {"num_samples": 400, "sampling_rate": RATE, "batch_size": 4}
-    orders = [RandomCrops(clips, seed=seed, **options)._order_of(0) for seed in (0, 0, 1)]
-    assert (orders[0] == orders[1]).all() and (orders[0] != orders[2]).any()
-    in_batches = lengths[orders[0]].reshape(100, 4)
-    assert (in_batches.max(1) - in_batches.min(1)).mean() < 0.5
-    assert abs(np.corrcoef(np.arange(100), in_batches.mean(1))[0, 1]) < 0.3
-
-
-def test_labelled_clips_are_whole_and_padded(clips):
-    labelled = clips.add_column("label", list("abcdefg"))
-    crops = RandomCrops(labelled, num_samples=7, sampling_rate=RATE, label_column="label")
-    items = [crops[index] for index in range(3)]
-    collate = LabelledCollator(Wav2Vec2FeatureExtractor(), lambda labels: torch.tensor([ord(x) for x in labels]))
-    batch = collate(items)
-    lengths = [len(item["waveform"]) for item in items]
-    assert batch["input_values"].shape == batch["attention_mask"].shape == (3, max(lengths))
-    assert batch["attention_mask"].sum(1).tolist() == lengths
-    assert [chr(label) for label in batch["labels"]] == ["abcdefg"[length - 1000] for length in lengths]
-
-
-def test_labelled_clips_are_in_order(clips, tmp_path):
-    labelled = LabelledClips(clips.add_column("label", list("abcdefg")), sampling_rate=RATE)
+def test_labelled_clips_are_in_order(tmp_path):
+    labelled = LabelledClips(clips_of_constants(tmp_path).add_column("label", list("abcdefg")), sampling_rate=RATE)
     assert [(len(labelled[place]["waveform"]), labelled[place]["label"]) for place in range(len(labelled))] == [
         (1000 + place, "abcdefg"[place]) for place in range(7)
     ]

@@ -1,4 +1,4 @@
-"""Labels: what a task makes of them, and what it says where there are none."""
+"""Labels: their encoding, and the errors if there are none."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from transformers import Wav2Vec2CTCTokenizer
 
-from hf_prunable.data.labels import load_task
+from hf_prunable.data.labels import load_label_encoding
 from tests.helpers.tiny_models import tiny_stock
 
 
@@ -25,21 +25,21 @@ def add_tokenizer(folder):
 
 def test_transcripts_are_encoded_and_padded_out_of_the_loss(checkpoint):
     add_tokenizer(checkpoint)
-    task = load_task("ctc", checkpoint, Dataset.from_dict({"text": ["AB", "A B A"]}))
+    task = load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": ["AB", "A B A"]}))
     assert task.auto_class == "AutoModelForCTC" and task.label_column == "text" and task.tokenizer is not None
     assert task.encode(["AB", "A B A"]).tolist() == [[3, 4, -100, -100, -100], [3, 2, 4, 2, 3]]
 
 
 def test_classes_are_those_of_the_data(checkpoint):
     clips = Dataset.from_dict({"word": ["yes", "no", "yes", "up"]})
-    task = load_task("classification", checkpoint, clips, "word")
+    task = load_label_encoding("classification", checkpoint, clips, "word")
     assert task.model_options == {"label2id": {"no": 0, "up": 1, "yes": 2}, "id2label": {0: "no", 1: "up", 2: "yes"}}
     assert task.encode(["yes", "no"]).tolist() == [2, 0] and task.encode(["up"]).dtype == torch.long
 
 
 def test_numbered_classes_keep_their_names(checkpoint):
     features = Features({"label": ClassLabel(names=["down", "left", "up"])})
-    task = load_task("classification", checkpoint, Dataset.from_dict({"label": [2, 0]}, features=features))
+    task = load_label_encoding("classification", checkpoint, Dataset.from_dict({"label": [2, 0]}, features=features))
     assert task.model_options["label2id"] == {"down": 0, "left": 1, "up": 2}
     assert task.encode([2, 0]).tolist() == [2, 0]
 
@@ -48,7 +48,7 @@ def test_a_checkpoint_that_knows_the_classes_keeps_its_numbers(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     config |= {"label2id": {"no": 1, "yes": 0, "up": 2}, "id2label": {"1": "no", "0": "yes", "2": "up"}}
     (checkpoint / "config.json").write_text(json.dumps(config))
-    task = load_task("classification", checkpoint, Dataset.from_dict({"label": ["yes", "no"]}))
+    task = load_label_encoding("classification", checkpoint, Dataset.from_dict({"label": ["yes", "no"]}))
     assert task.model_options == {} and task.encode(["yes", "no"]).tolist() == [0, 1]
 
 
@@ -56,11 +56,11 @@ def test_missing_labels_are_named(checkpoint):
     with pytest.raises(
         ValueError, match="'text'; it has audio, speaker. Name the column with `label_column`, or take"
     ):
-        load_task("ctc", checkpoint, Dataset.from_dict({"audio": ["a"], "speaker": ["s"]}))
+        load_label_encoding("ctc", checkpoint, Dataset.from_dict({"audio": ["a"], "speaker": ["s"]}))
     clips = Dataset.from_dict({"text": ["A", None, ""]}, features=Features({"text": Value("string")}))
     with pytest.raises(ValueError, match="2 of 3 clips have nothing in the column 'text': rows 1, 2. Leave them out"):
-        load_task("ctc", checkpoint, clips)
+        load_label_encoding("ctc", checkpoint, clips)
     with pytest.raises(ValueError, match="CTC needs a tokenizer, and .* has none that loads"):
-        load_task("ctc", checkpoint, Dataset.from_dict({"text": ["A"]}))
-    with pytest.raises(ValueError, match="The task is 'asr'; choose from 'ctc', 'classification'"):
-        load_task("asr", checkpoint, Dataset.from_dict({"text": ["A"]}))
+        load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": ["A"]}))
+    with pytest.raises(ValueError, match="`task` is 'asr'; choose from 'ctc', 'classification'"):
+        load_label_encoding("asr", checkpoint, Dataset.from_dict({"text": ["A"]}))

@@ -189,7 +189,7 @@ def test_listed_clips_that_are_missing(tmp_path, archive, packed, split):
 def test_a_file_that_does_not_tell_its_speaker(tmp_path, archive, packed):
     write(archive / "yes" / "noname.wav", tone(0.1))
     source = pack(archive, tmp_path / "a.tar.gz") if packed else archive
-    with pytest.raises(ValueError, match="yes/noname: the file name does not tell the speaker"):
+    with pytest.raises(ValueError, match="yes/noname: the file name does not contain the speaker"):
         load_speech_commands(source, "train")
 
 

@@ -9,8 +9,8 @@ from transformers import AutoModelForAudioClassification, Trainer, TrainingArgum
 from hf_prunable import truncate
 from hf_prunable.data import speech_dataset
 from hf_prunable.data.batches import LabelledClips, LabelledCollator
-from hf_prunable.data.labels import load_task
-from hf_prunable.data.speech_commands_tasks import CLIP_SECONDS, load_speech_commands_task
+from hf_prunable.data.labels import load_label_encoding
+from hf_prunable.data.speech_commands_tasks import CLIP_SECONDS, SpeakerSplit, load_speech_commands_task
 from hf_prunable.finetuning.metrics import ClassificationMetric
 from tests.helpers.speech_files import RATE, disturb_random_state, pack, tone, wav_bytes, write, write_speech_commands
 from tests.helpers.tiny_models import tiny_stock
@@ -86,7 +86,7 @@ def test_speakers_are_those_with_enough_clips_on_the_training_list(tree):
     [(3, ["aa", "bb", "cc", "dd"]), (41, ["aa", "bb", "cc"]), (49, ["aa", "bb", "cc"]), (50, ["bb", "cc"])],
 )
 def test_threshold(tree, threshold, speakers):
-    splits, _ = load(tree, "speaker", min_clips_per_speaker=threshold)
+    splits, _ = load(tree, "speaker", speaker_split=SpeakerSplit(threshold))
     assert all(split.features["label"].names == speakers == sorted(set(split["speaker"])) for split in splits.values())
 
 
@@ -97,9 +97,9 @@ def test_speaker_splits_are_a_function_of_the_seed_whatever_the_source(tree, tmp
 
     first = split_names(tree)
     disturb_random_state()
-    assert split_names(tree, seed=42) == first
+    assert split_names(tree, speaker_split=SpeakerSplit(seed=42)) == first
     assert split_names(pack(tree, tmp_path / "a.tar.gz")) == first
-    other = split_names(tree, seed=43)
+    other = split_names(tree, speaker_split=SpeakerSplit(seed=43))
     assert other["test"] != first["test"] and len(other["test"]) == len(first["test"])
 
 
@@ -107,7 +107,7 @@ def test_every_split_has_a_clip_of_every_speaker(tmp_path):
     clips = [
         f"{word}/{speaker}_nohash_{take}" for word in ("no", "yes") for speaker in ("aa", "bb") for take in (0, 1)
     ]
-    splits, _ = load(write_speech_commands(tmp_path, clips[:-1]), "speaker", min_clips_per_speaker=3)
+    splits, _ = load(write_speech_commands(tmp_path, clips[:-1]), "speaker", speaker_split=SpeakerSplit(3))
     assert {name: sorted(split["speaker"]) for name, split in splits.items()} == {
         "train": ["aa", "aa", "bb"],
         "validation": ["aa", "bb"],
@@ -126,7 +126,7 @@ def test_clips_that_cannot_be_decoded_are_left_out_and_counted(tmp_path, warning
     whole = (root / "yes" / "aa_nohash_0.flac").read_bytes()
     (root / "yes" / "aa_nohash_0.flac").write_bytes(whole[: len(whole) * 3 // 4])
     write(root / "yes" / "aa_nohash_1.wav", tone(0.02))
-    splits, skipped = load(root, task, min_clips_per_speaker=3)
+    splits, skipped = load(root, task, speaker_split=SpeakerSplit(3))
     used = {name for split in splits.values() for name in names(split)}
     assert not used & {"no/aa_nohash_0.flac", "yes/aa_nohash_0.flac", "yes/aa_nohash_1.wav"}
     assert {cause: len(found) for cause, found in skipped.names.items()} == {
@@ -136,13 +136,25 @@ def test_clips_that_cannot_be_decoded_are_left_out_and_counted(tmp_path, warning
     assert len(warnings) == 1 and "3 of 16 clips cannot be used" in warnings[0]
 
 
+@pytest.mark.parametrize("sampling_rate, shortest", [(16000, 0.025), (8000, 0.05)])
+def test_the_shortest_clip_has_as_many_samples_at_every_rate(tmp_path, sampling_rate, shortest):
+    clips = [f"{word}/aa_nohash_{take}" for word in ("no", "yes") for take in range(4)]
+    root = write_speech_commands(tmp_path, clips, clips[2::4], clips[3::4], seconds=0.1)
+    for take, seconds in enumerate((shortest - 0.001, shortest)):
+        write(root / "yes" / f"aa_nohash_{take}.wav", tone(seconds))
+    splits, skipped = load_speech_commands_task(root, "word", sampling_rate=sampling_rate)
+    assert names(splits["train"]) == ["no/aa_nohash_0.wav", "no/aa_nohash_1.wav", "yes/aa_nohash_1.wav"]
+    assert splits["train"]["seconds"][-1] * sampling_rate == 400
+    assert list(skipped.names) == [f"shorter than {shortest} s"]
+
+
 def test_parquet_without_speakers_knows_words_only(tmp_path):
     for split in ("train", "validation", "test"):
         audio = [{"bytes": wav_bytes(tone(0.05)), "path": None}] * 2
         datasets.Dataset.from_dict({"audio": audio, "label": ["no", "yes"]}).to_parquet(tmp_path / f"{split}.parquet")
     splits, _ = load(tmp_path, "word")
     assert all(split["word"][:] == ["no", "yes"] and split["label"][:] == [0, 1] for split in splits.values())
-    with pytest.raises(ValueError, match="the speaker of no/ is not told. Give a copy with a column 'speaker'"):
+    with pytest.raises(ValueError, match="the speaker of no/ is not known. Give a copy with a column 'speaker'"):
         load(tmp_path, "speaker")
     with pytest.raises(ValueError, match="no usable clip in 'validation' and 'test'. Words need all three splits"):
         load(tmp_path / "train.parquet", "word")
@@ -160,7 +172,7 @@ def test_a_copy_that_is_split_by_speakers_stays_so(tmp_path):
         ]
         columns = {"audio": audio, "label": ["segment"] * len(speakers), "speaker": speakers}
         datasets.Dataset.from_dict(columns).to_parquet(tmp_path / f"{split}.parquet")
-    splits, _ = load(tmp_path, "speaker", min_clips_per_speaker=3)
+    splits, _ = load(tmp_path, "speaker", speaker_split=SpeakerSplit(3))
     for split, count in counts.items():
         assert splits[split]["speaker"][:] == ["aa"] * count + ["bb"] * count
         assert all(f"_{split}_" in name for name in names(splits[split]))
@@ -170,11 +182,10 @@ def test_a_copy_that_is_split_by_speakers_stays_so(tmp_path):
     ("task", "options", "message"),
     [
         ("emotion", {}, "task is 'emotion'; it must be 'word' or 'speaker'"),
-        ("word", {"words": ["no"]}, r"one word \(no\) is nothing to tell apart. Give two or more"),
-        ("speaker", {"min_clips_per_speaker": 2}, "min_clips_per_speaker is 2; it must be 3 or more"),
+        ("word", {"words": ["no"]}, r"one word \(no\) makes no classification. Give two or more `words`"),
         (
             "speaker",
-            {"min_clips_per_speaker": 51},
+            {"speaker_split": SpeakerSplit(51)},
             "1 of 4 speakers have 51 or more usable clips.*two are needed. The most clips are 73 of cc, 50 of bb, 49 of aa",
         ),
     ],
@@ -184,12 +195,17 @@ def test_what_makes_no_task(tree, task, options, message):
         load(tree, task, **options)
 
 
+def test_too_few_clips_for_three_splits_are_refused():
+    with pytest.raises(ValueError, match="min_clips_per_speaker is 2; it must be 3 or more"):
+        SpeakerSplit(2)
+
+
 @pytest.mark.parametrize("task", ("word", "speaker"))
 def test_a_truncated_model_is_fine_tuned_by_trainer(tree, tmp_path, task):
     folder = tmp_path / "model"
     truncate(tiny_stock("hubert"), 2).save_pretrained(folder)
     splits, _ = load(tree, task)
-    labels = load_task("classification", folder, splits["train"])
+    labels = load_label_encoding("classification", folder, splits["train"])
     truncated = AutoModelForAudioClassification.from_pretrained(folder, **labels.model_options)
     assert truncated.config.label2id == {
         name: number for number, name in enumerate(splits["train"].features["label"].names)

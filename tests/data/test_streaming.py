@@ -1,5 +1,7 @@
 """Streams of speech: every clip once a pass, held-out clips never, and the same batches after an interruption."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from datasets import Audio, Dataset
@@ -7,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from hf_prunable.data.arguments import SpeechArguments, load_speech
 from hf_prunable.data.audio import AudioError, decode_audio
-from hf_prunable.data.labels import load_task
+from hf_prunable.data.labels import load_label_encoding
 from hf_prunable.data.speech_dataset import load_speech_dataset
-from hf_prunable.data.streaming import StreamedCrops
+from hf_prunable.data.streaming import StreamedClips
 from tests.helpers.speech_files import RATE, wav_bytes, write
 
 
@@ -45,17 +47,16 @@ def numbers_of(items):
 
 def read(speech, num_batches, *, rank=0, num_ranks=1, workers=0, batch_size=2, seed=0, batches_read=0):
     """Batches as the Trainer's loader gives them."""
-    crops = StreamedCrops(
-        speech.train_clips,
+    clips = StreamedClips(
+        replace(speech.train_clips, shuffle_buffer=8),
         sampling_rate=RATE,
         batch_size=batch_size,
         seed=seed,
         rank=rank,
         num_ranks=num_ranks,
-        shuffle_buffer=8,
     )
-    crops.batches_read = batches_read
-    loader = DataLoader(crops, batch_size=batch_size, collate_fn=list, num_workers=workers)
+    clips.batches_read = batches_read
+    loader = DataLoader(clips, batch_size=batch_size, collate_fn=list, num_workers=workers)
     return [batch for batch, _ in zip(loader, range(num_batches), strict=False)]
 
 
@@ -127,13 +128,16 @@ def test_what_cannot_be_streamed(tmp_path, folder):
     write(tmp_path / "a.wav", np.zeros(RATE))
     with pytest.raises(ValueError, match="is read as it is needed anyway; leave `streaming` out"):
         load_speech_dataset(tmp_path, streaming=True)
-    with pytest.raises(ValueError, match="All labels are needed beforehand. Leave `streaming` out"):
-        load_task("ctc", tmp_path, load(folder).train_clips)
+    with pytest.raises(ValueError, match="All labels are checked before training, .* Leave `streaming` out"):
+        load_label_encoding("ctc", tmp_path, load(folder).train_clips)
 
 
-def test_the_whole_data_set_by_number_or_fraction(folder):
-    for options, count in (({"held_out_clips": 5}, 5), ({"held_out_fraction": 0.25}, NUM_CLIPS // 4)):
-        speech = load_speech(SpeechArguments(str(folder), min_seconds=SECONDS, **options), RATE, seed=3)
-        assert len(speech.held_out_clips) == count and len(speech.train_clips) == NUM_CLIPS - count
-        assert speech.num_skipped == {} and len(speech.digest) == 64
-    assert load(folder).digest != load(folder, held_out_clips=4).digest
+def test_the_digest_of_a_stream_is_that_of_its_held_out_clips(folder):
+    assert load(folder).digest == load(folder).digest != load(folder, held_out_clips=4).digest
+
+
+@pytest.mark.parametrize("options, count", [({"held_out_clips": 5}, 5), ({"held_out_fraction": 0.25}, NUM_CLIPS // 4)])
+def test_the_same_files_can_be_read_as_a_whole(folder, options, count):
+    speech = load_speech(SpeechArguments(str(folder), min_seconds=SECONDS, **options), RATE, seed=3)
+    assert len(speech.held_out_clips) == count and len(speech.train_clips) == NUM_CLIPS - count
+    assert speech.num_skipped == {} and len(speech.digest) == 64

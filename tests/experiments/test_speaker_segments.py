@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from experiments.speaker_segments import segment_splits
-from hf_prunable.data.speech_commands_tasks import load_speech_commands_task
+from hf_prunable.data.speech_commands_tasks import SpeakerSplit, load_speech_commands_task
 from tests.helpers.speech_files import RATE
 
 
@@ -29,7 +29,7 @@ def test_segments_make_a_speaker_task(utterances, tmp_path, monkeypatch):
     folder.mkdir()
     for split, rows in splits.items():
         datasets.Dataset.from_list(rows).to_parquet(folder / f"{split}.parquet")
-    task, _ = load_speech_commands_task(folder, "speaker", sampling_rate=RATE, min_clips_per_speaker=5)
+    task, _ = load_speech_commands_task(folder, "speaker", sampling_rate=RATE, speaker_split=SpeakerSplit(5))
     counts = {split: [part["speaker"][:].count(speaker) for speaker in ("7", "12")] for split, part in task.items()}
     assert counts == {"train": [5, 9], "validation": [1, 1], "test": [2, 2]}
     # The ramp rises: the test segments are the last ones.

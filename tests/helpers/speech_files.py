@@ -8,6 +8,8 @@ import numpy as np
 import soundfile
 import torch
 
+from hf_prunable.data.speech_dataset import load_speech_dataset
+
 
 RATE = 16000
 
@@ -35,8 +37,15 @@ def write_truncated_flac(path):
     return item
 
 
+def clips_of_constants(folder):
+    """A data set of seven clips, each of a constant value and a length of its own: 1000 to 1006 samples."""
+    for index in range(7):
+        write(folder / f"{index}.wav", np.full(1000 + index, index / 10), subtype="FLOAT")
+    return load_speech_dataset(folder)
+
+
 def disturb_random_state():
-    """Nothing that these tests are about may depend on a process's random state."""
+    """Changes the global random state, on which nothing under test may depend."""
     torch.manual_seed(1)
     np.random.seed(1)
     random.seed(1)
@@ -46,11 +55,11 @@ def write_speech_commands(root, clips, validation=(), test=(), seconds=0.05, ext
     """A tree in the layout of Speech Commands.
 
     Args:
-        root: Where to.
-        clips: Names as "word/speaker_nohash_0".
-        validation, test: Those of them that go on the lists.
-        seconds: Of each clip.
-        extension: Of the files; the lists always say .wav.
+        root: Folder of the tree.
+        clips: Names of the clips, such as "word/speaker_nohash_0".
+        validation, test: Names of the clips on the two lists.
+        seconds: Length of each clip in seconds.
+        extension: File name extension of the clips; on the lists it is always .wav.
     """
     buffer = io.BytesIO()
     soundfile.write(buffer, tone(seconds), RATE, format=extension.upper())

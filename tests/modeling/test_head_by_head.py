@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from hf_prunable import AttentionShape
 from hf_prunable.modeling import head_by_head
-from hf_prunable.modeling.head_by_head import attend_head_by_head
+from hf_prunable.modeling.head_by_head import GatedPositionBias, attend_head_by_head
 from hf_prunable.modeling.wavlm import bias_of_pairs
 
 
@@ -35,5 +36,6 @@ def test_equals_padded_heads(monkeypatch, query_key_widths, scores_at_a_time):
     expected = reference(query, key, value, query_key_widths, value_output_widths, gate * bias_of_pairs(table))
     if not any(query_key_widths):
         query = key = None
-    output = attend_head_by_head(query, key, value, query_key_widths, value_output_widths, gate, table, SCALING)
+    shape = AttentionShape((0, 1, 2), query_key_widths, value_output_widths)
+    output = attend_head_by_head(query, key, value, shape, GatedPositionBias(gate, table), SCALING)
     torch.testing.assert_close(output, expected, atol=1e-6, rtol=0)

@@ -18,7 +18,7 @@ UNPADDED = {"input_values": INPUTS["input_values"]}
 @pytest.fixture(autouse=True)
 def clips_are_long(monkeypatch):
     """Lets the few frames of a test count as many."""
-    monkeypatch.setattr(wavlm, "LEAST_FRAMES", 2)
+    monkeypatch.setattr(wavlm, "MIN_FRAMES", 2)
 
 
 def assert_same(model, prepared, inputs, tolerance=2e-5, **options):

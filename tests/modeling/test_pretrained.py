@@ -213,7 +213,7 @@ def test_index_buffers_are_right_after_loading(fresh, family):
     assert_bitwise(dict(reloaded.named_buffers()), buffers)
     names = {name.rsplit(".", 1)[1] for name in buffers}
     assert {"query_key_places", "value_output_places"} <= names
-    assert ({"head_numbers", "bias_columns"} <= names) == (family == "wavlm")
+    assert ({"head_indices", "bias_columns"} <= names) == (family == "wavlm")
     # They belong to the shape and never to a checkpoint.
     assert not any("places" in key or "bias_columns" in key for key in saved.state_dict())
 

@@ -48,14 +48,14 @@ def assert_meets(model, target, measure=PARAMETERS):
 
 def _growths(decisions, measure):
     """What opening one more unit would add, for all closed fine units that would add anything, largest models aside."""
-    if len(decisions.fine) > 20 or sum(gate.num_gates for gate in decisions.fine) > 1000:
+    if len(decisions.fine_gates) > 20 or sum(gate.num_gates for gate in decisions.fine_gates) > 1000:
         return
     size = decisions.size(measure)
-    for gate in decisions.fine:
-        for number in (~decisions.open[gate]).nonzero().flatten().tolist():
-            decisions.open[gate][number] = True
+    for gate in decisions.fine_gates:
+        for number in (~decisions.is_open[gate]).nonzero().flatten().tolist():
+            decisions.is_open[gate][number] = True
             growth = decisions.size(measure) - size
-            decisions.open[gate][number] = False
+            decisions.is_open[gate][number] = False
             if growth:
                 yield growth
 
@@ -176,7 +176,7 @@ def test_what_is_cut_leaves_the_decisions_alone():
     model = gated(dense("wavlm"), ("conv",), log_alpha=CLOSED)
     decisions = GateDecisions(model)
     assert decisions.cut().shape.conv_channels == (1, 1, 20)
-    assert not any(is_open.any() for is_open in decisions.open.values())
+    assert not any(is_open.any() for is_open in decisions.is_open.values())
 
 
 def test_units_are_ranked_by_log_alpha_and_ties_by_weight_norm():
@@ -193,7 +193,7 @@ def test_units_are_ranked_by_log_alpha_and_ties_by_weight_norm():
         log_alpha = gate_of(model, layer, "int").log_alpha
         rank += [(log_alpha[i].item(), norms[i].item(), layer, i) for i in range(INTERMEDIATE)]
     expected = {(layer, i) for _, _, layer, i in sorted(rank, reverse=True)[:num_kept]}
-    is_open = [decisions.open[gate_of(model, layer, "int")] for layer in range(NUM_LAYERS)]
+    is_open = [decisions.is_open[gate_of(model, layer, "int")] for layer in range(NUM_LAYERS)]
     assert {(layer, i) for layer, kept in enumerate(is_open) for i in kept.nonzero().flatten().tolist()} == expected
     cut = sorted(rank, reverse=True)
     assert cut[num_kept - 1][0] == cut[num_kept][0], "the cut has to fall into a tie, or the test shows nothing"

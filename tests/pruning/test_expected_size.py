@@ -50,7 +50,7 @@ def sampled_counts(model, num_samples=NUM_SAMPLES, seed=0):
     torch.manual_seed(seed)
     decisions = GateDecisions(model)
     for _ in range(num_samples):
-        for _, gate in decisions.gates:
+        for gate in decisions.is_open:
             decisions.set(gate, gate.train()() > 0)
         yield UnitCounts.of(decisions.cut().shape)
 
@@ -91,7 +91,7 @@ def test_expected_size_of_a_pruned_model_is_the_mean_too(family):
 def test_sampled_masks_count_as_the_models_they_make(family):
     model = gated(family)
     decisions = GateDecisions(model)
-    for _, gate in decisions.gates:
+    for gate in decisions.is_open:
         is_open = gate.train()() > 0
         gate.log_alpha.data = torch.where(is_open, 4.0, -4.0)
         decisions.set(gate, is_open)

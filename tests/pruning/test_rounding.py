@@ -78,8 +78,8 @@ def test_any_gate_pattern_is_rounded_and_exact_but_for_units_that_leave(family, 
         small = compact(model, round_to=multiple)
         assert small.config.shape == rounded.cut().shape
         assert_rounded(model, decisions.cut().shape, small.config.shape, multiple, units)
-        for _, gate in decisions.gates:
-            leaves = decisions.open[gate] & ~rounded.open[gate]
+        for gate in decisions.is_open:
+            leaves = decisions.is_open[gate] & ~rounded.is_open[gate]
             gate.log_alpha.data[leaves] = CLOSED
         assert_same(model, small)
         model = small
@@ -94,7 +94,7 @@ def test_a_target_with_rounded_widths_computes_the_same_where_only_closed_units_
     by_gates = GateDecisions(model)
     target = by_gates.sparsity() - 0.1
     rounded = round_widths(decide_at_target(model, target), 2)
-    assert not any((by_gates.open[gate] & ~rounded.open[gate]).any() for gate in by_gates.fine)
+    assert not any((by_gates.is_open[gate] & ~rounded.is_open[gate]).any() for gate in by_gates.fine_gates)
     small = compact(model, target, round_to=2)
     assert small.num_parameters() < model.config.dense_num_parameters
     assert_same(model, small)
@@ -123,8 +123,8 @@ def test_units_come_and_go_by_log_alpha_and_ties_by_weight_norm(unit):
                 [range(INTERMEDIATE)] if unit == "int" else [range(h, h + HEAD_DIM) for h in range(0, SIZE, 6)]
             ):
                 best_first = [i for i in rank if i in head]
-                width, goal = (int(each.open[gate][best_first].sum()) for each in (decisions, rounded))
-                assert rounded.open[gate][best_first].tolist() == [True] * goal + [False] * (len(best_first) - goal)
+                width, goal = (int(each.is_open[gate][best_first].sum()) for each in (decisions, rounded))
+                assert rounded.is_open[gate][best_first].tolist() == [True] * goal + [False] * (len(best_first) - goal)
                 seen.add((goal > width) - (goal < width))
     assert seen == {-1, 0, 1}, "widths have to go both ways, or the test shows nothing"
 
@@ -163,10 +163,10 @@ def test_decisions_are_left_alone():
     randomize_(model, seed=1)
     measure = Measure("macs", 1.0)
     decisions = decide_at_target(model, 0.5, measure)
-    before = {gate: copy.deepcopy(is_open) for gate, is_open in decisions.open.items()}
+    before = {gate: copy.deepcopy(is_open) for gate, is_open in decisions.is_open.items()}
     size = decisions.size(measure)
     assert round_widths(decisions, 4).size(measure) != size == decisions.size(measure)
-    assert all(torch.equal(is_open, before[gate]) for gate, is_open in decisions.open.items())
+    assert all(torch.equal(is_open, before[gate]) for gate, is_open in decisions.is_open.items())
 
 
 @pytest.mark.parametrize("multiple", (0, -8, 8.0, "8"))

@@ -9,7 +9,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable import load_prunable
 from hf_prunable.data.audio import audio_dataset
-from hf_prunable.data.labels import load_task
+from hf_prunable.data.labels import load_label_encoding
 from hf_prunable.modeling.gates import HardConcreteGate
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts, count_parameters
@@ -339,7 +339,7 @@ def test_targets_in_macs_and_rounded_widths(tmp_path, clips):
 def test_a_head_is_pruned_with_labels(tmp_path, clips, objective):
     source = checkpoint(tmp_path / "dense", "wavlm")
     labelled = clips.add_column("label", ["yes", "no", "yes", "no", "yes"])
-    task = load_task("classification", source, labelled)
+    task = load_label_encoding("classification", source, labelled)
     student, original = load_student(source, auto_class=task.auto_class, **task.model_options)
     student.attach_gates()
     teacher = load_complete(source) if objective == "both" else None

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, Wav2Vec2FeatureExtractor
 
 from hf_prunable.data.batches import CropCollator
-from hf_prunable.data.streaming import SpeechStream, StreamedCrops
+from hf_prunable.data.streaming import SpeechStream, StreamedClips
 from hf_prunable.modeling.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.units import PAPER_UNITS
 from hf_prunable.pruning.compaction import compact
@@ -313,8 +313,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path):
 def streamed_clips():
     noise = torch.randn(9, 400, generator=torch.Generator().manual_seed(5)) / 10
     audio = [{"bytes": wav_bytes(clip.numpy()), "path": None} for clip in noise]
-    stream = SpeechStream(Dataset.from_dict({"audio": audio}).to_iterable_dataset(num_shards=2), min_seconds=0.01)
-    return StreamedCrops(stream, sampling_rate=RATE, batch_size=2, seed=1, shuffle_buffer=4)
+    stream = SpeechStream(
+        Dataset.from_dict({"audio": audio}).to_iterable_dataset(num_shards=2), min_seconds=0.01, shuffle_buffer=4
+    )
+    return StreamedClips(stream, sampling_rate=RATE, batch_size=2, seed=1)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

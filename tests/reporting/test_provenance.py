@@ -42,7 +42,7 @@ def test_a_recipe_is_written_out_in_the_command(tmp_path, suffix):
     path = tmp_path / f"recipe.{suffix}"
     path.write_text(json.dumps(recipe) if suffix == "json" else yaml.safe_dump(recipe, sort_keys=False))
     assert command_line(["run.py", str(path)]) == (
-        "python run.py --ste false --max_steps 7 --seeds 1 2 --hub_token ... --output_dir 'my models'"
+        "python run.py --ste false --max_steps 7 --seeds 1 2 --hub_token ... --task none --output_dir 'my models'"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is left of an interrupted run: whole checkpoints, and the settings they belong to."""
+"""Training checkpoints of an interrupted run: the last complete one is found, damaged ones are deleted."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_prunable.runtime.checkpoints import SETTINGS_FILE, checkpoint_fault, last_whole_checkpoint, remember_settings
+from hf_prunable.runtime.checkpoints import checkpoint_fault, last_whole_checkpoint, remove_damaged_checkpoints
 
 
 def make_checkpoint(folder, step):
@@ -43,23 +43,18 @@ def test_a_checkpoint_cut_short_is_deleted_by_name(tmp_path, caplog, name, how):
     else:
         pytest.skip("the Trainer writes its state after everything else")
     assert last_whole_checkpoint(tmp_path) == before
+    assert broken.exists() and not caplog.records
+    remove_damaged_checkpoints(tmp_path)
+    assert last_whole_checkpoint(tmp_path) == before
     assert not broken.exists() and before.exists()
     (message,) = [record.getMessage() for record in caplog.records]
     assert "checkpoint-10 was cut short" in message and name in message
 
 
-def test_settings_are_remembered_and_compared(tmp_path, caplog):
-    folder = tmp_path / "made" / "run"
-    settings = {"target_sparsity": [0.4, 0.6], "units": ("mha", "int"), "rate": 0.02}
-    remember_settings(folder, settings)
-    remember_settings(folder, settings)
-    assert json.loads((folder / SETTINGS_FILE).read_text())["units"] == ["mha", "int"]
-    changed = {"target_sparsity": [0.4, 0.7], "units": ("mha", "int"), "seed": 3}
-    with pytest.raises(ValueError, match="interrupted run of other settings") as error:
-        remember_settings(folder, changed)
-    for difference in ("`rate` was 0.02 and is None", "`seed` was None and is 3", "was [0.4, 0.6] and is [0.4, 0.7]"):
-        assert difference in str(error.value)
-    assert "`units`" not in str(error.value) and "`--override`" in str(error.value)
-    remember_settings(folder, changed, override=True)
-    assert "Going on with changed settings: `rate` was" in caplog.text
-    remember_settings(folder, changed)
+def test_only_what_is_newer_than_a_whole_checkpoint_is_deleted(tmp_path, caplog):
+    paths = [make_checkpoint(tmp_path, step) for step in (5, 20, 100, 120)]
+    for index in (0, 2, 3):
+        cut(paths[index] / "optimizer.pt")
+    remove_damaged_checkpoints(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(paths[:2]) and len(caplog.records) == 2
+    remove_damaged_checkpoints(tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""Output folders and files that are complete or not there."""
+"""Output folders and files that are either complete or absent."""
 
 import os
 

@@ -1,0 +1,7 @@
+"""The command `hf-prunable export`."""
+
+from ..export import main
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""The command `hf-prunable push`."""
+
+from ..hub import main
+
+
+if __name__ == "__main__":
+    main()

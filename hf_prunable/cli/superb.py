@@ -1,0 +1,7 @@
+"""The command `hf-prunable superb`."""
+
+from ..superb import main
+
+
+if __name__ == "__main__":
+    main()

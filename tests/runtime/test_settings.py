@@ -1,0 +1,78 @@
+"""The settings that a result depends on: read from the Trainer's arguments, recorded and compared."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+from transformers import TrainingArguments
+
+from hf_prunable.finetuning.classifier import FinetuningArguments
+from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.runtime.settings import (
+    SETTINGS_FILE,
+    TRAINING_SETTINGS,
+    describe_differences,
+    remember_settings,
+    result_settings,
+)
+
+
+@dataclass
+class Arguments(TrainingArguments):
+    temperature: float = 2.0
+
+
+def test_the_arguments_of_a_result_are_those_of_any_training_and_further_ones(tmp_path):
+    arguments = Arguments(str(tmp_path), learning_rate=0.1, logging_steps=7, use_cpu=True)
+    settings = result_settings(arguments, "temperature", "seed")
+    assert list(settings) == [*TRAINING_SETTINGS, "temperature", "seed"]
+    assert settings["learning_rate"] == 0.1 and settings["temperature"] == 2.0
+    assert json.loads(json.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize("arguments_class", [PruningTrainingArguments, FinetuningArguments])
+@pytest.mark.parametrize(
+    "changed, differences",
+    [
+        ({"learning_rate": 0.25}, ["learning_rate"]),
+        ({"optim": "sgd"}, ["optim"]),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, ["lr_scheduler_kwargs"]),
+        ({"logging_steps": 3, "save_total_limit": 9, "dataloader_num_workers": 2}, []),
+    ],
+)
+def test_both_kinds_of_training_compare_what_changes_a_result(tmp_path, arguments_class, changed, differences):
+    before, now = (
+        arguments_class(str(tmp_path), use_cpu=True, save_strategy="no", eval_strategy="no", **options).settings()
+        for options in ({"load_best_model_at_end": False}, {"load_best_model_at_end": False, **changed})
+    )
+    texts = describe_differences(before, now)
+    assert [text.split("`")[1] for text in texts] == differences
+
+
+def test_differences_are_named_in_order():
+    before = {"units": ("mha", "int"), "rate": 0.02, "sizes": {"a": 1}, "seed": 0}
+    now = {"units": ["mha", "int"], "seed": 1, "sizes": {"a": 2}, "bf16": True, "words": None}
+    assert describe_differences(before, now) == [
+        "`bf16` was None and is True",
+        "`rate` was 0.02 and is None",
+        "`seed` was 0 and is 1",
+        "`sizes` was {'a': 1} and is {'a': 2}",
+    ]
+    assert describe_differences(before, before) == []
+
+
+def test_settings_are_remembered_and_compared(tmp_path, caplog):
+    folder = tmp_path / "made" / "run"
+    settings = {"target_sparsity": [0.4, 0.6], "units": ("mha", "int"), "rate": 0.02}
+    remember_settings(folder, settings)
+    remember_settings(folder, settings)
+    assert json.loads((folder / SETTINGS_FILE).read_text())["units"] == ["mha", "int"]
+    changed = {"target_sparsity": [0.4, 0.7], "units": ("mha", "int"), "seed": 3}
+    with pytest.raises(ValueError, match="interrupted run of other settings") as error:
+        remember_settings(folder, changed)
+    for difference in ("`rate` was 0.02 and is None", "`seed` was None and is 3", "was [0.4, 0.6] and is [0.4, 0.7]"):
+        assert difference in str(error.value)
+    assert "`units`" not in str(error.value) and "`--override`" in str(error.value)
+    remember_settings(folder, changed, override=True)
+    assert "Going on with changed settings: `rate` was" in caplog.text
+    remember_settings(folder, changed)
