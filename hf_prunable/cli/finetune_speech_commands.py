@@ -25,7 +25,7 @@ from ..data.speech_dataset import SkippedAudio
 from ..finetuning.arguments import TruncationArguments
 from ..finetuning.classifier import FinetunedResult, FinetuningArguments, fine_tune, make_classifier
 from ..finetuning.task_profiles import choose_depth, profile_labels
-from ..hub import HubPush
+from ..hub import HubPush, PushError
 from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
@@ -47,6 +47,7 @@ from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
 from ..runtime.settings import remember_settings
+from ..runtime.user_errors import user_errors
 from .trainer_options import FINETUNING_TABLE
 
 
@@ -96,12 +97,10 @@ class FinetuningRecipe:
 
         recipe = FinetuningRecipe(options, training)
         recipe.setup()
-        trained = recipe.train()
-        report = recipe.evaluate(trained)
-        recipe.save(report, trained)
+        recipe.run()
 
     The working folder `OUTPUT_DIR.partial` keeps checkpoints and finished results; after an interruption, the same calls
-    continue from them. With several processes, all of them set up and train, and the main process does the rest.
+    continue from them. With several processes, all of them set up and train, and the main process evaluates and saves.
 
     Args:
         options: Model, task, and choice of the layers.
@@ -195,6 +194,17 @@ class FinetuningRecipe:
             return {FULL: num_layers}
         return ({FULL: num_layers} if self.options.compare else {}) | {TRUNCATED: choice.num_layers}
 
+    def run(self) -> Path:
+        """Trains, evaluates and saves, after `setup`.
+
+        Returns:
+            The output folder.
+        """
+        trained = self.train()
+        if self.is_main_process:
+            self.save(self.evaluate(trained), trained)
+        return self.output_dir
+
     def train(self) -> dict[str, TrainedVariant]:
         """Fine-tunes each variant with each seed.
 
@@ -242,15 +252,12 @@ class FinetuningRecipe:
             )
         return report
 
-    def save(self, report: FinetuningReport, trained: dict[str, TrainedVariant]) -> Path:
+    def save(self, report: FinetuningReport, trained: dict[str, TrainedVariant]) -> None:
         """Saves the model of the last variant with its card, moves it to the output folder, and pushes it if asked to.
 
         Args:
             report: Complete record of the run.
             trained: Trained variants by name.
-
-        Returns:
-            The output folder.
 
         Raises:
             RuntimeError: If the saved model does not load, or computes other values.
@@ -265,7 +272,6 @@ class FinetuningRecipe:
         shutil.rmtree(self.working_dir, ignore_errors=True)
         logger.info(f"{format_table(report)}\nThe model is in {self.output_dir}.")
         self.hub.push(self.output_dir)
-        return self.output_dir
 
 
 def finetune(options: TruncationArguments, training: FinetuningArguments) -> Path:
@@ -280,10 +286,7 @@ def finetune(options: TruncationArguments, training: FinetuningArguments) -> Pat
     """
     recipe = FinetuningRecipe(options, training)
     recipe.setup()
-    trained = recipe.train()
-    if recipe.is_main_process:
-        recipe.save(recipe.evaluate(trained), trained)
-    return recipe.output_dir
+    return recipe.run()
 
 
 def make_parser() -> OptionParser:
@@ -304,7 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
     with console_output():
-        finetune(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
+        recipe = FinetuningRecipe(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
+        with user_errors(PROGRAM, PushError):
+            recipe.setup()
+        recipe.run()
 
 
 if __name__ == "__main__":
