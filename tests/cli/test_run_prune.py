@@ -20,9 +20,7 @@ from hf_prunable import PrunableWavLMModel
 from hf_prunable.cli import prune as run_prune
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.hub import PushError
-from hf_prunable.pruning.arguments import PruningArguments
-from hf_prunable.pruning.objective import ObjectiveArguments
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from hf_prunable.reporting.pruning_report import PruningReport
 from tests.helpers.processes import ROOT
 from tests.helpers.speech_files import RATE, tone, write
