@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
@@ -185,6 +186,21 @@ def test_a_run_is_repeatable_and_leaves_no_partial_folder(run, result, tmp_path)
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
     history, expected_history = (PruningReport.load(path).history for path in (folder, result[0]))
     assert [entry["loss"] for entry in history] == [entry["loss"] for entry in expected_history]
+
+
+def test_a_new_head_is_a_function_of_the_seed(run, checkpoint, audio, tmp_path):
+    clips = sorted((audio / "speaker").iterdir())
+    rows = {"audio": [{"bytes": clip.read_bytes(), "path": None} for clip in clips], "label": ["yes", "no"] * 2}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "labelled.parquet")
+    options = {"objective": "task", "task": "classification", "max_steps": 1, "final_steps": 0}
+    weights = []
+    for number in range(2):
+        # What the process drew before does not matter.
+        torch.manual_seed(number)
+        folder = run(checkpoint, tmp_path / "labelled.parquet", tmp_path / f"out{number}", **options)
+        weights.append(load_file(folder / "model.safetensors"))
+    assert "classifier.weight" in weights[0] and weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 @pytest.mark.parametrize("kind", ["json", "yaml", "yml", "flags"])
