@@ -33,7 +33,7 @@ from hf_prunable import load_prunable
 from hf_prunable.modeling.size import UnitCounts, count_macs
 from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
 from hf_prunable.pruning.gate_pruning import compact_student
-from hf_prunable.pruning.stages import TrainingStages
+from hf_prunable.pruning.stages import TrainingStages, final_stage_name
 from hf_prunable.pruning.training_data import TrainingData
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import draw_shape
@@ -142,10 +142,8 @@ class Comparison:
             training_seconds += time.perf_counter() - start
             result["masked"] = {"held_out_loss": stages.held_out_loss(learned[-1].load(student))}
             (at_target,) = (gates for gates in learned if gates.target == target_sparsity)
-            student, stage_name = (
-                compact_student(at_target.load(student), target_sparsity),
-                f"stage_2_{target_sparsity:g}",
-            )
+            student = compact_student(at_target.load(student), target_sparsity)
+            stage_name = final_stage_name(target_sparsity)
         if training.final_steps:
             result["before_final_steps"] = {"held_out_loss": stages.held_out_loss(student)}
             start = time.perf_counter()

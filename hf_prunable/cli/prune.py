@@ -28,7 +28,8 @@ from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete
 from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.gate_pruning import GatePruning
-from ..pruning.stages import TrainingStages
+from ..pruning.stage_plan import plan_stages
+from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, load_student, restore_noise_
 from ..pruning.training_data import TrainingData
 from ..reporting.provenance import command_line
@@ -38,6 +39,7 @@ from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
 from ..runtime.settings import remember_settings
+from ..runtime.training_plan import TrainingPlan
 from .trainer_options import PRUNING_TABLE
 
 
@@ -90,8 +92,10 @@ class PruningRecipe:
         # Set by `setup`.
         self.feature_extractor: Wav2Vec2FeatureExtractor
         self.speech: Speech
-        self.label_encoding: LabelEncoding | None
+        self.labels: LabelEncoding | None
+        self.auto_class: str
         self.original_config: PreTrainedConfig
+        self.plan: TrainingPlan
         self.stages: TrainingStages
 
     def setup(self) -> None:
@@ -102,6 +106,8 @@ class PruningRecipe:
         self._setup_data()
         self._setup_stages()
         self._record_settings()
+        if self.is_first_process:
+            logger.info(self.plan.describe())
 
     def _check_output(self) -> None:
         check_output_directory(self.output_dir)
@@ -113,25 +119,24 @@ class PruningRecipe:
     def _setup_data(self) -> None:
         self.feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
         self.speech = load_speech(self.speech_options, self.feature_extractor.sampling_rate, self.training.seed)
-        self.label_encoding = None
+        self.labels, self.auto_class = None, "AutoModel"
         if self.objective.task is not None:
-            self.label_encoding = load_label_encoding(
+            self.labels = load_label_encoding(
                 self.objective.task,
                 self.options.model_name_or_path,
                 self.speech.train_clips,
                 self.objective.label_column,
             )
+            self.auto_class = self.labels.auto_class
 
     def _setup_stages(self) -> None:
         """Loads student and teacher and builds the stages of their training."""
-        head = (
-            {}
-            if self.label_encoding is None
-            else {"auto_class": self.label_encoding.auto_class, **self.label_encoding.model_options}
-        )
         # The weights of a new head are random.
         set_seed(self.training.seed)
-        model, self.original_config = load_student(self.options.model_name_or_path, **head)
+        head_options = {} if self.labels is None else self.labels.model_options
+        model, self.original_config = load_student(
+            self.options.model_name_or_path, auto_class=self.auto_class, **head_options
+        )
         self.method.prepare_(model)
         teacher = None if self.teacher_name is None else load_complete(self.teacher_name)
         data = TrainingData(
@@ -139,9 +144,10 @@ class PruningRecipe:
             self.speech.held_out_clips,
             self.feature_extractor,
             self.objective.crop_seconds,
-            self.label_encoding,
+            self.labels,
         )
-        self.stages = TrainingStages(model, teacher, self.training, self.objective, data)
+        self.plan = plan_stages(self.method.targets, self.training, data, self.output_dir)
+        self.stages = TrainingStages(model, teacher, self.training, self.objective, data, self.plan)
 
     def _record_settings(self) -> None:
         """Records what the result depends on, or compares it with the interrupted run that is continued."""
@@ -154,12 +160,12 @@ class PruningRecipe:
         remember_settings(self.working_dir, settings | {"clips": self.speech.digest}, self.options.override)
 
     def prune(self) -> None:
-        """Makes, trains and saves the student of each target."""
+        """Makes and saves the student of each target."""
         dense_loss = self.stages.held_out_loss(self.stages.initial_student)
         for target, student in self.method.students(self.stages):
             losses = HeldOutLoss(dense_loss, self.stages.held_out_loss(student))
             if self.training.final_steps > 0:
-                student = self.stages.train_student(student, f"stage_2_{target:g}")
+                student = self.stages.train_student(student, final_stage_name(target))
                 losses.after_final_steps = self.stages.held_out_loss(student)
             if self.is_first_process:
                 self.save(student, target, losses)
@@ -180,17 +186,11 @@ class PruningRecipe:
         restore_noise_(student.model, self.original_config)
         student.model.save_pretrained(folder)
         self.feature_extractor.save_pretrained(folder)
-        if self.label_encoding is not None and self.label_encoding.tokenizer is not None:
-            self.label_encoding.tokenizer.save_pretrained(folder)
+        if self.labels is not None and self.labels.tokenizer is not None:
+            self.labels.tokenizer.save_pretrained(folder)
         report = self._report(student, target, losses)
-        publish_pruning(
-            report,
-            student.model,
-            folder,
-            name=f"{self.output_dir.name}-{part}".rstrip("-"),
-            repo_id=self.hub.repo_ids.get(part),
-            auto_class="AutoModel" if self.label_encoding is None else self.label_encoding.auto_class,
-        )
+        name = f"{self.output_dir.name}-{part}".rstrip("-")
+        publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), self.auto_class)
         logger.info(f"At a target of {target:g}:\n{format_table(report)}")
 
     def _report(self, student: Student, target: float, losses: HeldOutLoss) -> PruningReport:

@@ -15,6 +15,8 @@ from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
+from ..modeling.units import walk_gates
+from ..runtime.training_plan import TrainingPlan
 from .arguments import ObjectiveArguments, PruningTrainingArguments
 from .constraint import Lagrangian
 from .distillation import Distillation
@@ -29,6 +31,13 @@ logger = logging.get_logger(__name__)
 
 # Numbers of the stages in the history. They are also added to the seed, so that each stage has its own order of clips.
 GATE_STAGE, FINAL_STAGE = 1, 2
+# Name of the first stage's folder.
+GATE_STAGE_NAME = "stage_1"
+
+
+def final_stage_name(target: float) -> str:
+    """Returns the name of the second stage's folder and file for the student of a target."""
+    return f"stage_2_{target:g}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class TrainingStages:
         args: Training arguments; `output_dir` is the run's folder.
         objective: Options of the objective.
         data: Training and held-out clips.
+        plan: Plan with the names of the stages, which announces them and estimates their time; `None` for neither.
 
     Attributes:
         initial_student: Student before the first stage.
@@ -80,6 +90,7 @@ class TrainingStages:
         args: PruningTrainingArguments,
         objective: ObjectiveArguments,
         data: TrainingData,
+        plan: TrainingPlan | None = None,
     ):
         if objective.has_distillation != (teacher is not None):
             raise ValueError(
@@ -87,6 +98,7 @@ class TrainingStages:
                 "teacher with the objectives 'distillation' and 'both', and none with 'task'."
             )
         self.teacher, self.args, self.objective, self.data = teacher, args, objective, data
+        self.plan = plan
         self.folder = Path(args.output_dir)
         has_teachers_convolutions = teacher is not None and _have_equal_convolutions(model, teacher)
         self.freezes_feature_encoder = _freezes_feature_encoder(model, args, has_teachers_convolutions)
@@ -116,7 +128,7 @@ class TrainingStages:
 
         if not learned[-1].path.exists():
             objective = self._objective(student, Lagrangian(), measure)
-            trainer = self._train("stage_1", GATE_STAGE, objective, self.args, targets=targets, on_target=save)
+            trainer = self._train(GATE_STAGE_NAME, GATE_STAGE, objective, self.args, targets=targets, on_target=save)
             not_reached = [target_idx for target_idx, gates in enumerate(learned[:-1]) if not gates.path.exists()]
             # No process may write a file before all have looked for it.
             trainer.accelerator.wait_for_everyone()
@@ -171,6 +183,8 @@ class TrainingStages:
         args = args.in_folder(self.folder / name)
         clips = self.data.for_training(args, args.seed + stage)
         trainer = self._trainer(objective, args, train_dataset=clips, **trainer_options)
+        if self.plan is not None:
+            trainer.add_callback(self.plan.callback(name))
         trainer.train(resume_from_checkpoint=common_checkpoint(args))
         return trainer
 
@@ -217,7 +231,7 @@ class TrainingStages:
 def _freezes_feature_encoder(
     model: PrunableModelMixin, args: PruningTrainingArguments, has_teachers_convolutions: bool
 ) -> bool:
-    has_conv_gates = any(name.endswith(".conv") for name, _ in model.named_gates())
+    has_conv_gates = any(unit_gates.unit == "conv" for unit_gates in walk_gates(model))
     if args.freeze_feature_encoder is None:
         # Convolutions with the output of the teacher's have no distillation loss of their own to reduce.
         return has_teachers_convolutions and not has_conv_gates
