@@ -35,6 +35,7 @@ from ..pruning.training_data import TrainingData
 from ..reporting.provenance import command_line
 from ..reporting.pruning_report import HeldOutLoss, PruningReport, format_table
 from ..reporting.publication import measure_run, publish_pruning
+from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
@@ -119,7 +120,7 @@ class PruningRecipe:
     def _setup_data(self) -> None:
         self.feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
         self.speech = load_speech(self.speech_options, self.feature_extractor.sampling_rate, self.training.seed)
-        self.labels, self.auto_class = None, "AutoModel"
+        self.labels, self.auto_class = None, BASE_MODEL
         if self.objective.task is not None:
             self.labels = load_label_encoding(
                 self.objective.task,
