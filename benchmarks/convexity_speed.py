@@ -23,6 +23,7 @@ from benchmarks import process_memory
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
 from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import graph_convexity, score_paths
 from hf_prunable.truncation.convexity_config import ConvexityConfig
@@ -159,15 +160,18 @@ def format_speed(result: dict[str, Any]) -> str:
         result: Values that `main` saves.
     """
     published = result["published_size"]
-    lines = [
-        "| Points | Time (s) | CPU time (s) | Peak memory (MB) | Dense float64 distance matrix (MB) |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in [published["runs"][0], *result["growth"]]:
-        lines.append(
-            f"| {row['num_points']:,} | {row['seconds']:.2f} | {row['processor_seconds']:.2f} | "
-            f"{row['peak_bytes'] / 1e6:.0f} | {row['dense_matrix_bytes'] / 1e6:.0f} |"
+    header = ("Points", "Time (s)", "CPU time (s)", "Peak memory (MB)", "Dense float64 distance matrix (MB)")
+    rows = [
+        (
+            f"{row['num_points']:,}",
+            f"{row['seconds']:.2f}",
+            f"{row['processor_seconds']:.2f}",
+            f"{row['peak_bytes'] / 1e6:.0f}",
+            f"{row['dense_matrix_bytes'] / 1e6:.0f}",
         )
+        for row in [published["runs"][0], *result["growth"]]
+    ]
+    lines = [markdown_table(header, rows, "rrrrr")]
     low, high = published["reference_seconds"]
     lines.append(
         f"\n{published['num_points']:,} points: median {published['median_seconds']:.2f} s, CPU time "

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_prunable.runtime.tables import markdown_table
+
 
 HEADER = (
-    "| Model | Parameters | MACs | Latency (ms) | Speed-up over stock (quartiles) | MACs, stock / model | "
-    "Speed-up / MAC ratio |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "Model",
+    "Parameters",
+    "MACs",
+    "Latency (ms)",
+    "Speed-up over stock (quartiles)",
+    "MACs, stock / model",
+    "Speed-up / MAC ratio",
 )
 
 
@@ -28,8 +35,8 @@ def format_cases(result: dict[str, Any]) -> str:
     """
     parts = [f"# {heading(result)}"]
     for case in result["cases"]:
-        rows = [_format_row(name, row) for name, row in case["models"].items()]
-        parts.append("\n".join([f"## {case['name']}\n", HEADER, *rows]))
+        rows = [_format_cells(name, row) for name, row in case["models"].items()]
+        parts += [f"## {case['name']}", markdown_table(HEADER, rows)]
     machines = "; ".join(dict.fromkeys(case["machine"] for case in result["cases"]))
     parts.append(
         f"Latency: median of {result['repetitions']} rounds; each round runs every model once. Speed-up: median of the "
@@ -40,9 +47,9 @@ def format_cases(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _format_row(name: str, row: dict[str, Any]) -> str:
+def _format_cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     first, third = row["speedup_quartiles"]
-    cells = (
+    return (
         name,
         f"{row['num_parameters']:,}",
         f"{row['macs'] / 1e9:.3g} G",
@@ -51,4 +58,3 @@ def _format_row(name: str, row: dict[str, Any]) -> str:
         f"{row['mac_ratio']:.2f}",
         f"{row['speedup_per_mac_ratio']:.2f}",
     )
-    return f"| {' | '.join(cells)} |"

@@ -33,6 +33,7 @@ from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.provenance import library_versions, source_commit
 from hf_prunable.runtime.evaluation_mode import evaluation_mode
+from hf_prunable.runtime.tables import markdown_table
 
 
 # The first pass loads libraries, so it runs on a short clip and is not measured.
@@ -187,21 +188,23 @@ def format_startup(result: dict[str, Any]) -> str:
     Args:
         result: Result of `measure`.
     """
-    lines = ["| Import | Time (s) |", "| --- | ---: |"]
-    lines += [f"| {name} | {row['median_seconds']:.2f} |" for name, row in result["imports"].items()]
-    lines += ["", "| Model | Loading time (s) | Peak memory of loading (MiB) |", "| --- | ---: | ---: |"]
-    lines += [
-        f"| {name} | {row['median_seconds']:.2f} | {row['median_peak_bytes'] / MIB:.0f} |"
+    imports = [(name, f"{row['median_seconds']:.2f}") for name, row in result["imports"].items()]
+    loading = [
+        (name, f"{row['median_seconds']:.2f}", f"{row['median_peak_bytes'] / MIB:.0f}")
         for name, row in result["loading"].items()
     ]
-    clip = f"{result['memory_seconds']:g} s clip"
-    lines += ["", f"| Model | Weights (MiB) | Forward pass, {clip} (MiB) |", "| --- | ---: | ---: |"]
-    lines += [
-        f"| {name} | {row['weight_bytes'] / MIB:.0f} | {row['forward_bytes'] / MIB:.0f} |"
+    memory = [
+        (name, f"{row['weight_bytes'] / MIB:.0f}", f"{row['forward_bytes'] / MIB:.0f}")
         for name, row in result["memory"].items()
     ]
+    clip = f"{result['memory_seconds']:g} s clip"
+    tables = (
+        markdown_table(("Import", "Time (s)"), imports),
+        markdown_table(("Model", "Loading time (s)", "Peak memory of loading (MiB)"), loading),
+        markdown_table(("Model", "Weights (MiB)", f"Forward pass, {clip} (MiB)"), memory),
+    )
     return (
-        f"# {result['model']}, {result['dtype']}\n\n" + "\n".join(lines) + "\n\n"
+        f"# {result['model']}, {result['dtype']}\n\n" + "\n\n".join(tables) + "\n\n"
         f"Times and loading peaks: medians of {result['repetitions']} fresh processes. Imports: the classes of "
         "transformers that hf_prunable builds on, and hf_prunable, which imports them. Loading is timed after both are "
         "imported; its memory is that of the process, mapped pages of the file included. "

@@ -27,6 +27,7 @@ from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.reporting.measurement import describe_machine, wait_for
+from hf_prunable.runtime.tables import markdown_table
 
 
 @dataclass
@@ -130,15 +131,15 @@ def format_steps(result: dict[str, Any]) -> str:
     Args:
         result: Result of `measure`.
     """
+    rows = [
+        (name, f"{row['num_parameters']:,}", f"{row['median_seconds']:.3f}", f"{row['speedup']:.2f}")
+        for name, row in result["fine_tuning"].items()
+    ]
     lines = [
         f"# {result['model']}, steps of {result['batch_size']} x {result['seconds']:g} s"
         f"{', bfloat16' if result['bf16'] else ''}\n",
-        "| Model | Parameters | Time per step (s) | Speed-up over stock |",
-        "| --- | ---: | ---: | ---: |",
+        markdown_table(("Model", "Parameters", "Time per step (s)", "Speed-up over stock"), rows),
     ]
-    for name, row in result["fine_tuning"].items():
-        cells = f"{row['num_parameters']:,} | {row['median_seconds']:.3f} | {row['speedup']:.2f}"
-        lines.append(f"| {name} | {cells} |")
     lines.append(f"\nMedians of {result['rounds']} rounds, each with one step of every model.")
     if gates := result.get("gates"):
         lines.append(f"\n{format_overhead(gates)}")

@@ -21,6 +21,7 @@ from experiments.layer_profiles import RAW_PROFILE_KEYS
 from experiments.scored_clips import ScoredClipsArguments
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.layer_pictures import draw_profiles
+from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.convexity_config import ConvexityConfig
 from hf_prunable.truncation.layer_profile import LayerProfile, layer_convexity
 
@@ -77,7 +78,7 @@ def format_changes(profiles: dict[str, dict[str, LayerProfile]]) -> str:
     Args:
         profiles: Profiles by model and task, the pretrained model first.
     """
-    lines = ["| Task | Model | Convexity, last layer | Convexity, mean over layers |", "| --- | --- | ---: | ---: |"]
+    rows = []
     for task in ("word", "speaker"):
         before: tuple[float, float] | None = None
         for name, by_task in profiles.items():
@@ -86,9 +87,10 @@ def format_changes(profiles: dict[str, dict[str, LayerProfile]]) -> str:
             cells = [f"{value:.3f}" for value in now]
             if before is not None:
                 cells = [f"{cell} ({value - old:+.3f})" for cell, value, old in zip(cells, now, before, strict=True)]
-            lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
+            rows.append([task, name, *cells])
             before = before or now
-    return "\n".join(lines) + "\n"
+    header = ("Task", "Model", "Convexity, last layer", "Convexity, mean over layers")
+    return markdown_table(header, rows, "llrr") + "\n"
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from benchmarks.result_files import save_result
 from experiments.compared_students import TEACHER
 from experiments.evidence_pictures import draw_comparison, draw_curves
 from experiments.evidence_summary import COLUMNS, EvaluationColumn, Summary, main_target, summarize
+from hf_prunable.runtime.tables import markdown_table
 
 
 # The report says so if sizes of one table differ by more than this fraction.
@@ -41,12 +42,12 @@ def format_report(results: Sequence[dict[str, Any]], summaries: Sequence[Summary
 
 def _format_table(summaries: Sequence[Summary]) -> str:
     titles = ["Student", "Parameters", "MACs, 10 s", *(column.label for column in COLUMNS), "Seeds"]
-    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
+    rows = []
     for summary in summaries:
         cells = [summary.label, f"{summary.num_parameters:,.0f}", f"{summary.macs / 1e9:.2f} G"]
         cells += [_format_value(summary, column) for column in COLUMNS]
-        lines.append(f"| {' | '.join([*cells, str(len(summary.seeds) or '–')])} |")
-    return "\n".join(lines)
+        rows.append([*cells, str(len(summary.seeds) or "–")])
+    return markdown_table(titles, rows)
 
 
 def _format_value(summary: Summary, column: EvaluationColumn) -> str:

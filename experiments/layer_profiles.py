@@ -23,6 +23,7 @@ from experiments.scored_clips import ScoredClipsArguments
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.layer_pictures import convexity_curves, draw_layer_profiles
 from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.clip_batches import BATCH_SIZE
 from hf_prunable.truncation.convexity_config import CRITERIA, ConvexityConfig
 from hf_prunable.truncation.layer_choice import choose_layer
@@ -106,21 +107,18 @@ def format_profiles(results: dict[str, TaskProfiles]) -> str:
     Args:
         results: Result of `profile_task`, by task.
     """
-    lines = [
-        "| Task | Clips | Classes | Criterion | Best layer | Layers kept |",
-        "| --- |" + " ---: |" * 2 + " --- | ---: | ---: |",
-    ]
+    rows = []
     for task, result in results.items():
         for neighbors, profile in result.profiles.items():
             names = CRITERIA if neighbors == next(iter(result.profiles)) else ["convexity"]
             for name in names:
                 choice = choose_layer(profile, name, task)
                 title = f"{name}, {neighbors} neighbors" if name == "convexity" else name
-                best = "" if choice.best_layer is None else choice.best_layer
-                lines.append(
-                    f"| {task} | {result.num_clips:,} | {result.num_classes} | {title} | {best} | {choice.num_layers} |"
-                )
-    lines.append("")
+                best = "" if choice.best_layer is None else str(choice.best_layer)
+                clips, classes = f"{result.num_clips:,}", str(result.num_classes)
+                rows.append([task, clips, classes, title, best, str(choice.num_layers)])
+    header = ("Task", "Clips", "Classes", "Criterion", "Best layer", "Layers kept")
+    lines = [markdown_table(header, rows, "lrrlrr"), ""]
     for task, result in results.items():
         num_layers = next(iter(result.profiles.values())).num_layers
         lines.append(

@@ -28,6 +28,7 @@ from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL, SMALL
 from hf_prunable.reporting.provenance import published_name
+from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.convexity_config import CRITERIA
 from hf_prunable.truncation.layer_choice import LayerChoice, choose_layer
 from hf_prunable.truncation.layer_profile import LayerProfile
@@ -75,10 +76,7 @@ def format_depths(results: Sequence[FinetunedResult], choices: Mapping[str, Laye
         results: Results in ascending order of the number of layers.
         choices: Chosen number of layers, by criterion.
     """
-    lines = [
-        "| Layers kept | Test accuracy (95 % confidence interval) | Time per epoch (s) | Chosen by |",
-        "| ---: | --- | ---: | --- |",
-    ]
+    rows = []
     best = max(results, key=lambda result: result.metrics["accuracy"])
     for result in results:
         names = [name for name, choice in choices.items() if choice.num_layers == result.num_layers]
@@ -86,8 +84,9 @@ def format_depths(results: Sequence[FinetunedResult], choices: Mapping[str, Laye
         values = (result.metrics[f"accuracy{end}"] for end in ("", "_lower", "_upper"))
         accuracy = "{:.4f} ({:.4f} to {:.4f})".format(*values)
         seconds = f"{result.train_seconds_per_epoch:.1f}"
-        lines.append(f"| {result.num_layers} | {accuracy} | {seconds} | {', '.join(names)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([str(result.num_layers), accuracy, seconds, ", ".join(names)])
+    header = ("Layers kept", "Test accuracy (95 % confidence interval)", "Time per epoch (s)", "Chosen by")
+    return markdown_table(header, rows, "rlrl") + "\n"
 
 
 def draw_depths(

@@ -1,4 +1,7 @@
-"""Export to ONNX, at any batch size and length; a file gets its name only when onnxruntime agrees with PyTorch."""
+"""Export to ONNX with dynamic batch size and length; a file is only kept if onnxruntime agrees with PyTorch.
+
+python -m hf_prunable.export CHECKPOINT FILE.onnx
+"""
 
 from __future__ import annotations
 
@@ -6,55 +9,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
+from transformers.hf_argparser import string_to_bool
+from transformers.models.auto.feature_extraction_auto import get_feature_extractor_config
 from transformers.utils import logging
 
 from .modeling.inference import make_layers_fast_
 from .modeling.loading import load_prunable, saved_auto_class
-from .modeling.pretrained import check_weights
+from .modeling.pretrained import PrunableModelMixin, check_weights
 from .modeling.size import SAMPLING_RATE
 from .reporting.measurement import Latency, describe_machine, measure_latency
+from .reporting.onnx_agreement import Agreement, OnnxModel, TensorModel, check_agreement, compare, random_batch
 from .runtime.auto_classes import AUDIO_XVECTOR
+from .runtime.command_parser import CommandParser
+from .runtime.console import console_output
 from .runtime.files import replacing
+from .runtime.user_errors import user_errors
 
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+# The name is `__main__` when this module is run.
+logger = logging.get_logger("hf_prunable.export")
 
-logger = logging.get_logger(__name__)
+PROGRAM = "hf-prunable export"
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# What a model returns, as far as a graph hands it on.
-OUTPUTS = ("last_hidden_state", "logits", "embeddings")
-# In parts of an output's largest value. float32 rounding through 24 layers stays below; another function does not.
-TOLERANCE = 1e-4
-# Above it torch puts the weights into a second file, and two files cannot take their places in one step.
+# torch writes larger weights to a second file, and two files cannot be replaced in one step.
 SINGLE_FILE_BYTES = 1536 * 2**20
-# The traced clips have another number and length than any that are checked.
+# Lengths of the clips that the graph is checked and timed with.
+CHECK_SECONDS, LATENCY_SECONDS = (0.5, 1.1, 2.3), 10.0
+# Batch size and length of the traced batch, unlike those of all checked batches.
 TRACED_CLIPS, TRACED_SECONDS = 4, 1.7
-# A stock x-vector head goes through the clips of a batch one by one when it has a mask, which no graph can.
+# With a mask, stock x-vector heads loop over the clips of a batch, which a graph with a dynamic batch size cannot.
 WITHOUT_MASK = (AUDIO_XVECTOR,)
-
-
-@dataclass
-class Agreement:
-    """How far onnxruntime is from PyTorch on one batch.
-
-    Attributes:
-        batch_size: Clips, each shorter than the one before where the graph takes a mask.
-        seconds: Of the longest.
-        difference: The largest anywhere in the outputs.
-        relative_difference: The largest in parts of the output's largest value.
-    """
-
-    batch_size: int
-    seconds: float
-    difference: float
-    relative_difference: float
 
 
 @dataclass
@@ -62,16 +50,17 @@ class OnnxExport:
     """An exported model.
 
     Attributes:
-        path: Of the file.
-        auto_class: The kind of head that the graph has, by the name of its Auto class.
-        inputs: Names: "input_values" (float32, batch x samples) and, if taken, "attention_mask" (int64, the same).
-        outputs: Names, in order.
-        opset_version: Of the file.
-        num_bytes: Its size.
-        agreements: With PyTorch, batch by batch.
-        latencies: Of "PyTorch" and "onnxruntime", measured in turn; empty if not asked for.
-        latency_seconds: Length of the one clip they were measured on.
-        machine: That ran both.
+        path: ONNX file.
+        auto_class: Name of the Auto class of the exported head.
+        inputs: Names of the inputs: "input_values" (float32, batch x samples) and, if taken, "attention_mask" (int64, same
+            shape).
+        outputs: Names of the outputs, in order.
+        opset_version: ONNX opset version.
+        num_bytes: File size in bytes.
+        agreements: Differences between onnxruntime and PyTorch, one per checked batch.
+        latencies: Latencies of "PyTorch" and "onnxruntime"; empty if not measured.
+        latency_seconds: Length in seconds of the clip that latency was measured on; `None` if not measured.
+        machine: Hardware of the measurement.
     """
 
     path: Path
@@ -87,80 +76,8 @@ class OnnxExport:
 
     @property
     def largest_difference(self) -> float:
-        """Between onnxruntime and PyTorch, anywhere in the outputs of all batches."""
+        """Largest absolute difference between onnxruntime and PyTorch over all batches and outputs."""
         return max(agreement.difference for agreement in self.agreements)
-
-
-class OnnxModel(nn.Module):
-    """An exported file, called as the model it came from is, on tensors of the CPU.
-
-    Args:
-        path: Of the file.
-        num_threads: CPU threads of onnxruntime; `None` takes as many as torch uses.
-    """
-
-    def __init__(self, path: str | Path, num_threads: int | None = None):
-        super().__init__()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or torch.get_num_threads()
-        self.session: InferenceSession = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        self.inputs = [value.name for value in self.session.get_inputs()]
-        self.outputs = [value.name for value in self.session.get_outputs()]
-
-    def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Runs the graph.
-
-        Args:
-            input_values: Of shape (batch, samples).
-            attention_mask: 0 where a clip is padded, of the same shape; `None`: nowhere.
-
-        Returns:
-            The outputs by name.
-
-        Raises:
-            ValueError: If there is a mask, but the graph was exported without one.
-        """
-        values = {"input_values": input_values.numpy()}
-        if "attention_mask" in self.inputs:
-            mask = torch.ones_like(input_values) if attention_mask is None else attention_mask
-            values["attention_mask"] = mask.long().numpy()
-        elif attention_mask is not None:
-            raise ValueError(
-                "The file was exported without `attention_mask`. Give clips of one length, or export it with the mask."
-            )
-        outputs = self.session.run(self.outputs, values)
-        return {name: torch.from_numpy(output) for name, output in zip(self.outputs, outputs, strict=True)}
-
-
-class _Graph(nn.Module):
-    """A model that takes and returns plain tensors."""
-
-    def __init__(self, model: PreTrainedModel, output_hidden_states: bool):
-        super().__init__()
-        self.model = model
-        self.output_hidden_states = output_hidden_states
-
-    def named_outputs(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        output = self.model(
-            input_values, attention_mask=attention_mask, output_hidden_states=self.output_hidden_states
-        )
-        named = {name: output[name] for name in OUTPUTS if name in output}
-        if self.output_hidden_states:
-            named |= {f"hidden_states.{number}": state for number, state in enumerate(output.hidden_states)}
-        return named
-
-    def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, ...]:
-        return tuple(self.named_outputs(input_values, attention_mask).values())
 
 
 def export_onnx(
@@ -171,81 +88,103 @@ def export_onnx(
     attention_mask: bool | None = None,
     output_hidden_states: bool = False,
     opset_version: int | None = None,
-    check_seconds: Sequence[float] = (0.5, 1.1, 2.3),
-    latency_seconds: float | None = 10.0,
+    check_seconds: Sequence[float] = CHECK_SECONDS,
+    latency_seconds: float | None = LATENCY_SECONDS,
     num_threads: int | None = None,
 ) -> OnnxExport:
-    """Writes a stock or pruned checkpoint as an ONNX file in float32, at any batch size and length.
+    """Exports a stock or pruned checkpoint to an ONNX file in float32, with dynamic batch size and length.
 
-    onnxruntime reads the file and is held against PyTorch, on batches of 1, 2, 3, ... clips. The file gets its name when
-    all that is done; a file that had the name is replaced, and stays what it was after an error.
+    The file is compared with PyTorch on batches of 1, 2, 3, ... clips before it gets its name. After an error, an existing
+    file of that name is unchanged. Audio for checks and latency has the sampling rate of the checkpoint's feature
+    extractor, or 16 kHz for a checkpoint without one.
+
+    There are more than six parameters because each is an independent keyword of a public function, as in
+    `torch.onnx.export`.
 
     Args:
-        model_dir: A folder or a Hub id, without gates.
-        path: Of the file.
-        auto_class: The kind of head, by the name of its Auto class; by default the one that was saved.
-        attention_mask: Whether the graph takes a mask of the samples that are not padding. By default it does, but for
-            x-vectors, which cannot: their clips must have one length. A mask of ones is the same as none.
-        output_hidden_states: Whether the graph also returns "hidden_states.0" and so on.
-        opset_version: Of ONNX; `None` takes torch's choice.
-        check_seconds: Length of the clips in each batch that is checked.
-        latency_seconds: Length of the clip that onnxruntime's and PyTorch's speed is measured on; `None`: not measured.
-        num_threads: CPU threads for that; `None` takes as many as torch uses.
+        model_dir: Folder or Hub id of a checkpoint without gates.
+        path: Output file.
+        auto_class: Name of the Auto class of the head; `None` takes the saved one.
+        attention_mask: Whether the graph takes a mask that is 1 for audio and 0 for padding. `None` means yes, except for
+            x-vectors, whose graph cannot take one and needs clips of equal length.
+        output_hidden_states: Whether the graph also returns the hidden states, as "hidden_states.0" and so on.
+        opset_version: ONNX opset version; `None` takes torch's default.
+        check_seconds: Length in seconds of the clips of each checked batch.
+        latency_seconds: Length in seconds of the clip that latency is measured on; `None` skips the measurement.
+        num_threads: Number of CPU threads of that measurement; `None` takes torch's number.
+
+    Returns:
+        Description of the file, with the differences and latencies that were measured.
 
     Raises:
-        ImportError: If packages are missing that only the export needs.
-        ValueError: If the checkpoint has gates, is not whole or is too large for one file, or an option is impossible.
+        ImportError: If a package that only the export needs is not installed.
+        ValueError: If the checkpoint has gates, lacks weights or is too large for one file, or an option is invalid.
         RuntimeError: If onnxruntime and PyTorch disagree.
     """
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing:
-        raise ImportError(f"Export needs {', '.join(missing)}. Install `pip install hf_prunable[export]`.")
     target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder. Give the name of a file, such as 'model.onnx' in it.")
-    if not check_seconds or min(check_seconds) <= 0:
-        raise ValueError(f"`check_seconds` must be one or more positive lengths, but is {tuple(check_seconds)}.")
+    _check_request(target, check_seconds)
     auto_class = auto_class or saved_auto_class(model_dir)
-    if attention_mask is None:
-        attention_mask = auto_class not in WITHOUT_MASK
-    elif attention_mask and auto_class in WITHOUT_MASK:
-        raise ValueError(f"{auto_class} cannot be exported with `attention_mask`. Leave it out, or give False.")
+    attention_mask = _takes_mask(auto_class, attention_mask)
+    sampling_rate = get_feature_extractor_config(model_dir).get("sampling_rate", SAMPLING_RATE)
     model = _load(model_dir, auto_class)
-    graph = _Graph(model, output_hidden_states)
+    graph = TensorModel(model, output_hidden_states).eval()
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as partial:
-        used_opset_version = _write(graph, partial, attention_mask, opset_version)
+        traced_batch = random_batch(TRACED_CLIPS, TRACED_SECONDS, sampling_rate, attention_mask)
+        used_opset_version = _write(graph, partial, traced_batch, opset_version)
         exported = OnnxModel(partial, num_threads)
-        with torch.inference_mode():
-            agreements = [
-                _compare(graph, exported, number, seconds) for number, seconds in enumerate(check_seconds, start=1)
-            ]
-        _check_agreement(target, agreements)
+        agreements = [
+            compare(graph, exported, batch_size, seconds, sampling_rate)
+            for batch_size, seconds in enumerate(check_seconds, start=1)
+        ]
+        check_agreement(target, agreements)
         latencies = {}
         if latency_seconds is not None:
-            # What PyTorch can do when nothing is to be traced.
+            # Tracing is done, so that PyTorch can use its fast layers too.
             make_layers_fast_(model.base_model)
-            models = {"PyTorch": model, "onnxruntime": exported}
-            latencies = measure_latency(models, seconds=latency_seconds, num_threads=num_threads)
+            latencies = measure_latency(
+                {"PyTorch": model, "onnxruntime": exported},
+                seconds=latency_seconds,
+                num_threads=num_threads,
+                sampling_rate=sampling_rate,
+            )
     export = OnnxExport(
-        target,
-        auto_class,
-        exported.inputs,
-        exported.outputs,
-        used_opset_version,
-        target.stat().st_size,
-        agreements,
-        latencies,
-        latency_seconds,
-        describe_machine("cpu", num_threads),
+        path=target,
+        auto_class=auto_class,
+        inputs=exported.inputs,
+        outputs=exported.outputs,
+        opset_version=used_opset_version,
+        num_bytes=target.stat().st_size,
+        agreements=agreements,
+        latencies=latencies,
+        latency_seconds=latency_seconds,
+        machine=describe_machine("cpu", num_threads),
     )
-    logger.info(f"{target}: onnxruntime and PyTorch are at most {export.largest_difference:.1e} apart.")
+    logger.info(f"{target}: onnxruntime and PyTorch differ by at most {export.largest_difference:.1e}.")
     return export
 
 
-def _load(model_dir: str | Path, auto_class: str) -> PreTrainedModel:
-    model, info = load_prunable(model_dir, auto_class, dtype=torch.float32, output_loading_info=True)
-    # The vector that SpecAugment puts over frames takes no part in inference, and many checkpoints are without it.
+def _check_request(target: Path, check_seconds: Sequence[float]) -> None:
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing:
+        raise ImportError(f"Export needs {', '.join(missing)}. Install `pip install hf_prunable[export]`.")
+    if target.is_dir():
+        raise ValueError(f"{str(target)!r} is a folder. Give the name of a file, such as 'model.onnx' in it.")
+    if not check_seconds or min(check_seconds) <= 0:
+        raise ValueError(f"`check_seconds` must be one or more positive lengths, but is {tuple(check_seconds)}.")
+
+
+def _takes_mask(auto_class: str, attention_mask: bool | None) -> bool:
+    if attention_mask and auto_class in WITHOUT_MASK:
+        raise ValueError(f"{auto_class} cannot be exported with `attention_mask`. Leave it out, or give False.")
+    return auto_class not in WITHOUT_MASK if attention_mask is None else attention_mask
+
+
+def _load(model_dir: str | Path, auto_class: str) -> PrunableModelMixin:
+    # `output_loading_info` makes `from_pretrained` return a pair, which its annotation leaves out.
+    loaded: Any = load_prunable(model_dir, auto_class, dtype=torch.float32, output_loading_info=True)
+    model, info = loaded
+    # SpecAugment's mask embedding is not used in inference, and many checkpoints lack it.
     check_weights(
         model_dir, {"missing": [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]}
     )
@@ -259,9 +198,8 @@ def _load(model_dir: str | Path, auto_class: str) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _write(graph: _Graph, path: Path, attention_mask: bool, opset_version: int | None) -> int:
-    """Traces the graph and returns the file's opset version."""
-    inputs = _random_batch(TRACED_CLIPS, TRACED_SECONDS, attention_mask)
+def _write(graph: TensorModel, path: Path, inputs: dict[str, torch.Tensor], opset_version: int | None) -> int:
+    """Traces the graph on a batch, writes the file and returns its opset version."""
     program = torch.onnx.export(
         graph,
         tuple(inputs.values()),
@@ -272,42 +210,82 @@ def _write(graph: _Graph, path: Path, attention_mask: bool, opset_version: int |
         opset_version=opset_version,
         verbose=False,
     )
+    # `export` returns `None` only without `dynamo`.
+    assert program is not None
     program.save(path, external_data=False)
     return program.model.opset_imports[""]
 
 
-def _random_batch(batch_size: int, seconds: float, attention_mask: bool) -> dict[str, torch.Tensor]:
-    """Noise; with a mask, clip n of N lacks the last n / 2N of its length."""
-    samples = round(seconds * SAMPLING_RATE)
-    generator = torch.Generator().manual_seed(batch_size)
-    audio = torch.randn(batch_size, samples, generator=generator)
-    if not attention_mask:
-        return {"input_values": audio}
-    lengths = torch.tensor([samples - samples * number // (2 * batch_size) for number in range(batch_size)])
-    mask = (torch.arange(samples) < lengths.unsqueeze(1)).long()
-    return {"input_values": audio * mask, "attention_mask": mask}
-
-
-def _compare(graph: _Graph, exported: OnnxModel, batch_size: int, seconds: float) -> Agreement:
-    inputs = _random_batch(batch_size, seconds, "attention_mask" in exported.inputs)
-    expected, found = graph.named_outputs(**inputs), exported(**inputs)
-    differences = {name: (found[name] - value).abs().max().item() for name, value in expected.items()}
-    relative = [difference / expected[name].abs().max().item() for name, difference in differences.items()]
-    # NaN is no number that `max` would find.
-    worst = torch.tensor([[*differences.values()], relative]).amax(1).tolist()
-    return Agreement(batch_size, seconds, *worst)
-
-
-def _check_agreement(path: Path, agreements: list[Agreement]) -> None:
-    if all(agreement.relative_difference <= TOLERANCE for agreement in agreements):
-        return
-    found = "; ".join(
-        f"{agreement.batch_size} x {agreement.seconds:g} s: {agreement.difference:.2e}, "
-        f"{agreement.relative_difference:.2e} of the largest value"
-        for agreement in agreements
+def make_parser() -> CommandParser:
+    """Returns the parser of the command's options."""
+    parser = CommandParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} MODEL FILE [--option value ...]",
+        description="Exports a model to ONNX, compares the file with PyTorch and measures the latency of both.",
     )
-    raise RuntimeError(
-        f"onnxruntime does not compute what PyTorch does, so {str(path)!r} was not written. Largest differences: {found}; "
-        f"allowed is {TOLERANCE:.0e} of the largest value. Try another `opset_version`, and report it with the versions "
-        "of torch, onnxscript and onnxruntime."
+    parser.add_argument("model_dir", metavar="MODEL", help="folder or Hub id of a stock or pruned checkpoint")
+    parser.add_argument("path", metavar="FILE", help="output file, such as model.onnx")
+    parser.add_argument(
+        "--auto_class", help="Auto class of the head, such as AutoModelForCTC; by default the saved one"
     )
+    parser.add_argument(
+        "--attention_mask",
+        type=string_to_bool,
+        nargs="?",
+        const=True,
+        help="whether the graph takes a mask of padding; by default it does, except for x-vectors",
+    )
+    parser.add_argument(
+        "--output_hidden_states",
+        type=string_to_bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="also return the hidden states of all layers",
+    )
+    parser.add_argument("--opset_version", type=int, help="ONNX opset version; by default that of torch")
+    parser.add_argument(
+        "--check_seconds",
+        type=float,
+        nargs="+",
+        default=list(CHECK_SECONDS),
+        help="length in seconds of the clips of each batch that is compared with PyTorch",
+    )
+    parser.add_argument(
+        "--latency_seconds",
+        type=_optional_seconds,
+        default=LATENCY_SECONDS,
+        help="length in seconds of the clip that latency is measured on; 0 for no measurement",
+    )
+    parser.add_argument(
+        "--num_threads", type=int, help="CPU threads of the latency measurement; by default as many as torch uses"
+    )
+    return parser
+
+
+def _optional_seconds(text: str) -> float | None:
+    return float(text) or None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exports a model, and reports its agreement with PyTorch and the latency of both.
+
+    Args:
+        arguments: Arguments of the command; `None` for those of this process.
+    """
+    with console_output():
+        options = make_parser().read(arguments)
+        with user_errors(PROGRAM):
+            export = export_onnx(**vars(options))
+        logger.info(
+            f"{export.path}: {export.num_bytes / 2**20:.1f} MiB, opset {export.opset_version}, differs from PyTorch by at "
+            f"most {export.largest_difference:.1e}."
+        )
+        for name, latency in export.latencies.items():
+            logger.info(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
+        if export.latencies:
+            logger.info(f"Measured with {export.latency_seconds:g} s of audio on: {export.machine}.")
+
+
+if __name__ == "__main__":
+    main()

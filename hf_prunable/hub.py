@@ -1,8 +1,8 @@
-"""Pushing finished folders to the Hub: checked before the work, one commit after it, and never a run's state.
+"""Pushing finished models to the Hub: checks before a run, one commit after it, without the state of training.
 
     python -m hf_prunable.hub FOLDER ORG/NAME --private
 
-pushes a folder that a run has left, such as one whose own push has failed.
+pushes the output folder of a run, such as one whose own push failed.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ logger = logging.get_logger("hf_prunable.hub")
 
 PROGRAM = "hf-prunable push"
 
-# What a published folder is made of. Whatever else lies there, such as a Trainer's pickled arguments and states, stays.
+# Files that are published. Other files of a folder, such as the Trainer's pickled arguments and states, are not.
 PUBLISHED_SUFFIXES = (".json", ".safetensors", ".png", ".txt", ".model", ".jinja")
 PUBLISHED_FILES = (CARD_FILE, SHIM_FILE, "LICENSE")
 STATE_FILES = ("trainer_state.json", "settings.json")
-# The Hub makes the first of them itself, and a new repository may come with the others.
+# The Hub creates the first file itself; a new repository can be created with the others.
 ALLOWED_BEFORE = (".gitattributes", CARD_FILE, "LICENSE")
-# What huggingface_hub raises: for answers and connections that fail, without a token or offline, for an upload that
-# broke off, and for names and cards that the Hub refuses.
+# Errors of huggingface_hub: failed responses and connections, no token or offline mode, interrupted uploads, and names
+# or cards that the Hub rejects.
 PUSH_FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
 
 
 class PushError(RuntimeError):
-    """A folder that cannot be, or was not, pushed."""
+    """A folder cannot be pushed, or was not pushed."""
 
 
 @dataclass
 class HubPush:
-    """Where the parts of a run's output go on the Hub.
+    """Repositories on the Hub for the output of a run.
 
     Attributes:
-        repo_ids: By the part's folder inside the output, "" for the output itself; empty where none was named.
-        is_enabled: Whether they are pushed.
-        token: To push with; `None` takes the one that the user is logged in with.
-        private: Whether new repositories are private; `None` leaves it to the namespace's default.
+        repo_ids: Repository id of each folder inside the output, "" for the output itself; empty if none was named.
+        is_enabled: Whether the output is pushed.
+        token: Access token; `None` uses that of the logged-in user.
+        private: Whether new repositories are private; `None` uses the default of the namespace.
     """
 
     repo_ids: dict[str, str]
@@ -65,21 +65,23 @@ class HubPush:
 
     @classmethod
     def take_from(cls, args: TrainingArguments, parts: Sequence[str] = ("",)) -> HubPush:
-        """Takes pushing out of the hands of the Trainer, which would push weights and state while it trains.
+        """Reads the push options of the Trainer and disables its own push, which would upload weights while it trains.
 
         Args:
-            args: With `push_to_hub` and the `hub_` options; `push_to_hub` is off afterwards.
-            parts: Folders inside the output. Each has a repository of its own, whose name ends with the part's.
+            args: Arguments of the Trainer; `push_to_hub` is set to `False`.
+            parts: Folders inside the output, each with its own repository, whose name ends with that of the folder.
 
         Raises:
-            ValueError: If a branch is asked for.
+            ValueError: If `hub_revision` is set.
         """
         if args.hub_revision is not None:
             raise ValueError(
-                f"`hub_revision` is {args.hub_revision!r}, but models go to the main branch. Leave it out."
+                f"`hub_revision` is {args.hub_revision!r}, but models are pushed to the main branch. Leave it out."
             )
         model_id = args.hub_model_id
         if model_id is None and args.push_to_hub:
+            # `TrainingArguments.__post_init__` sets it.
+            assert args.output_dir is not None
             model_id = Path(args.output_dir).resolve().name
         repo_ids = {} if model_id is None else {part: f"{model_id}-{part}" if part else model_id for part in parts}
         push = cls(repo_ids, args.push_to_hub, args.hub_token, args.hub_private_repo)
@@ -87,11 +89,11 @@ class HubPush:
         return push
 
     def check(self) -> None:
-        """Finds out what a push would fail at, before the work that it comes after; completes names with the user's.
+        """Checks before a run whether its output can be pushed; completes names with the user's namespace.
 
         Raises:
-            PushError: If the Hub is out of reach, there is no token or one that may not write there, a name is none, or a
-                repository holds a model already.
+            PushError: If the Hub cannot be reached, there is no token or it cannot write there, a name is invalid, or a
+                repository contains a model.
         """
         if not self.is_enabled:
             return
@@ -110,18 +112,18 @@ class HubPush:
         except PUSH_FAILURES as error:
             raise PushError(
                 f"A push to {', '.join(self.repo_ids.values())} would fail: {error}\nLog in with `hf auth login` or set "
-                "HF_TOKEN, and check `hub_model_id`; or leave `push_to_hub` out, and push the finished folder later with "
+                "HF_TOKEN, and check `hub_model_id`; or leave out `push_to_hub`, and push the finished folder later with "
                 "`python -m hf_prunable.hub`."
             ) from error
 
     def push(self, output_dir: Path) -> None:
-        """Pushes the parts of a finished output; one that fails does not keep the others from it.
+        """Pushes all parts of an output; a failure of one does not stop the others.
 
         Args:
-            output_dir: Which is complete and stays as it is.
+            output_dir: Complete output folder of a run.
 
         Raises:
-            PushError: If a part was not pushed; with the command that does it later.
+            PushError: If a part was not pushed; the message has the command that pushes it later.
         """
         if not self.is_enabled:
             return
@@ -137,7 +139,7 @@ class HubPush:
                     f"{error}\nPush it later with\n  python -m hf_prunable.hub {folder} {repo_id}{private}"
                 )
         if failures:
-            raise PushError("\n".join([*failures, f"All that was made is safe in {output_dir}."]))
+            raise PushError("\n".join([*failures, f"The complete output is in {output_dir}."]))
 
     @staticmethod
     def _check_is_free(api: HfApi, repo_id: str) -> None:
@@ -148,7 +150,7 @@ class HubPush:
         others = sorted(found.difference(ALLOWED_BEFORE))
         if others:
             raise PushError(
-                f"the repository {repo_id} holds {first_names(others)}. Give the name of a new or an empty one with "
+                f"the repository {repo_id} contains {first_names(others)}. Give the name of a new or an empty one with "
                 "`hub_model_id`."
             )
 
@@ -156,18 +158,22 @@ class HubPush:
 def push_folder(
     folder: str | Path, repo_id: str, *, token: str | None = None, private: bool | None = None
 ) -> CommitInfo:
-    """Pushes a finished model as one commit, which happens as a whole or not at all.
+    """Pushes a model folder in a single commit, so that a failed push leaves the repository unchanged.
 
-    The card's snippet is first made to load the model from there. Files of a run's state are left out.
+    The usage snippet of the card is changed to load from the repository. Files of a training state are not pushed.
 
     Args:
-        folder: Of the model.
-        repo_id: Of a repository, which is made where there is none. What it holds must be among what is pushed.
-        token: To push with; `None` takes the one that the user is logged in with.
-        private: Whether a new repository is private; `None` leaves it to the namespace's default.
+        folder: Folder of the model.
+        repo_id: Id of the repository, which is created if it does not exist. An existing one may only contain files that
+            are replaced.
+        token: Access token; `None` uses that of the logged-in user.
+        private: Whether a new repository is private; `None` uses the default of the namespace.
+
+    Returns:
+        The commit.
 
     Raises:
-        PushError: If the folder holds no whole model, or the Hub does not take it.
+        PushError: If the folder contains no complete model, or the Hub rejects it.
     """
     folder = Path(folder)
     files = published_files(folder)
@@ -179,19 +185,17 @@ def push_folder(
         others = sorted({sibling.rfilename for sibling in info.siblings or ()}.difference(ALLOWED_BEFORE, files))
         if others:
             raise PushError(
-                f"it holds {first_names(others)}, which would stay beside the model. Give the name of a new or an empty "
-                "repository, or delete these files."
+                f"it contains {first_names(others)}, which would stay beside the model. Give the name of a new or an "
+                "empty repository, or delete these files."
             )
         if private and not info.private:
-            raise PushError(
-                "it is public, and was asked to be private. Change that in its settings, or give a new name."
-            )
+            raise PushError("it is public, but a private one was requested. Change its settings, or give a new name.")
         address_card(folder, repo_id)
         return api.create_commit(
             repo_id,
             [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files],
             commit_message="Upload model with hf_prunable",
-            # Refused if somebody else was faster.
+            # The Hub rejects the commit if the repository has changed in the meantime.
             parent_commit=info.sha,
         )
     except PUSH_FAILURES as error:
@@ -199,17 +203,17 @@ def push_folder(
 
 
 def published_files(folder: Path) -> list[str]:
-    """Names of the files of a model's folder that are for others to see, in alphabetic order.
+    """Lists the files of a model folder that are published, in alphabetical order.
 
     Args:
-        folder: With a whole model in it.
+        folder: Folder of a complete model.
 
     Raises:
-        PushError: If there is none.
+        PushError: If the folder contains no complete model.
     """
     if not (folder / CONFIG_NAME).is_file():
         raise PushError(
-            f"{folder} holds no model: there is no {CONFIG_NAME}. Give the folder that a run has finished."
+            f"{folder} contains no model: there is no {CONFIG_NAME}. Give the output folder of a finished run."
         )
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     published = {name for name in files if _is_published(name)}
@@ -219,7 +223,7 @@ def published_files(folder: Path) -> list[str]:
     missing = sorted(shards.difference(weights))
     if missing or not weights:
         what = first_names(missing) or "weights as safetensors"
-        raise PushError(f"{folder} holds no whole model: {what} missing. Save it with `save_pretrained`.")
+        raise PushError(f"{folder} contains no complete model: {what} missing. Save it with `save_pretrained`.")
     for name in weights:
         try:
             with safe_open(folder / name, framework="pt"):
@@ -240,12 +244,25 @@ def _is_published(name: str) -> bool:
 
 
 def _check_rights(user: dict, repo_ids: Iterable[str]) -> None:
-    """Holds the namespaces of repositories against what a token's owner may write to."""
+    """Raises `PushError` if the owner of a token cannot write to the namespaces of repositories."""
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PushError(f"the token of {user['name']} may only read.")
+        raise PushError(f"the token of {user['name']} is read-only.")
     namespaces = [user["name"], *(organization["name"] for organization in user.get("orgs", ()))]
     for namespace in sorted({repo_id.split("/")[0] for repo_id in repo_ids}.difference(namespaces)):
-        raise PushError(f"{user['name']} is no member of {namespace!r}, but may write to {', '.join(namespaces)}.")
+        raise PushError(
+            f"{user['name']} is not a member of {namespace!r} and can only write to {', '.join(namespaces)}."
+        )
+
+
+def make_parser() -> CommandParser:
+    """Returns the parser of the command's options."""
+    parser = CommandParser(
+        prog=PROGRAM, description="Pushes the folder of a finished model to the Hub, as one commit."
+    )
+    parser.add_argument("folder", type=Path, help="folder of the finished model")
+    parser.add_argument("repo_id", help="repository on the Hub: ORGANISATION/NAME or USER/NAME")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -254,13 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Arguments of the command; `None` for those of this process.
     """
-    parser = CommandParser(
-        prog=PROGRAM, description="Pushes the folder of a finished model to the Hub, as one commit."
-    )
-    parser.add_argument("folder", type=Path, help="folder of the finished model")
-    parser.add_argument("repo_id", help="repository on the Hub: ORGANISATION/NAME or USER/NAME")
-    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
-    options = parser.read(arguments)
+    options = make_parser().read(arguments)
     with console_output(), user_errors(PROGRAM, PushError):
         commit = push_folder(options.folder, options.repo_id, private=options.private)
         logger.info(f"Pushed {options.folder} to {commit.repo_url}.")

@@ -10,9 +10,9 @@ import re
 import shutil
 from pathlib import Path
 
-from hf_prunable.reporting.finetuning_report import REPORT_FILE as FINETUNING_REPORT
+from hf_prunable.reporting.finetuning_report import FinetuningReport
 from hf_prunable.reporting.model_card_parts import CARD_FILE
-from hf_prunable.reporting.pruning_report import REPORT_FILE as PRUNING_REPORT
+from hf_prunable.reporting.pruning_report import PruningReport
 from hf_prunable.runtime.files import staged_directory
 
 
@@ -36,7 +36,7 @@ def collect_card(folder: Path, model_cards: Path = MODEL_CARDS) -> Path:
     folder = folder.resolve()
     if not (folder / CARD_FILE).is_file():
         raise ValueError(f"{folder} holds no card. Give the output folder of a finished run.")
-    if not any((folder / report).is_file() for report in (PRUNING_REPORT, FINETUNING_REPORT)):
+    if not any((folder / report.FILE_NAME).is_file() for report in (PruningReport, FinetuningReport)):
         raise ValueError(f"{folder} holds a card, but no report of a run with the values of the card.")
     with staged_directory(model_cards / folder.name) as staging:
         text = (folder / CARD_FILE).read_text(encoding="utf-8")

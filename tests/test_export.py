@@ -1,14 +1,17 @@
 """Exported models against the ones they came from, at batch sizes and lengths that were not traced."""
 
+import logging
+import re
 import shutil
 
 import pytest
 import torch
 from torch.export import Dim
-from transformers import Wav2Vec2ForPreTraining
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
 from hf_prunable import OnnxModel, export, export_onnx, load_prunable
 from hf_prunable.data.audio import decode_audio
+from hf_prunable.reporting.onnx_agreement import Agreement, check_agreement
 from tests.helpers.fresh_processes import AUTO_CLASSES, FAMILY_HEADS, ragged
 from tests.helpers.tiny_models import randomize_, tiny_config, tiny_emptied, tiny_inputs, tiny_prunable
 
@@ -138,7 +141,7 @@ def test_torch_export(family, make):
 def test_a_graph_that_disagrees_is_not_written(wavlm, tmp_path, monkeypatch):
     _, _, other = wavlm
 
-    def write(graph, path, attention_mask, opset_version):
+    def write(graph, path, inputs, opset_version):
         shutil.copy(other.path, path)
         return 20
 
@@ -153,9 +156,7 @@ def test_a_graph_that_disagrees_is_not_written(wavlm, tmp_path, monkeypatch):
 
 def test_nan_is_no_agreement():
     with pytest.raises(RuntimeError, match="nan"):
-        export._check_agreement(
-            "x", [export.Agreement(1, 1.0, 0.0, 0.0), export.Agreement(2, 1.0, *[float("nan")] * 2)]
-        )
+        check_agreement("x", [Agreement(1, 1.0, 0.0, 0.0), Agreement(2, 1.0, *[float("nan")] * 2)])
 
 
 @pytest.mark.parametrize(
@@ -202,3 +203,32 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
         ImportError, match=r"needs onnxscript, onnxruntime. Install `pip install hf_prunable\[export\]`"
     ):
         export_onnx(tmp_path, tmp_path / "x.onnx")
+
+
+def test_the_command_reports_agreement_and_latency(wavlm, tmp_path, caplog):
+    _, folder, _ = wavlm
+    path = tmp_path / "model.onnx"
+    options = ["--attention_mask", "false", "--check_seconds", "0.1", "--latency_seconds", "0.1", "--num_threads", "1"]
+    with caplog.at_level(logging.INFO, "hf_prunable.export"):
+        export.main([str(folder), str(path), *options])
+    first, *latencies, machine = [record.getMessage() for record in caplog.records][-4:]
+    assert re.fullmatch(rf"{path}: \d+\.\d MiB, opset \d+, differs from PyTorch by at most \d\.\de-\d+\.", first)
+    assert [line.split(":")[0] for line in latencies] == ["PyTorch", "onnxruntime"]
+    assert re.match(r"Measured with 0\.1 s of audio on: .*1 thread", machine)
+    assert OnnxModel(path).inputs == ["input_values"]
+    caplog.clear()
+    export.main([str(folder), str(path), "--check_seconds", "0.1", "--latency_seconds", "0"])
+    assert "Measured" not in caplog.text and OnnxModel(path).inputs[-1] == "attention_mask"
+
+
+def test_audio_has_the_rate_of_the_feature_extractor(wavlm, tmp_path, monkeypatch):
+    _, folder, _ = wavlm
+    rates = []
+    monkeypatch.setattr(
+        export, "measure_latency", lambda models, **options: rates.append(options["sampling_rate"]) or {}
+    )
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    short_export(copied, tmp_path / "model.onnx", latency_seconds=0.1)
+    Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(copied)
+    short_export(copied, tmp_path / "model.onnx", latency_seconds=0.1)
+    assert rates == [16000, 8000]

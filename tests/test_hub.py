@@ -195,9 +195,9 @@ def test_checks_before_the_work(pushed):
     for name, message in {
         "check-no-token": "no token found.*hf auth login",
         "check-bad-token": "Invalid user token. The token from HF_TOKEN environment variable is invalid",
-        "check-read-only": "the token of ron may only read",
-        "check-no-member": "eve is no member of 'org', but may write to eve",
-        "check-taken": "the repository org/taken holds pytorch_model.bin. Give the name of a new or an empty one",
+        "check-read-only": "the token of ron is read-only",
+        "check-no-member": "eve is not a member of 'org' and can only write to eve",
+        "check-taken": "the repository org/taken contains pytorch_model.bin. Give the name of a new or an empty one",
         "check-no-name": "Repo id must use alphanumeric chars.*'org/my model'",
         "check-no-connection": "Connection refused",
     }.items():
@@ -208,12 +208,12 @@ def test_checks_before_the_work(pushed):
 
 def test_a_repository_with_other_files_is_left_alone(hub, pushed):
     message = error(pushed, "taken")
-    assert "it holds pytorch_model.bin, which would stay beside the model" in message
+    assert "it contains pytorch_model.bin, which would stay beside the model" in message
     assert hub.repositories["org/taken"].files == {"pytorch_model.bin": b"weights", "README.md": b"# Mine"}
 
 
 def test_what_is_to_be_private_is_not_pushed_in_public(hub, pushed):
-    assert "it is public, and was asked to be private" in error(pushed, "public")
+    assert "it is public, but a private one was requested" in error(pushed, "public")
     assert not hub.repositories["org/public"].files
 
 
@@ -246,7 +246,7 @@ def test_a_connection_that_breaks_leaves_no_half_made_model(hub, pushed):
 def test_one_part_that_fails_does_not_keep_the_others_back(hub, root, pushed):
     message = error(pushed, "ladder")
     assert f"python -m hf_prunable.hub {root / 'pruned'} other/forbidden --private" in message
-    assert message.endswith(f"All that was made is safe in {root}.")
+    assert message.endswith(f"The complete output is in {root}.")
     assert "ada/words" not in message and hub.repositories["ada/words"].private
     assert "model.safetensors" in hub.repositories["ada/words"].files
 
@@ -413,7 +413,7 @@ def test_only_whole_models_are_published(folder):
     names = ["config.json", "model.safetensors", "preprocessor_config.json"]
     assert published_files(folder) == names
     write_text_atomically(folder / "model.safetensors.index.json", json.dumps({"weight_map": {"a": "b.safetensors"}}))
-    with pytest.raises(PushError, match=r"no whole model: b\.safetensors missing"):
+    with pytest.raises(PushError, match=r"no complete model: b\.safetensors missing"):
         published_files(folder)
     (folder / "model.safetensors.index.json").unlink()
     weights = (folder / "model.safetensors").read_bytes()
@@ -424,7 +424,7 @@ def test_only_whole_models_are_published(folder):
     with pytest.raises(PushError, match="weights as safetensors missing"):
         published_files(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(PushError, match=r"holds no model: there is no config\.json"):
+    with pytest.raises(PushError, match=r"contains no model: there is no config\.json"):
         push_folder(folder, "org/model")
 
 
@@ -458,5 +458,5 @@ def test_names_of_repositories(tmp_path):
     named.check()
     named.push(tmp_path / "nothing")
     assert HubPush.take_from(arguments(tmp_path)).repo_ids == {}
-    with pytest.raises(ValueError, match="`hub_revision` is 'try', but models go to the main branch"):
+    with pytest.raises(ValueError, match="`hub_revision` is 'try', but models are pushed to the main branch"):
         HubPush.take_from(arguments(tmp_path, hub_revision="try"))

@@ -3,8 +3,8 @@
     python run_finetune_speech_commands.py --model_name_or_path microsoft/wavlm-base \
         --dataset_name speech_commands_v0.02 --task word --compare --output_dir wavlm-base-words
 
-All options, the Trainer's included, are listed by `--help`; a .yaml or .json file may hold them. The same command goes on
-with a run that was interrupted.
+`--help` lists all options, including those of the Trainer; a .yaml or .json file can hold them. The same command continues
+an interrupted run.
 """
 
 from __future__ import annotations
@@ -13,31 +13,35 @@ import copy
 import logging
 import shutil
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from transformers import AutoFeatureExtractor
+from datasets import DatasetDict
+from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from ..data.speech_commands_tasks import CLIP_SECONDS
+from ..data.speech_dataset import SkippedAudio
 from ..finetuning.arguments import TruncationArguments
-from ..finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
+from ..finetuning.classifier import FinetunedResult, FinetuningArguments, fine_tune, make_classifier
 from ..finetuning.task_profiles import choose_depth, profile_labels
 from ..hub import HubPush
 from ..modeling.loading import load_complete
+from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
     FULL,
     TRUNCATED,
+    FinetuningInputs,
     FinetuningReport,
+    LayerSelection,
     Variant,
     format_table,
     paired_difference,
 )
 from ..reporting.layer_pictures import draw_profiles
-from ..reporting.measurement import describe_machine, measure_latency, measure_size
+from ..reporting.measurement import as_loaded, measure_latency, measure_size
 from ..reporting.model_card import PROFILE_PICTURE
-from ..reporting.provenance import command_line, library_versions, source_commit
+from ..reporting.provenance import Provenance, command_line
 from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
@@ -50,91 +54,236 @@ PROGRAM = "hf-prunable finetune-speech-commands"
 
 logger = logging.getLogger("hf_prunable")
 
+# Stages that layers are scored in.
+PRETRAINED, FINETUNED = "pretrained", "fine-tuned"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Clips of the classification task.
+
+    Attributes:
+        feature_extractor: Feature extractor of the checkpoint.
+        splits: Splits "train", "validation" and "test".
+        skipped: Clips that were left out.
+    """
+
+    feature_extractor: Wav2Vec2FeatureExtractor
+    splits: DatasetDict
+    skipped: SkippedAudio
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of their ids."""
+        return self.splits["train"].features["label"].names
+
+
+@dataclass(frozen=True)
+class TrainedVariant:
+    """The model at one depth after fine-tuning.
+
+    Attributes:
+        model: Model of the first seed, in evaluation mode on the CPU.
+        results: Results of fine-tuning, one per seed.
+    """
+
+    model: PrunableModelMixin
+    results: list[FinetunedResult]
+
+
+class FinetuningRecipe:
+    """Chooses the number of layers, fine-tunes, evaluates and saves.
+
+        recipe = FinetuningRecipe(options, training)
+        recipe.setup()
+        trained = recipe.train()
+        report = recipe.evaluate(trained)
+        recipe.save(report, trained)
+
+    The working folder `OUTPUT_DIR.partial` keeps checkpoints and finished results; after an interruption, the same calls
+    continue from them. With several processes, all of them set up and train, and the main process does the rest.
+
+    Args:
+        options: Model, task, and choice of the layers.
+        training: Arguments of the Trainer; `output_dir` must be a new or an empty folder.
+
+    Attributes:
+        hub: Push to the Hub, set by `setup`.
+        data: Clips of the task, set by `setup`.
+        report: Record of the run, started by `setup` with the chosen layers.
+    """
+
+    hub: HubPush
+    data: TaskData
+    report: FinetuningReport
+
+    def __init__(self, options: TruncationArguments, training: FinetuningArguments):
+        self.options, self.training = options, training
+        # Formatted now, because a recipe file can change while the run proceeds.
+        self.command = command_line(sys.argv)
+        self.output_dir = Path(training.output_dir)
+        self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
+        self.is_main_process = training.process_index == 0
+
+    def setup(self) -> None:
+        """Checks the outputs, loads the clips and chooses the number of layers.
+
+        Raises:
+            ValueError: If the output folder is in use, an interrupted run had other settings, or the options do not fit
+                model and clips.
+            PushError: If a push to the Hub would fail.
+        """
+        check_output_directory(self.output_dir)
+        self.hub = self._setup_hub()
+        self.data = self._setup_data()
+        self.report = self._setup_report(load_complete(self.options.model_name_or_path))
+
+    def _setup_hub(self) -> HubPush:
+        hub = HubPush.take_from(self.training)
+        if self.is_main_process:
+            hub.check()
+        return hub
+
+    def _setup_data(self) -> TaskData:
+        feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
+        with self.training.main_process_first(desc="reading the clips"):
+            splits, skipped = self.options.load_clips(feature_extractor.sampling_rate)
+            if self.is_main_process:
+                settings = asdict(self.options) | self.training.settings()
+                remember_settings(self.working_dir, settings, self.options.override)
+        return TaskData(feature_extractor, splits, skipped)
+
+    def _setup_report(self, model: PrunableModelMixin) -> FinetuningReport:
+        options, data = self.options, self.data
+        inputs = FinetuningInputs(
+            command=self.command,
+            model_name=options.model_name_or_path,
+            family=model.config.stock_config_class.model_type,
+            sampling_rate=data.feature_extractor.sampling_rate,
+            dataset_name=options.dataset_name,
+            num_skipped={cause: len(names) for cause, names in data.skipped.names.items()},
+            dataset_config_name=options.dataset_config_name,
+            task=options.task,
+            words=options.words,
+            class_names=data.class_names,
+            num_clips={name: len(split) for name, split in data.splits.items()},
+            num_layers=model.config.num_hidden_layers,
+        )
+        return FinetuningReport(inputs, Provenance.of_this_process("cpu"), self._select_layers(model))
+
+    def _select_layers(self, model: PrunableModelMixin) -> LayerSelection:
+        with self.training.main_process_first(desc="scoring the layers"):
+            profiles = profile_labels(
+                model,
+                self.data.splits["train"],
+                self.data.feature_extractor,
+                self.options,
+                self.working_dir / "features",
+            )
+        choice = choose_depth(profiles, self.options)
+        if choice is not None and choice.num_layers == model.config.num_hidden_layers:
+            logger.warning(
+                f"All {choice.num_layers} layers are kept, by {choice.criterion}; there is nothing to truncate or to compare."
+            )
+        return LayerSelection(choice, {PRETRAINED: profiles})
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Number of layers of each variant that is trained; the last variant is saved."""
+        num_layers, choice = self.report.inputs.num_layers, self.report.layers.choice
+        if choice is None or choice.num_layers == num_layers:
+            return {FULL: num_layers}
+        return ({FULL: num_layers} if self.options.compare else {}) | {TRUNCATED: choice.num_layers}
+
+    def train(self) -> dict[str, TrainedVariant]:
+        """Fine-tunes each variant with each seed.
+
+        Returns:
+            Trained variants by name.
+        """
+        trained: dict[str, TrainedVariant] = {}
+        for seed in self.options.seeds:
+            for name, num_layers in self.depths.items():
+                args = copy.copy(self.training)
+                args.seed, args.output_dir = seed, str(self.working_dir / f"{name}_seed_{seed}")
+                model = make_classifier(self.options, self.data.class_names, num_layers, seed)
+                result = fine_tune(model, self.data.splits, self.data.feature_extractor, args)
+                variant = trained.setdefault(name, TrainedVariant(model.cpu().eval(), []))
+                variant.results.append(result)
+        return trained
+
+    def evaluate(self, trained: dict[str, TrainedVariant]) -> FinetuningReport:
+        """Measures latency and size, scores the layers after fine-tuning, and compares the variants.
+
+        Args:
+            trained: Trained variants by name.
+
+        Returns:
+            The complete record of the run.
+        """
+        report, data = self.report, self.data
+        first = next(iter(trained.values()))
+        report.layers.profiles[FINETUNED] = profile_labels(
+            first.model, data.splits["train"], data.feature_extractor, self.options
+        )
+        latency = measure_latency(
+            {name: as_loaded(variant.model) for name, variant in trained.items()},
+            seconds=CLIP_SECONDS,
+            sampling_rate=data.feature_extractor.sampling_rate,
+        )
+        results = report.results
+        results.references = data.splits["test"]["label"][:]
+        for name, variant in trained.items():
+            num_parameters = measure_size(variant.model).num_parameters
+            results.variants[name] = Variant(self.depths[name], num_parameters, latency[name], variant.results)
+        if len(trained) == 2:
+            results.difference = paired_difference(
+                trained[FULL].results, trained[TRUNCATED].results, results.references
+            )
+        return report
+
+    def save(self, report: FinetuningReport, trained: dict[str, TrainedVariant]) -> Path:
+        """Saves the model of the last variant with its card, moves it to the output folder, and pushes it if asked to.
+
+        Args:
+            report: Complete record of the run.
+            trained: Trained variants by name.
+
+        Returns:
+            The output folder.
+
+        Raises:
+            RuntimeError: If the saved model does not load, or computes other values.
+            PushError: If the push fails; the output folder is complete.
+        """
+        folder, model = self.working_dir / "result", list(trained.values())[-1].model
+        model.save_pretrained(folder)
+        self.data.feature_extractor.save_pretrained(folder)
+        draw_profiles(report.layers.profiles, report.layers.choice, self.options.task, folder / PROFILE_PICTURE)
+        publish_finetuning(report, model, folder, self.output_dir.name, self.hub.repo_ids.get(""))
+        move_into_place(folder, self.output_dir)
+        shutil.rmtree(self.working_dir, ignore_errors=True)
+        logger.info(f"{format_table(report)}\nThe model is in {self.output_dir}.")
+        self.hub.push(self.output_dir)
+        return self.output_dir
+
 
 def finetune(options: TruncationArguments, training: FinetuningArguments) -> Path:
-    """Chooses the depth, trains, measures, and writes the result to `training.output_dir` when it is complete."""
-    # A recipe may be another one by the time that the run is over.
-    command, output_dir = command_line(sys.argv), Path(training.output_dir)
-    working_dir = output_dir.with_name(f"{output_dir.name}.partial")
-    check_output_directory(output_dir)
-    hub = HubPush.take_from(training)
-    if training.process_index == 0:
-        hub.check()
-    feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
-    with training.main_process_first(desc="reading the clips"):
-        splits, skipped = options.load_clips(feature_extractor.sampling_rate)
-        if training.process_index == 0:
-            remember_settings(working_dir, asdict(options) | training.settings(), options.override)
+    """Runs the recipe.
 
-    features_dir = working_dir / "features"
-    with training.main_process_first(desc="scoring the layers"):
-        base = load_complete(options.model_name_or_path)
-        stages = {"pretrained": profile_labels(base, splits["train"], feature_extractor, options, features_dir)}
-    choice = choose_depth(stages["pretrained"], options)
-    depth = base.config.num_hidden_layers
-    is_truncated = choice is not None and choice.num_layers < depth
-    depths = {FULL: depth} if options.compare or not is_truncated else {}
-    if is_truncated:
-        depths[TRUNCATED] = choice.num_layers
-    elif choice is not None:
-        logger.warning(f"All {depth} layers are kept, by {choice.criterion}; there is nothing to compare or to save.")
+    Args:
+        options: Model, task, and choice of the layers.
+        training: Arguments of the Trainer; `output_dir` must be a new or an empty folder.
 
-    class_names = splits["train"].features["label"].names
-    models, results = {}, defaultdict(list)
-    for seed in options.seeds:
-        for name, num_layers in depths.items():
-            args = copy.copy(training)
-            args.seed, args.output_dir = seed, str(working_dir / f"{name}_seed_{seed}")
-            model = make_classifier(options, class_names, num_layers, seed)
-            results[name].append(fine_tune(model, splits, feature_extractor, args))
-            # The first seed's model is measured and kept.
-            models.setdefault(name, model.cpu().eval())
-    if training.process_index > 0:
-        return output_dir
-
-    stages["fine-tuned"] = profile_labels(next(iter(models.values())), splits["train"], feature_extractor, options)
-    latency = measure_latency(
-        {name: model.to_stock() if model.is_stock else model for name, model in models.items()}, seconds=CLIP_SECONDS
-    )
-    references = splits["test"]["label"][:]
-    report = FinetuningReport(
-        command=command,
-        model_name=options.model_name_or_path,
-        task=options.task,
-        machine=describe_machine("cpu"),
-        class_names=class_names,
-        num_clips={name: len(split) for name, split in splits.items()},
-        num_skipped={cause: len(names) for cause, names in skipped.names.items()},
-        choice=None if choice is None else asdict(choice),
-        variants={
-            name: Variant(depths[name], measure_size(model).num_parameters, latency[name], results[name])
-            for name, model in models.items()
-        },
-        references=references,
-        difference=paired_difference(results[FULL], results[TRUNCATED], references) if len(depths) == 2 else None,
-        profiles={
-            stage: {label: profile.to_dict() for label, profile in profiles.items()}
-            for stage, profiles in stages.items()
-        },
-        num_layers=depth,
-        family=base.config.stock_config_class.model_type,
-        dataset_name=options.dataset_name,
-        dataset_config_name=options.dataset_config_name,
-        words=options.words,
-        versions=library_versions(),
-        commit=source_commit(),
-    )
-    *_, model = models.values()
-    folder = working_dir / "result"
-    model.save_pretrained(folder)
-    feature_extractor.save_pretrained(folder)
-    draw_profiles(stages, choice, options.task, folder / PROFILE_PICTURE)
-    publish_finetuning(report, model, folder, output_dir.name, hub.repo_ids.get(""))
-    move_into_place(folder, output_dir)
-    shutil.rmtree(working_dir, ignore_errors=True)
-    logger.info(f"{format_table(report)}\nThe model is in {output_dir}.")
-    hub.push(output_dir)
-    return output_dir
+    Returns:
+        The output folder, which is only there when it is complete.
+    """
+    recipe = FinetuningRecipe(options, training)
+    recipe.setup()
+    trained = recipe.train()
+    if recipe.is_main_process:
+        recipe.save(recipe.evaluate(trained), trained)
+    return recipe.output_dir
 
 
 def make_parser() -> OptionParser:

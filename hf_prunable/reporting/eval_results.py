@@ -1,4 +1,4 @@
-"""Results for the leaderboard of a benchmark on the Hub, as files in `.eval_results`."""
+"""Benchmark results in the form that the Hub's leaderboards read, as files in `.eval_results`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ from .model_card_parts import EVAL_RESULTS_FOLDER, hub_id
 
 logger = logging.get_logger(__name__)
 
-# A data set that is a benchmark says so, and names its tasks, in this file:
-# https://huggingface.co/docs/hub/eval-results
+# File that declares a data set to be a benchmark and lists its tasks: https://huggingface.co/docs/hub/eval-results
 BENCHMARK_FILE = "eval.yaml"
 TEST_SPLIT = "test"
 
 
 def save_eval_results(report: FinetuningReport, folder: Path) -> Path | None:
-    """Writes the test accuracy of a word classifier where the Hub looks for results on benchmarks.
+    """Writes the test accuracy of a word classifier to the folder of benchmark results.
 
-    There is nothing to write for speakers or for some words alone, which no benchmark asks for, and where the data set is
-    not on the Hub or is no benchmark.
+    Nothing is written for speaker classifiers, for a subset of the words, for data that is not on the Hub, and for data
+    sets that are no benchmark.
 
     Args:
-        report: Of the run.
-        folder: Of the model.
+        report: Complete record of the run.
+        folder: Folder of the model.
 
     Returns:
-        The file, if there is one.
+        Path of the file, or `None` if nothing was written.
     """
-    dataset_id = None if report.dataset_name is None else hub_id(report.dataset_name)
-    if report.task != "word" or report.words or dataset_id is None:
+    inputs = report.inputs
+    dataset_id = None if inputs.dataset_name is None else hub_id(inputs.dataset_name)
+    if inputs.task != "word" or inputs.words or dataset_id is None:
         return None
-    task_id = benchmark_task(dataset_id, report.dataset_config_name)
+    task_id = benchmark_task(dataset_id, inputs.dataset_config_name)
     if task_id is None:
         return None
-    *_, variant = report.variants.values()
-    accuracy = round(variant.results[0].metrics["accuracy"], 6)
+    accuracy = round(report.results.saved_variant.results[0].metrics["accuracy"], 6)
     entries = eval_result_entries_to_yaml([EvalResultEntry(dataset_id=dataset_id, task_id=task_id, value=accuracy)])
     path = folder / EVAL_RESULTS_FOLDER / f"{dataset_id.replace('/', '_')}.yaml"
     path.parent.mkdir()
@@ -51,14 +50,14 @@ def save_eval_results(report: FinetuningReport, folder: Path) -> Path | None:
 
 
 def benchmark_task(dataset_id: str, config_name: str | None = None) -> str | None:
-    """The task of a benchmark that its test split is for.
+    """Finds the benchmark task that is evaluated on the test split of a data set.
 
     Args:
-        dataset_id: On the Hub.
-        config_name: Of the data set; "default" where `None`.
+        dataset_id: Id of the data set on the Hub.
+        config_name: Configuration of the data set; `None` stands for "default".
 
     Returns:
-        Its id; `None` where the data set is no benchmark, has no such task, or cannot be asked.
+        Id of the task; `None` if the data set is no benchmark, does not have exactly one such task, or cannot be read.
     """
     try:
         benchmark = yaml.safe_load(Path(hf_hub_download(dataset_id, BENCHMARK_FILE, repo_type="dataset")).read_text())
@@ -70,7 +69,7 @@ def benchmark_task(dataset_id: str, config_name: str | None = None) -> str | Non
     except RemoteEntryNotFoundError:
         return None
     except (HTTPError, OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        # The model is made, and is not to be lost because of this.
-        logger.warning(f"The benchmark of {dataset_id} cannot be read, and so no result is written for it: {error!r}")
+        # A missing benchmark result must not discard a finished model.
+        logger.warning(f"The benchmark of {dataset_id} cannot be read, so that no result is written for it: {error!r}")
         return None
     return tasks[0] if len(tasks) == 1 else None

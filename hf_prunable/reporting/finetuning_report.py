@@ -1,43 +1,69 @@
-"""What fine-tuning ends with: the figures of the full and of the truncated model, side by side, and a picture."""
+"""The record of a fine-tuning run: full and truncated model, their statistical comparison, and the table."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import ConfusionMatrixDisplay
 
 from ..finetuning.classifier import FinetunedResult
-from ..runtime.files import write_text_atomically
+from ..runtime.tables import markdown_table
+from ..truncation.layer_choice import LayerChoice
+from ..truncation.layer_profile import LayerProfile
 from .measurement import Latency
+from .run_report import RunInputs, RunReport
 
 
-REPORT_FILE = "report.json"
 # Names of the variants of a model.
 FULL, TRUNCATED = "full", "truncated"
-# Of the normal distribution: what a 95 % interval has to each side, in standard errors.
+# Half-width of a 95 % interval of the normal distribution, in standard errors.
 STANDARD_ERRORS = 1.96
-DOTS_PER_INCH = 150
-MAX_NAMED_CLASSES = 40
+
+
+@dataclass(kw_only=True)
+class FinetuningInputs(RunInputs):
+    """Inputs of a fine-tuning run.
+
+    Attributes:
+        dataset_config_name: Configuration of a Hub data set; `None` for its default.
+        task: Classification task: "word" or "speaker".
+        words: Words that the clips were restricted to; `None` for all words.
+        class_names: Names of the classes, in the order of their ids.
+        num_clips: Number of clips of each split.
+        num_layers: Number of transformer layers of the base checkpoint.
+    """
+
+    dataset_config_name: str | None = None
+    task: str
+    words: list[str] | None = None
+    class_names: list[str]
+    num_clips: dict[str, int]
+    num_layers: int
+
+
+@dataclass
+class LayerSelection:
+    """How the number of layers was chosen.
+
+    Attributes:
+        choice: The choice; `None` if all layers were kept without one.
+        profiles: Scores of the layers by stage ("pretrained", "fine-tuned") and kind of label.
+    """
+
+    choice: LayerChoice | None = None
+    profiles: dict[str, dict[str, LayerProfile]] = field(default_factory=dict)
 
 
 @dataclass
 class Variant:
-    """One depth of the model, fine-tuned with one or several seeds.
+    """The model at one depth, fine-tuned with one or several seeds.
 
     Attributes:
-        num_layers: Blocks kept: 1 to `num_layers`.
-        num_parameters: Of the encoder, without the head.
-        latency: Of one clip.
-        results: One a seed.
+        num_layers: Number of transformer layers.
+        num_parameters: Number of parameters of the encoder, without the head.
+        latency: Latency on one clip.
+        results: Results of fine-tuning, one per seed.
     """
 
     num_layers: int
@@ -46,24 +72,24 @@ class Variant:
     results: list[FinetunedResult]
 
     def mean(self, metric: str) -> float:
-        """A figure of the test clips, the mean over seeds."""
+        """Returns the mean over seeds of a metric of the test clips."""
         return float(np.mean([result.metrics[metric] for result in self.results]))
 
     @property
     def train_seconds_per_epoch(self) -> float:
-        """The mean over seeds."""
+        """Training time of one epoch in seconds, the mean over seeds."""
         return float(np.mean([result.train_seconds_per_epoch for result in self.results]))
 
 
 @dataclass
 class PairedDifference:
-    """How much more of the test clips one model gets right than another, in parts of 1.
+    """Difference of two models' test accuracies, as a fraction of the test clips.
 
     Attributes:
-        mean: Over clips and seeds.
-        lower: End of the 95 % interval over the test clips.
-        upper: Its other end.
-        by_seed: The difference for each seed.
+        mean: Mean difference over clips and seeds.
+        lower: Lower end of its 95 % confidence interval over the test clips.
+        upper: Upper end of that interval.
+        by_seed: Mean difference over clips for each seed.
     """
 
     mean: float
@@ -73,21 +99,21 @@ class PairedDifference:
 
     @property
     def is_loss(self) -> bool:
-        """Whether the second model is worse beyond what the choice of test clips explains."""
+        """Whether the second model is significantly worse: the whole interval is above 0."""
         return self.lower > 0
 
 
 def paired_difference(
     full: Sequence[FinetunedResult], truncated: Sequence[FinetunedResult], references: Sequence[int]
 ) -> PairedDifference:
-    """Compares two models clip by clip, which takes out what makes some clips hard for both.
+    """Compares two models clip by clip, so that the difficulty of a clip does not add to the variance.
 
-    The interval is that of the mean over clips of each clip's difference, itself a mean over seeds.
+    The interval is normal, from the standard error over clips of each clip's difference averaged over seeds.
 
     Args:
-        full: One result a seed.
-        truncated: Likewise, in the same order.
-        references: The class of each test clip.
+        full: Results of the first model, one per seed.
+        truncated: Results of the second model, with the same seeds in the same order.
+        references: True class id of each test clip.
 
     Raises:
         ValueError: If the seeds differ or there are fewer than two clips.
@@ -97,12 +123,13 @@ def paired_difference(
         raise ValueError(f"Only runs of the same seeds can be compared, but they are {seeds[0]} and {seeds[1]}.")
     if len(references) < 2:
         raise ValueError(f"{len(references)} test clips give no interval. Give 2 or more.")
-    right = [
+    is_correct = [
         np.array([result.predictions for result in results]) == np.asarray(references) for results in (full, truncated)
     ]
-    differences = right[0].astype(float) - right[1]
-    of_clips = differences.mean(axis=0)
-    mean, error = of_clips.mean(), of_clips.std(ddof=1) / np.sqrt(len(of_clips))
+    # Shape (seeds, clips).
+    differences = is_correct[0].astype(float) - is_correct[1]
+    clip_differences = differences.mean(axis=0)
+    mean, error = clip_differences.mean(), clip_differences.std(ddof=1) / np.sqrt(len(clip_differences))
     return PairedDifference(
         float(mean),
         float(mean - STANDARD_ERRORS * error),
@@ -112,137 +139,91 @@ def paired_difference(
 
 
 @dataclass
-class FinetuningReport:
-    """All that was measured.
+class FinetuningResults:
+    """Measurements of a fine-tuning run.
 
     Attributes:
-        command: That made it.
-        model_name: The checkpoint.
-        task: "word" or "speaker".
-        machine: What it was measured on.
-        class_names: In the order of their numbers.
-        num_clips: By split.
-        num_skipped: Clips left out, by cause.
-        choice: Of the layer, see `LayerChoice`; `None` where none was made.
-        variants: `FULL`, `TRUNCATED` or both; the last one is the model that is saved.
-        references: The class of each test clip.
-        difference: Full minus truncated, where both are there.
-        profiles: Over the layers, by label and stage, see `LayerProfile`.
-        num_layers: Of the checkpoint.
-        family: Its model type: "wavlm", "hubert" or "wav2vec2".
-        dataset_name: As the user named it.
-        dataset_config_name: Likewise.
-        words: The words that were chosen; `None` for all.
-        versions: Of the libraries, by name.
-        commit: Of the source that made it: see `source_commit`.
+        references: True class id of each test clip.
+        variants: Variants `FULL`, `TRUNCATED` or both; the last one is the model that is saved.
+        difference: Accuracy of the full minus the truncated model; `None` for a single variant.
     """
 
-    command: str
-    model_name: str
-    task: str
-    machine: str
-    class_names: list[str]
-    num_clips: dict[str, int]
-    num_skipped: dict[str, int]
-    choice: dict[str, Any] | None
-    variants: dict[str, Variant]
-    references: list[int]
-    difference: PairedDifference | None
-    profiles: dict[str, dict[str, Any]]
-    num_layers: int | None = None
-    family: str | None = None
-    dataset_name: str | None = None
-    dataset_config_name: str | None = None
-    words: list[str] | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    commit: str | None = None
+    references: list[int] = field(default_factory=list)
+    variants: dict[str, Variant] = field(default_factory=dict)
+    difference: PairedDifference | None = None
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes `report.json`."""
-        write_text_atomically(Path(folder) / REPORT_FILE, json.dumps(asdict(self), indent=1) + "\n")
+    @property
+    def saved_variant(self) -> Variant:
+        """Variant that is saved; its first result is that of the saved model."""
+        return list(self.variants.values())[-1]
+
+
+@dataclass
+class FinetuningReport(RunReport):
+    """Record of a fine-tuning run.
+
+    Attributes:
+        inputs: Inputs of the run.
+        provenance: Software and hardware of the run.
+        layers: Choice of the number of layers.
+        results: Measurements, added as the stages of the run end.
+    """
+
+    FILE_NAME = "report.json"
+
+    inputs: FinetuningInputs
+    layers: LayerSelection = field(default_factory=LayerSelection)
+    results: FinetuningResults = field(default_factory=FinetuningResults)
 
 
 def format_table(report: FinetuningReport) -> str:
-    """The figures side by side, as Markdown; ratios are truncated over full."""
-    names, variants = list(report.variants), list(report.variants.values())
-    rows = [
-        ("Layers kept", [f"{variant.num_layers}" for variant in variants], None),
-        ("Parameters of the encoder", [f"{v.num_parameters:,}" for v in variants], lambda v: v.num_parameters),
-        ("Test accuracy (95 % interval)", [_accuracy(variant) for variant in variants], None),
-        ("Macro F1", [f"{variant.mean('macro_f1'):.4f}" for variant in variants], None),
-        (
-            "Training, one epoch",
-            [f"{variant.train_seconds_per_epoch:.1f} s" for variant in variants],
-            lambda v: v.train_seconds_per_epoch,
-        ),
-        (
-            "Inference, one clip",
-            [f"{1000 * variant.latency.median_seconds:.1f} ms" for variant in variants],
-            lambda v: v.latency.median_seconds,
-        ),
-    ]
-    both = len(variants) == 2
-    titles = ["", *names, *(["ratio"] if both else [])]
-    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
-    for title, cells, value in rows:
-        ratio = [f"{value(variants[1]) / value(variants[0]):.3f}" if value else ""] if both else []
-        lines.append(f"| {' | '.join([title, *cells, *ratio])} |")
-    text = "\n".join(lines) + "\n"
-    if report.difference is not None:
-        text += f"\n{_format_difference(report.difference)}\n"
+    """Formats the variants side by side as a Markdown table, with their ratio if there are two, and the comparison."""
+    variants = report.results.variants
+    header, rows = ["", *variants], [[title, *map(cell, variants.values())] for title, cell, _ in TABLE_ROWS]
+    if len(variants) == 2:
+        full, truncated = variants.values()
+        header.append(f"{TRUNCATED} / {FULL}")
+        for row, (_, _, value) in zip(rows, TABLE_ROWS, strict=True):
+            row.append("" if value is None else f"{value(truncated) / value(full):.3f}")
+    text = markdown_table(header, rows) + "\n"
+    if report.results.difference is not None:
+        text += f"\n{_format_difference(report.results.difference)}\n"
     return text
 
 
-def _accuracy(variant: Variant) -> str:
+def _format_accuracy(variant: Variant) -> str:
     low, high = (variant.mean(f"accuracy_{end}") for end in ("lower", "upper"))
     return f"{variant.mean('accuracy'):.4f} ({low:.4f} to {high:.4f})"
 
 
+# Title, cell and, where a ratio of the variants is of interest, the value.
+TABLE_ROWS: tuple[tuple[str, Callable[[Variant], str], Callable[[Variant], float] | None], ...] = (
+    ("Transformer layers", lambda variant: f"{variant.num_layers}", None),
+    ("Encoder parameters", lambda variant: f"{variant.num_parameters:,}", lambda variant: variant.num_parameters),
+    ("Test accuracy (95 % interval)", _format_accuracy, None),
+    ("Macro F1", lambda variant: f"{variant.mean('macro_f1'):.4f}", None),
+    (
+        "Training time per epoch",
+        lambda variant: f"{variant.train_seconds_per_epoch:.1f} s",
+        lambda variant: variant.train_seconds_per_epoch,
+    ),
+    (
+        "Latency, one clip",
+        lambda variant: f"{1000 * variant.latency.median_seconds:.1f} ms",
+        lambda variant: variant.latency.median_seconds,
+    ),
+)
+
+
 def _format_difference(difference: PairedDifference) -> str:
     if difference.is_loss:
-        verdict = "truncation loses accuracy"
+        verdict = "truncation lowers accuracy"
     elif difference.upper < 0:
-        verdict = "truncation gains accuracy"
+        verdict = "truncation raises accuracy"
     else:
-        verdict = "no difference that these test clips can show"
+        verdict = "no significant difference on these test clips"
     seeds = "one seed" if len(difference.by_seed) == 1 else f"{len(difference.by_seed)} seeds"
     return (
-        f"Full minus truncated, clip by clip over {seeds}: {100 * difference.mean:+.2f} points, "
-        f"95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict}."
+        f"Accuracy of the full minus the truncated model, paired by clip over {seeds}: {100 * difference.mean:+.2f} "
+        f"points, 95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict}."
     )
-
-
-def draw_confusion(
-    references: Sequence[int], predictions: Sequence[int], class_names: Sequence[str], path: str | os.PathLike
-) -> None:
-    """Draws the share of each class's clips that is taken for each class.
-
-    Args:
-        references: The class of each clip.
-        predictions: What it was taken for.
-        class_names: In the order of their numbers; not written where there are too many to read.
-        path: Of the picture; its ending chooses the format.
-    """
-    is_named = len(class_names) <= MAX_NAMED_CLASSES
-    side = min(4 + 0.22 * len(class_names), 12) if is_named else 8
-    figure = Figure(figsize=(side + 1, side), dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    ConfusionMatrixDisplay.from_predictions(
-        references,
-        predictions,
-        labels=range(len(class_names)),
-        display_labels=class_names if is_named else None,
-        normalize="true",
-        include_values=False,
-        cmap="Blues",
-        xticks_rotation="vertical",
-        im_kw={"vmin": 0, "vmax": 1},
-        ax=axes,
-    )
-    if not is_named:
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("class")
-    figure.savefig(path)

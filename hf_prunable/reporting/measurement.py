@@ -1,11 +1,11 @@
-"""Parameters, multiply-accumulates (MACs), latency and real-time factor of models, side by side."""
+"""Parameters, multiply-accumulates (MACs), latency and real-time factor of models."""
 
 from __future__ import annotations
 
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,22 +15,23 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..modeling.configuration import PrunableConfigMixin
+from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import MAC_SECONDS, SAMPLING_RATE, UnitCounts, count_macs, count_parameters
 from ..runtime.evaluation_mode import evaluation_mode
 
 
 CPU_INFO = Path("/proc/cpuinfo")
-# The first runs of a model pay for memory and for the choice of kernels.
+# The first forward passes also allocate memory and select kernels.
 WARM_UP_RUNS = 2
 INPUT_SEED = 0
 
 
 def describe_machine(device: torch.device | str | None = None, num_threads: int | None = None) -> str:
-    """The hardware that figures were measured on, without the machine's name.
+    """Describes the hardware and the torch version of a measurement, without the host name.
 
     Args:
-        device: What the models ran on; `None` takes the first GPU where there is one, and else the CPU.
-        num_threads: CPU threads they ran on, where it was not the number torch uses now.
+        device: Device of the measured models; `None` selects the first GPU, or the CPU without one.
+        num_threads: Number of CPU threads of the measurement; `None` takes torch's current number.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device is None else torch.device(device)
     if device.type == "cuda":
@@ -54,12 +55,12 @@ def _cpu_name() -> str:
 
 @dataclass
 class ModelSize:
-    """The size of an encoder, without a head.
+    """Size of an encoder, without a head.
 
     Attributes:
-        num_parameters: All of them, the mask embedding included.
-        macs: Multiply-accumulates of one forward pass over one clip.
-        mac_seconds: The clip's length.
+        num_parameters: Number of parameters, including the mask embedding.
+        macs: Multiply-accumulates of one forward pass on one clip.
+        mac_seconds: Length of that clip in seconds.
     """
 
     num_parameters: int
@@ -68,14 +69,14 @@ class ModelSize:
 
 
 def measure_size(model: PreTrainedModel, seconds: float = MAC_SECONDS) -> ModelSize:
-    """Counts the encoder of a prunable base or head model in closed form, and holds the count against its tensors.
+    """Counts the encoder of a prunable model in closed form and checks the count against its tensors.
 
     Args:
-        model: Without gates.
-        seconds: The length of the clip that MACs are counted for.
+        model: Prunable base model or model with a head, without gates.
+        seconds: Length in seconds of the clip that MACs are counted for.
 
     Raises:
-        TypeError: If the model is not a prunable one.
+        TypeError: If the model is not prunable.
         ValueError: If the model has gates, or the clip is too short for one frame.
         RuntimeError: If the closed form and the model's tensors disagree.
     """
@@ -87,26 +88,36 @@ def measure_size(model: PreTrainedModel, seconds: float = MAC_SECONDS) -> ModelS
     if config.gates is not None:
         raise ValueError("A model with gates has no final size. Measure the one that `compact(model)` returns.")
     counts = UnitCounts.of(config.shape)
-    num_parameters, found = count_parameters(config, counts), model.base_model.num_parameters()
+    num_parameters, found = count_parameters(config, counts), _count_tensors(model.base_model)
     if num_parameters != found:
         raise RuntimeError(
             f"The shape of {type(model).__name__} stands for {num_parameters:,} parameters, but its encoder has "
-            f"{found:,}. If no parameter was added or removed by hand, this is a bug in hf_prunable."
+            f"{found:,}. If no parameters were added or removed by hand, this is a bug in hf_prunable."
         )
     return ModelSize(num_parameters, count_macs(config, counts, seconds), seconds)
 
 
+def _count_tensors(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def as_loaded(model: PrunableModelMixin) -> PreTrainedModel:
+    """Returns the model in the class that its saved checkpoint loads as: the stock class where it can express it."""
+    return model.to_stock() if model.is_stock else model
+
+
 @dataclass
 class Latency:
-    """How long one forward pass takes.
+    """Time of one forward pass.
 
     Attributes:
-        median_seconds: Over the repetitions.
-        min_seconds: Of the fastest.
-        max_seconds: Of the slowest.
-        real_time_factor: Median over the seconds of audio in the batch; below 1 is faster than the audio plays.
-        speedup: How many times faster than the first model of the comparison: the median, over the rounds in which
-            all models ran once each, of the ratio of their times.
+        median_seconds: Median over the timed rounds.
+        min_seconds: Fastest round.
+        max_seconds: Slowest round.
+        real_time_factor: Median divided by the length of the audio in the batch; below 1 is faster than real time.
+        speedup: Median over rounds of the first model's time divided by this model's time in the same round.
+        clip_seconds: Length of each clip in seconds.
+        batch_size: Number of clips in the batch.
     """
 
     median_seconds: float
@@ -114,58 +125,80 @@ class Latency:
     max_seconds: float
     real_time_factor: float
     speedup: float
+    clip_seconds: float
+    batch_size: int = 1
 
 
 def measure_latency(
-    models: dict[str, nn.Module],
+    models: Mapping[str, nn.Module],
     *,
     seconds: float = 10.0,
     batch_size: int = 1,
     repetitions: int = 7,
     num_threads: int | None = None,
+    sampling_rate: int = SAMPLING_RATE,
 ) -> dict[str, Latency]:
-    """Times models in turn on the same random audio, so that what slows the machine down slows all of them.
+    """Times models in alternation on the same random audio, so that varying machine load affects all of them.
 
     Args:
-        models: By the names that the result has too; all on one device. The first one is what speed is compared with.
-        seconds: Length of each clip.
-        batch_size: Clips in a batch.
-        repetitions: Rounds that are timed, after a warm-up that is not.
-        num_threads: CPU threads of torch; `None` leaves them as they are.
+        models: Models by name, all on one device; speed-ups are relative to the first one.
+        seconds: Length of each clip in seconds.
+        batch_size: Number of clips in the batch.
+        repetitions: Number of timed rounds, after untimed warm-up rounds.
+        num_threads: Number of CPU threads of torch; `None` leaves it unchanged.
+        sampling_rate: Sampling rate of the audio in Hz.
+
+    Returns:
+        Latencies by the models' names.
 
     Raises:
         ValueError: If there is no model, the models are on different devices, or a number is not positive.
     """
     _check_positive(batch_size=batch_size)
-    rounds = time_in_turn(models, [seconds] * batch_size, repetitions=repetitions, num_threads=num_threads)
+    rounds = time_in_turn(
+        models,
+        [seconds] * batch_size,
+        repetitions=repetitions,
+        num_threads=num_threads,
+        sampling_rate=sampling_rate,
+    )
     first = next(iter(models))
     latencies = {}
     for name in models:
-        times = [of_round[name] for of_round in rounds]
+        times = [round_times[name] for round_times in rounds]
         median = statistics.median(times)
-        speedup = statistics.median(of_round[first] / of_round[name] for of_round in rounds)
-        latencies[name] = Latency(median, min(times), max(times), median / (seconds * batch_size), speedup)
+        latencies[name] = Latency(
+            median_seconds=median,
+            min_seconds=min(times),
+            max_seconds=max(times),
+            real_time_factor=median / (seconds * batch_size),
+            speedup=statistics.median(round_times[first] / round_times[name] for round_times in rounds),
+            clip_seconds=seconds,
+            batch_size=batch_size,
+        )
     return latencies
 
 
 def time_in_turn(
-    models: dict[str, nn.Module],
+    models: Mapping[str, nn.Module],
     seconds: Sequence[float],
     *,
     repetitions: int = 7,
     num_threads: int | None = None,
+    sampling_rate: int = SAMPLING_RATE,
 ) -> list[dict[str, float]]:
-    """Times forward passes of models in turn on the same random audio.
+    """Times forward passes of models in alternation on the same random audio.
 
     Args:
-        models: By the names that the result has too; all on one device.
-        seconds: Length of each clip of the batch. Where lengths differ, clips are padded to the longest, and the models
-            are given an attention mask.
-        repetitions: Rounds that are timed, after a warm-up that is not.
-        num_threads: CPU threads of torch; `None` leaves them as they are.
+        models: Models by name, all on one device.
+        seconds: Length of each clip of the batch in seconds. If the lengths differ, clips are padded to the longest and
+            the models get an attention mask.
+        repetitions: Number of timed rounds, after untimed warm-up rounds.
+        num_threads: Number of CPU threads of torch; `None` leaves it unchanged.
+        sampling_rate: Sampling rate of the audio in Hz.
 
     Returns:
-        For each round, the seconds that every model took.
+        Seconds per forward pass by the models' names, one dictionary per round.
 
     Raises:
         ValueError: If there is no model, the models are on different devices, or a number is not positive.
@@ -173,7 +206,7 @@ def time_in_turn(
     _check_positive(seconds=min(seconds, default=0), repetitions=repetitions, num_threads=num_threads)
     if not models:
         raise ValueError("Latency needs at least one model, but got none.")
-    inputs = _random_audio(models, [round(length * SAMPLING_RATE) for length in seconds])
+    inputs = _random_audio(models, [round(length * sampling_rate) for length in seconds])
     num_rounds = WARM_UP_RUNS + repetitions
     with (
         evaluation_mode(list(models.values()), num_threads),
@@ -194,11 +227,11 @@ def _check_positive(**numbers: float | None) -> None:
         raise ValueError(f"Latency needs positive numbers, but got {wrong}.")
 
 
-def _random_audio(models: dict[str, nn.Module], num_samples: Sequence[int]) -> dict[str, dict[str, torch.Tensor]]:
-    """The same noise for every model, on its device and in its dtype, with a mask where clips differ in length."""
+def _random_audio(models: Mapping[str, nn.Module], num_samples: Sequence[int]) -> dict[str, dict[str, torch.Tensor]]:
+    """Draws the same noise for every model, on its device and in its dtype; with a mask if the lengths differ."""
     longest = max(num_samples)
     audio = torch.randn(len(num_samples), longest, generator=torch.Generator().manual_seed(INPUT_SEED))
-    # What has no parameters runs outside torch and takes what the CPU has.
+    # A model without parameters, such as an ONNX session, takes CPU tensors.
     parameters = {name: next(model.parameters(), audio) for name, model in models.items()}
     devices = {name: str(parameter.device) for name, parameter in parameters.items()}
     if len(set(devices.values())) > 1:
@@ -222,6 +255,6 @@ def _time_forward(model: nn.Module, audio: torch.Tensor, **mask: torch.Tensor) -
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Blocks until all kernels queued on the device have finished."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""The model cards of finished runs: front matter for the Hub, and a text made of what was measured and nothing else."""
+"""Model cards of finished runs: metadata for the Hub, and a text that only states what the report holds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from huggingface_hub import EvalResult, ModelCard
 
 from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..modeling.shape import PrunedShape
-from ..runtime.auto_classes import AUDIO_CLASSIFICATION
-from .finetuning_report import REPORT_FILE as FINETUNING_REPORT
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .finetuning_report import TRUNCATED, FinetuningReport
-from .finetuning_report import format_table as format_variants
+from .finetuning_report import format_table as format_finetuning_table
 from .model_card_parts import (
     PIPELINE_TAGS,
     bullets,
     data_line,
-    dataset_fields,
+    dataset_name_and_type,
     front_matter,
     inherited_limits,
     link,
@@ -24,15 +23,16 @@ from .model_card_parts import (
     software_lines,
     usage,
 )
-from .pruning_report import LOSS_NAMES, PruningReport, format_table
-from .pruning_report import REPORT_FILE as PRUNING_REPORT
+from .pruning_report import LOSS_NAMES, PruningReport
+from .pruning_report import format_table as format_pruning_table
 
 
 SHAPE_PICTURE, CURVE_PICTURE = "shape.png", "sparsity_curve.png"
 PROFILE_PICTURE, CONFUSION_PICTURE = "layer_profile.png", "confusion.png"
 PRUNED_TAGS = ["pruned", "structured-pruning"]
+# What the classes are and the name of the task.
 TASKS = {"word": ("words", "Word classification"), "speaker": ("speakers", "Speaker identification")}
-LEARNED = {
+LEARNED_BY = {
     "distillation": "by distillation, without labels",
     "task": "from labels",
     "both": "from labels and by distillation",
@@ -40,170 +40,204 @@ LEARNED = {
 
 
 def pruning_card(
-    report: PruningReport, name: str, *, repo_id: str | None = None, auto_class: str = "AutoModel"
+    report: PruningReport, name: str, *, repo_id: str | None = None, auto_class: str = BASE_MODEL
 ) -> ModelCard:
-    """The card of a model that `run_prune.py` made.
+    """Makes the card of a pruned model.
 
     Args:
-        report: Of the run.
-        name: Of the model.
-        repo_id: Where it will be on the Hub, for the snippet; by default `name` stands there.
-        auto_class: Of the kind of head that was saved.
+        report: Complete record of the run.
+        name: Name of the model.
+        repo_id: Hub id that the usage snippet loads from; `None` uses `name`.
+        auto_class: Name of the Auto class of the saved head.
     """
-    dense, pruned = report.dense_size.num_parameters, report.pruned_size.num_parameters
-    losses = report.held_out_loss
-    loss = losses.after_compaction if losses.after_final_steps is None else losses.after_final_steps
-    results = []
-    if report.dataset_name is not None and loss is not None and math.isfinite(loss):
-        results = [
-            EvalResult(
-                task_type=PIPELINE_TAGS[auto_class],
-                metric_type="loss",
-                metric_name=f"{LOSS_NAMES[report.objective]}, held-out clips",
-                metric_value=round(loss, 6),
-                **dataset_fields(report.dataset_name),
-            )
-        ]
-    is_measured_on_task = report.objective != "distillation"
-    clips = "one clip" if report.latency_batch_size == 1 else f"{report.latency_batch_size} clips"
+    inputs, sizes = report.inputs, report.sizes
+    removed = 1 - sizes.pruned.num_parameters / sizes.dense.num_parameters
     return render_card(
         card_data=front_matter(
-            name, report.model_name, report.dataset_name, auto_class, [*PRUNED_TAGS, report.family], results
+            name, inputs, auto_class, [*PRUNED_TAGS, inputs.family], _pruning_results(report, auto_class)
         ),
         title=name,
         summary=(
-            f"{link(report.model_name)} with {100 * (1 - pruned / dense):.1f} % of its encoder's parameters removed by "
-            f"structured pruning. Gates on its units were learned {LEARNED[report.objective]}; made with hf_prunable."
+            f"{link(inputs.model_name)} with {100 * removed:.1f} % of its encoder parameters removed by structured "
+            f"pruning with hf_prunable. The pruning decisions were learned {LEARNED_BY[inputs.objective]}."
         ),
         **usage(auto_class, repo_id or name, is_stock=False),
         removed=_removed_units(report),
-        removed_picture={"file": SHAPE_PICTURE, "caption": "What is left of every layer"},
-        measured=format_table(report).strip(),
-        pictures=[{"file": CURVE_PICTURE, "caption": "Sparsity and loss by step"}],
-        command=report.command,
-        reproduction=bullets(
-            f"Gates on {', '.join(report.units)}; "
-            + ", ".join(f"{number:,} steps {stage}" for stage, number in report.steps.items())
-            + f"; seed {report.seed}.",
-            report.teacher_name and f"Teacher: {link(report.teacher_name)}.",
-            data_line(report.dataset_name, report.skipped_audio),
-            *software_lines(report.versions, report.commit),
-            f"The log of the run and all figures: [{PRUNING_REPORT}]({PRUNING_REPORT}).",
-        ),
-        limits=[
-            "The figures are those of one run with one seed. Latency is that of the machine named, with "
-            f"{clips} of {report.latency_seconds:g} s; other machines and lengths give other ratios.",
-            "The held-out loss is that of clips from the data set that the model was trained on."
-            if is_measured_on_task
-            else "The model was trained to give the hidden states of its teacher. No accuracy on a task was measured in "
-            "this run: measure it on yours.",
-            inherited_limits(report.model_name),
-        ],
+        removed_picture={"file": SHAPE_PICTURE, "caption": "Widths of every layer after pruning"},
+        measured=format_pruning_table(report).strip(),
+        pictures=[{"file": CURVE_PICTURE, "caption": "Sparsity and loss over the optimizer steps"}],
+        command=inputs.command,
+        reproduction=_pruning_reproduction(report),
+        limits=_pruning_limits(report),
     )
+
+
+def _pruning_results(report: PruningReport, auto_class: str) -> list[EvalResult]:
+    loss = report.results.held_out_loss
+    if report.inputs.dataset_name is None or loss is None or not math.isfinite(loss.final):
+        return []
+    dataset_name, dataset_type = dataset_name_and_type(report.inputs.dataset_name)
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAGS[auto_class],
+            dataset_name=dataset_name,
+            dataset_type=dataset_type,
+            metric_type="loss",
+            metric_name=f"{LOSS_NAMES[report.inputs.objective]}, held-out clips",
+            metric_value=round(loss.final, 6),
+        )
+    ]
+
+
+def _removed_units(report: PruningReport) -> str:
+    dense, pruned = report.sizes.dense.num_parameters, report.sizes.pruned.num_parameters
+    shape = PrunedShape.from_dict(report.sizes.shape)
+    heads = [len(layer.heads) for layer in shape.layers if layer.heads]
+    units = [layer.intermediate for layer in shape.layers if layer.intermediate]
+    return (
+        f"{dense - pruned:,} of {dense:,} encoder parameters. Attention heads remain in {len(heads)} of {len(shape.layers)} "
+        f"layers ({sum(heads)} in total), feed-forward units in {len(units)} ({sum(units):,} in total). The convolutions "
+        f"have {', '.join(map(str, shape.conv_channels))} channels. All widths are listed under `pruned_shape` in "
+        "`config.json`."
+    )
+
+
+def _pruning_reproduction(report: PruningReport) -> str:
+    inputs = report.inputs
+    steps = ", ".join(f"{count:,} steps {stage}" for stage, count in inputs.steps.items())
+    return bullets(
+        f"Gates on {', '.join(inputs.units)}; {steps}; seed {inputs.seed}.",
+        inputs.teacher_name and f"Teacher: {link(inputs.teacher_name)}.",
+        data_line(inputs),
+        *software_lines(report.provenance),
+        f"Training log and all measurements: [{report.FILE_NAME}]({report.FILE_NAME}).",
+    )
+
+
+def _pruning_limits(report: PruningReport) -> list[str]:
+    limits = ["All figures are from one run with one seed."]
+    if report.results.latency:
+        latency = next(iter(report.results.latency.values()))
+        clips = "one clip" if latency.batch_size == 1 else f"{latency.batch_size} clips"
+        limits[0] += (
+            f" Latency was measured on the machine named above with {clips} of {latency.clip_seconds:g} s; ratios differ on "
+            "other machines and for other lengths."
+        )
+    if report.inputs.objective == "distillation":
+        limits.append(
+            "The model was trained to reproduce the hidden states of its teacher. This run measured no accuracy on a task: "
+            "evaluate the model on your task before use."
+        )
+    else:
+        limits.append("The held-out loss is from clips of the same data set as the training clips.")
+    return [*limits, inherited_limits(report.inputs.model_name)]
 
 
 def truncation_card(
     report: FinetuningReport, name: str, *, repo_id: str | None = None, is_stock: bool = True
 ) -> ModelCard:
-    """The card of a classifier that `run_finetune_speech_commands.py` made.
+    """Makes the card of a fine-tuned classifier.
 
     Args:
-        report: Of the run; its last variant is the model.
-        name: Of the model.
-        repo_id: Where it will be on the Hub, for the snippet; by default `name` stands there.
-        is_stock: Whether plain transformers loads it, which it does not if it was pruned before.
+        report: Complete record of the run; the saved model is its last variant.
+        name: Name of the model.
+        repo_id: Hub id that the usage snippet loads from; `None` uses `name`.
+        is_stock: Whether the model loads without hf_prunable, unlike one that was pruned before.
     """
-    kind, variant = list(report.variants.items())[-1]
-    # The model that is saved is that of the first seed.
-    result, seeds = variant.results[0], [result.seed for result in variant.results]
-    classes, task_name = TASKS[report.task]
-    results = []
-    if report.dataset_name is not None:
-        common = {
-            "task_type": PIPELINE_TAGS[AUDIO_CLASSIFICATION],
-            "task_name": task_name,
-            "dataset_config": report.dataset_config_name,
-            # Speakers are tested on clips of the training list.
-            "dataset_split": "test" if report.task == "word" else None,
-            **dataset_fields(report.dataset_name),
-        }
-        accuracy, macro_f1 = (round(result.metrics[metric], 6) for metric in ("accuracy", "macro_f1"))
-        results = [
-            EvalResult(metric_type="accuracy", metric_name="Accuracy", metric_value=accuracy, **common),
-            EvalResult(metric_type="f1", metric_name="Macro F1", metric_value=macro_f1, **common),
-        ]
-    is_pruned = kind == TRUNCATED or not is_stock
-    tags = [*(PRUNED_TAGS if is_pruned else []), *([report.family] if report.family else [])]
-    depth = f"its first {variant.num_layers} layers alone" if kind == TRUNCATED else "all its layers"
-    clips = ", ".join(f"{number:,} {split}" for split, number in report.num_clips.items())
-    measured = format_variants(report).strip()
-    if len(seeds) > 1:
-        measured += (
-            f"\n\nThe figures are means over the seeds {', '.join(map(str, seeds))}. The model here is that of seed "
-            f"{result.seed}, with a test accuracy of {result.metrics['accuracy']:.4f}."
+    inputs = report.inputs
+    is_truncated = TRUNCATED in report.results.variants
+    num_layers = report.results.saved_variant.num_layers
+    classes, _ = TASKS[inputs.task]
+    depth = "with all its transformer layers"
+    if is_truncated:
+        depth = (
+            f"with its first {num_layers} transformer layers" if num_layers > 1 else "with its first transformer layer"
         )
     return render_card(
         card_data=front_matter(
             name,
-            report.model_name,
-            report.dataset_name,
+            inputs,
             AUDIO_CLASSIFICATION,
-            tags,
-            results,
+            [*(PRUNED_TAGS if is_truncated or not is_stock else []), inputs.family],
+            _truncation_results(report),
             metrics=["accuracy", "f1"],
         ),
         title=name,
         summary=(
-            f"{link(report.model_name)} with {depth}, fine-tuned to tell {len(report.class_names)} {classes} apart; made "
-            "with hf_prunable."
+            f"{link(inputs.model_name)} {depth}, fine-tuned with hf_prunable to classify {len(inputs.class_names)} "
+            f"{classes}."
         ),
         **usage(AUDIO_CLASSIFICATION, repo_id or name, is_stock),
-        removed=_removed_layers(report, variant.num_layers, kind == TRUNCATED),
-        removed_picture={"file": PROFILE_PICTURE, "caption": "Convexity of the layers"},
-        measured=f"{measured}\n\nMeasured on: {report.machine}.",
-        pictures=[{"file": CONFUSION_PICTURE, "caption": "What clips are taken for"}],
-        command=report.command,
-        reproduction=bullets(
-            f"Clips: {clips}; {result.epochs:g} epochs; seed{'s' if len(seeds) > 1 else ''} "
-            f"{', '.join(map(str, seeds))}.",
-            data_line(report.dataset_name, report.num_skipped),
-            *software_lines(report.versions, report.commit),
-            f"All figures: [{FINETUNING_REPORT}]({FINETUNING_REPORT}).",
-        ),
+        removed=_removed_layers(report, num_layers) if is_truncated else f"Nothing: all {num_layers} layers are kept.",
+        removed_picture={"file": PROFILE_PICTURE, "caption": "Graph convexity of the layers"},
+        measured=_measured_variants(report),
+        pictures=[{"file": CONFUSION_PICTURE, "caption": "Confusion matrix of the test clips"}],
+        command=inputs.command,
+        reproduction=_truncation_reproduction(report),
         limits=[
-            f"It takes every clip for one of {len(report.class_names)} {classes}; there is no class for anything else.",
-            f"Clips were {CLIP_SECONDS:g} s long. Nothing was measured on longer or much shorter ones.",
-            "Latency is that of the machine named; other machines give other ratios.",
-            inherited_limits(report.model_name),
+            f"The model assigns every clip to one of {len(inputs.class_names)} {classes}; there is no class for other audio.",
+            f"It was trained and tested on clips of {CLIP_SECONDS:g} s, not on longer or much shorter ones.",
+            "Latency was measured on the machine named above; ratios differ on other machines.",
+            inherited_limits(inputs.model_name),
         ],
     )
 
 
-def _removed_units(report: PruningReport) -> str:
-    dense, pruned = report.dense_size.num_parameters, report.pruned_size.num_parameters
-    shape = PrunedShape.from_dict(report.shape)
-    heads = [len(layer.heads) for layer in shape.layers if layer.heads]
-    units = [layer.intermediate for layer in shape.layers if layer.intermediate]
+def _truncation_results(report: FinetuningReport) -> list[EvalResult]:
+    inputs = report.inputs
+    if inputs.dataset_name is None:
+        return []
+    dataset_name, dataset_type = dataset_name_and_type(inputs.dataset_name)
+    metrics = report.results.saved_variant.results[0].metrics
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAGS[AUDIO_CLASSIFICATION],
+            task_name=TASKS[inputs.task][1],
+            dataset_name=dataset_name,
+            dataset_type=dataset_type,
+            dataset_config=inputs.dataset_config_name,
+            # Speakers are tested on clips of the training list.
+            dataset_split="test" if inputs.task == "word" else None,
+            metric_type=metric_type,
+            metric_name=metric_name,
+            metric_value=round(metrics[metric], 6),
+        )
+        for metric, metric_type, metric_name in (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
+    ]
+
+
+def _removed_layers(report: FinetuningReport, num_layers: int) -> str:
+    text = f"All transformer layers after layer {num_layers} of {report.inputs.num_layers}."
+    choice = report.layers.choice
+    if choice is None or choice.criterion == "explicit":
+        return text
+    if choice.best_layer is None:
+        return f"{text} The number of layers was chosen by {choice.criterion}."
     return (
-        f"{dense - pruned:,} of {dense:,} parameters of the encoder. Attention heads are left in {len(heads)} of its "
-        f"{len(shape.layers)} layers ({sum(heads)} in all), feed-forward units in {len(units)} ({sum(units):,} in all); the "
-        f"convolutions have {', '.join(map(str, shape.conv_channels))} channels. `pruned_shape` in `config.json` names "
-        "all widths."
+        f"{text} The number of layers was chosen by {choice.criterion} for the labels {choice.labels!r}: layer "
+        f"{num_layers} ({choice.score:.4f}) is the first layer within one standard error "
+        f"({choice.standard_error:.4f}) of the best one, layer {choice.best_layer} ({choice.best_score:.4f})."
     )
 
 
-def _removed_layers(report: FinetuningReport, num_layers: int, is_truncated: bool) -> str:
-    if not is_truncated:
-        return f"No layer: all {num_layers} are there."
-    total = "" if report.num_layers is None else f" of {report.num_layers}"
-    text = f"What follows layer {num_layers}{total}; layers 1 to {num_layers} are there."
-    choice = report.choice
-    if choice is None or choice["criterion"] == "explicit":
-        return text
-    if choice["best_layer"] is None:
-        return f"{text} They were chosen by {choice['criterion']}."
-    return (
-        f"{text} They were chosen by {choice['criterion']} for the labels {choice['labels']!r}: layer {num_layers} "
-        f"({choice['score']:.4f}) is the earliest within one standard error ({choice['standard_error']:.4f}) of the best, "
-        f"layer {choice['best_layer']} ({choice['best_score']:.4f})."
+def _measured_variants(report: FinetuningReport) -> str:
+    results = report.results.saved_variant.results
+    text = format_finetuning_table(report).strip()
+    if len(results) > 1:
+        text += (
+            f"\n\nMeans over the seeds {', '.join(str(result.seed) for result in results)}. The saved model is that of seed "
+            f"{results[0].seed}, with a test accuracy of {results[0].metrics['accuracy']:.4f}."
+        )
+    return f"{text}\n\nMeasured on: {report.provenance.machine}."
+
+
+def _truncation_reproduction(report: FinetuningReport) -> str:
+    results = report.results.saved_variant.results
+    clips = ", ".join(f"{count:,} {split}" for split, count in report.inputs.num_clips.items())
+    seeds = ("seed " if len(results) == 1 else "seeds ") + ", ".join(str(result.seed) for result in results)
+    return bullets(
+        f"Clips: {clips}; {results[0].epochs:g} epochs; {seeds}.",
+        data_line(report.inputs),
+        *software_lines(report.provenance),
+        f"All measurements: [{report.FILE_NAME}]({report.FILE_NAME}).",
     )

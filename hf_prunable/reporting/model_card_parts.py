@@ -1,4 +1,4 @@
-"""What the model cards of all runs share: front matter, the snippet, the licence of the base model, the file."""
+"""Parts that the model cards of all runs share: front matter, usage snippet, license, and the file itself."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from transformers.utils import logging
 
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL, CTC
 from ..runtime.files import write_text_atomically
+from .provenance import Provenance
+from .run_report import RunInputs
 
 
 logger = logging.get_logger(__name__)
 
 CARD_FILE = "README.md"
-# Where the Hub looks for results on benchmarks.
+# Folder of benchmark results: https://huggingface.co/docs/hub/eval-results
 EVAL_RESULTS_FOLDER = ".eval_results"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-# The Hub's names of tasks.
+# Pipeline tags of the Hub: https://huggingface.co/tasks
 PIPELINE_TAGS = {
     BASE_MODEL: "feature-extraction",
     CTC: "automatic-speech-recognition",
     AUDIO_CLASSIFICATION: "audio-classification",
 }
-# The Hub's model tree knows "finetune", "adapter", "quantized" and "merge". The weights left are the base model's,
-# trained on in the same precision; "quantized" would list the model among changes of the precision.
+# The relations of the Hub's model tree are "finetune", "adapter", "quantized" and "merge". The remaining weights are
+# trained further in the same precision, which is nearest to fine-tuning.
 BASE_MODEL_RELATION = "finetune"
+LICENSE_FIELDS = ("license", "license_name", "license_link")
 IMPORT = "import hf_prunable  # registers the pruned models with the Auto classes\n"
 SNIPPET = """\
 import soundfile
@@ -46,16 +49,27 @@ inputs = feature_extractor(waveform, sampling_rate=sampling_rate, return_tensors
 with torch.inference_mode():
     outputs = model(**inputs)
 {last_line}"""
+# The repository or folder that the snippet loads from.
 SOURCE = re.compile(r'(?<=from_pretrained\(")[^"]+(?="\))')
 
 
 def save_card(card: ModelCard, folder: Path) -> None:
-    """Writes a card where the Hub looks for it."""
+    """Writes a card to the file that the Hub shows.
+
+    Args:
+        card: Model card.
+        folder: Folder of the model.
+    """
     write_text_atomically(folder / CARD_FILE, str(card).rstrip() + "\n")
 
 
 def address_card(folder: Path, repo_id: str) -> None:
-    """Lets the snippet of a folder's card load the model from a repository; a folder without a card stays without."""
+    """Makes the snippet of a folder's card, if there is a card, load the model from a repository.
+
+    Args:
+        folder: Folder of the model.
+        repo_id: Id of the repository on the Hub.
+    """
     path = folder / CARD_FILE
     if path.is_file():
         text = path.read_text(encoding="utf-8")
@@ -65,7 +79,7 @@ def address_card(folder: Path, repo_id: str) -> None:
 
 
 def hub_id(name: str) -> str | None:
-    """A name where it can only be an id on the Hub, and `None` where it is that of a local file or folder."""
+    """Returns a name that can only be an id on the Hub, and `None` for the name of a local file or folder."""
     if Path(name).expanduser().exists():
         return None
     try:
@@ -76,14 +90,13 @@ def hub_id(name: str) -> str | None:
 
 
 def license_fields(model_name: str) -> dict[str, str]:
-    """The license of a model, as its card states it.
+    """Reads the license from a model's card.
 
     Args:
-        model_name: A folder or a Hub id.
+        model_name: Folder or Hub id of the model.
 
     Returns:
-        Of `license`, `license_name` and `license_link` those that there are: none where there is no card, or it cannot be
-        read.
+        Those of `LICENSE_FIELDS` that the card has; none if there is no card or it cannot be read.
     """
     folder = Path(model_name).expanduser()
     try:
@@ -93,114 +106,126 @@ def license_fields(model_name: str) -> dict[str, str]:
     except RemoteEntryNotFoundError:
         return {}
     except (HTTPError, OSError, ValueError, yaml.YAMLError) as error:
-        # The model is made, and is not to be lost because of this.
-        logger.warning(f"The card of {model_name!r} cannot be read, and so the new card names no license: {error}")
+        # A missing license must not discard a finished model.
+        logger.warning(f"The card of {model_name!r} cannot be read, so that the new card names no license: {error}")
         return {}
-    names = ("license", "license_name", "license_link")
-    return {name: card.data.get(name) for name in names if card.data.get(name) is not None}
+    return {name: card.data.get(name) for name in LICENSE_FIELDS if card.data.get(name) is not None}
 
 
 def front_matter(
     name: str,
-    model_name: str,
-    dataset_name: str | None,
+    inputs: RunInputs,
     auto_class: str,
     tags: Sequence[str],
     results: list[EvalResult],
-    **fields: Any,
+    metrics: list[str] | None = None,
 ) -> ModelCardData:
-    """What the Hub reads of a card.
+    """Makes the metadata of a card. Base model and data set are named only if they are on the Hub.
 
     Args:
-        name: Of the model.
-        model_name: Of the base model, whose license is this one's too. Only what is on the Hub is named here.
-        dataset_name: Of the training clips; likewise.
-        auto_class: Of the kind of head.
-        tags: Beside that of this library.
-        results: What was measured; without any there is no `model-index`.
-        **fields: Further fields.
+        name: Name of the model.
+        inputs: Inputs of the run; the base model's license is also that of the new model.
+        auto_class: Name of the Auto class of the model's head.
+        tags: Tags besides that of this library.
+        results: Evaluation results; without any, the card has no `model-index`.
+        metrics: Names of metrics on the Hub; `None` names none.
     """
-    base_model = hub_id(model_name)
-    dataset = dataset_name and hub_id(dataset_name)
+    base_model = hub_id(inputs.model_name)
+    dataset = None if inputs.dataset_name is None else hub_id(inputs.dataset_name)
+    base_license = license_fields(inputs.model_name)
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=PIPELINE_TAGS[auto_class],
         base_model=base_model,
         base_model_relation=base_model and BASE_MODEL_RELATION,
         tags=["hf_prunable", *tags],
-        datasets=[dataset] if dataset else None,
-        **({"model_name": name, "eval_results": results} if results else {}),
-        **license_fields(model_name),
-        **fields,
+        datasets=None if dataset is None else [dataset],
+        model_name=name if results else None,
+        eval_results=results or None,
+        metrics=metrics,
+        license=base_license.get("license"),
+        license_name=base_license.get("license_name"),
+        license_link=base_license.get("license_link"),
     )
 
 
 def render_card(card_data: ModelCardData, **sections: Any) -> ModelCard:
-    """Fills the template.
+    """Fills the template of a card.
 
     Args:
-        card_data: See `front_matter`.
-        **sections: What the template names.
+        card_data: Front matter, see `front_matter`.
+        **sections: Values of the template's variables.
     """
     return ModelCard.from_template(card_data, template_path=str(TEMPLATE), **sections)
 
 
 def usage(auto_class: str, source: str, is_stock: bool) -> dict[str, str]:
-    """The card's first snippet, and what there is to say about it.
+    """Makes the usage snippet and the note on what is needed to load the model.
 
     Args:
-        auto_class: Of the kind of head.
-        source: What the snippet loads.
-        is_stock: Whether plain transformers loads it.
+        auto_class: Name of the Auto class of the model's head.
+        source: Hub id or folder that the snippet loads from.
+        is_stock: Whether the model loads without hf_prunable.
+
+    Returns:
+        Template variables `snippet` and `loading`.
     """
     last_line = "print(outputs.last_hidden_state.shape)" if auto_class == BASE_MODEL else "print(outputs.logits.shape)"
     if auto_class == AUDIO_CLASSIFICATION:
         last_line = "print(model.config.id2label[outputs.logits.argmax().item()])"
     snippet = SNIPPET.format(auto_class=auto_class, source=source, last_line=last_line)
     if is_stock:
-        return {"snippet": snippet, "loading": "It is a stock checkpoint, which needs nothing but transformers."}
+        return {
+            "snippet": snippet,
+            "loading": "This is a standard transformers checkpoint; no other library is needed to load it.",
+        }
     return {
         "snippet": IMPORT + snippet,
         "loading": (
-            "Its layers have widths of their own, which the classes of transformers cannot express: `pip install hf_prunable` "
-            "first. With `trust_remote_code=True` the import may be left out."
+            "The widths of this model vary between layers, which the model classes of transformers do not support. Install "
+            "hf_prunable first: `pip install hf_prunable`. The import can be omitted with `trust_remote_code=True`."
         ),
     }
 
 
 def link(name: str) -> str:
-    """A model in Markdown: a link to the Hub, or the name of a local folder without where it lies."""
+    """Returns a model as Markdown: a link to the Hub, or the last component of a local path."""
     repo_id = hub_id(name)
     return f"`{Path(name).name}`" if repo_id is None else f"[{repo_id}](https://huggingface.co/{repo_id})"
 
 
-def dataset_fields(name: str) -> dict[str, str]:
-    """Fields of an `EvalResult`; what is no data set of the Hub goes by the Trainer's name for a folder of audio."""
+def dataset_name_and_type(name: str) -> tuple[str, str]:
+    """Returns name and type of the data set of an `EvalResult`; local data has the Trainer's type "audiofolder"."""
     repo_id = hub_id(name)
-    return {"dataset_name": repo_id or Path(name).name, "dataset_type": repo_id or "audiofolder"}
+    return repo_id or Path(name).name, repo_id or "audiofolder"
 
 
-def data_line(name: str | None, skipped: dict[str, int]) -> str | None:
-    """What a model was trained on, and how many clips of it were left out, by cause."""
-    if name is None:
+def data_line(inputs: RunInputs) -> str | None:
+    """Returns a line on the training audio and the clips left out, by cause; `None` for data without a name."""
+    if inputs.dataset_name is None:
         return None
-    repo_id = hub_id(name)
-    shown = f"`{Path(name).name}`" if repo_id is None else f"[{repo_id}](https://huggingface.co/datasets/{repo_id})"
-    left_out = "; ".join(f"{count} {cause}" for cause, count in skipped.items())
-    return f"Audio: {shown}" + (f", without {left_out}." if left_out else ".")
+    repo_id = hub_id(inputs.dataset_name)
+    shown = (
+        f"`{Path(inputs.dataset_name).name}`"
+        if repo_id is None
+        else f"[{repo_id}](https://huggingface.co/datasets/{repo_id})"
+    )
+    skipped = "; ".join(f"{count} {cause}" for cause, count in inputs.num_skipped.items())
+    return f"Audio: {shown}" + (f"; clips left out: {skipped}." if skipped else ".")
 
 
-def software_lines(versions: dict[str, str], commit: str | None) -> list[str | None]:
-    """Libraries with their versions, and the commit of this one, where they are known."""
-    libraries = ", ".join(f"{library} {version}" for library, version in versions.items())
-    return [libraries and f"Versions: {libraries}.", commit and f"Source of hf_prunable: commit {commit}."]
+def software_lines(provenance: Provenance) -> list[str | None]:
+    """Returns a line on library versions and a line on the commit of hf_prunable; `None` for what is not known."""
+    libraries = ", ".join(f"{library} {version}" for library, version in provenance.versions.items())
+    commit = provenance.commit
+    return [libraries and f"Versions: {libraries}.", commit and f"hf_prunable source: commit {commit}."]
 
 
 def inherited_limits(model_name: str) -> str:
-    """That the base model's limits stay."""
-    return f"Limits and biases of {link(model_name)} are this model's too, and removing parts of it may add to them."
+    """Returns a line on the limits of the base model."""
+    return f"The limits and biases of {link(model_name)} apply to this model too; removing parts of a model can increase them."
 
 
 def bullets(*lines: str | None) -> str:
-    """A list in Markdown of those lines that there are."""
+    """Returns a Markdown list of the lines that are neither `None` nor empty."""
     return "\n".join(f"- {line}" for line in lines if line)

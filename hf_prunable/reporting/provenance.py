@@ -1,4 +1,4 @@
-"""Which software and which command made a result."""
+"""Provenance of a result: command, library versions, commit and machine."""
 
 from __future__ import annotations
 
@@ -6,31 +6,61 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from ..runtime.invocation import started_command
+from .measurement import describe_machine
 
 
 LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
-# `hub_token` of transformers.TrainingArguments, which may be shortened.
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+# `hub_token` of `transformers.TrainingArguments`; argparse also accepts its abbreviations.
 SECRET_OPTION = re.compile(r"--hub[-_]t[a-z]*")
 SECRET = "..."
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Software and hardware that produced a result.
+
+    Attributes:
+        versions: Library versions by library name.
+        commit: Git commit of hf_prunable, see `source_commit`; `None` for an installed package.
+        machine: Hardware and torch version, see `describe_machine`.
+    """
+
+    versions: dict[str, str]
+    commit: str | None
+    machine: str
+
+    @classmethod
+    def of_this_process(cls, device: torch.device | str | None = None) -> Provenance:
+        """Records the software and hardware of the current process.
+
+        Args:
+            device: Device that latency is measured on; `None` selects the first GPU, or the CPU without one.
+        """
+        return cls(library_versions(), source_commit(), describe_machine(device))
+
+
 def library_versions() -> dict[str, str]:
-    """Versions of what a result depends on, by the name of the library."""
+    """Returns the installed versions of the libraries that a result depends on, by library name."""
     return {library: version(library) for library in LIBRARIES}
 
 
 def source_commit() -> str | None:
-    """The git commit that this library runs from, and whether files were changed since.
+    """Returns the git commit of the checkout that hf_prunable is imported from.
 
     Returns:
-        Such as "3f2a... with local changes"; `None` where it is installed and no checkout, or there is no git.
+        Commit hash, followed by " with local changes" if tracked files differ from it; `None` if hf_prunable is not
+        imported from a checkout of its own, or git is not installed.
     """
-    root = Path(__file__).resolve().parents[2]
-    # Where it is installed into an environment inside another checkout, that one's commit says nothing.
+    root = PACKAGE_FOLDER.parent
+    # A package installed into an environment inside another checkout must not report that checkout's commit.
     if _git(root, "rev-parse", "--show-toplevel") != str(root):
         return None
     commit = _git(root, "rev-parse", "HEAD")
@@ -39,18 +69,18 @@ def source_commit() -> str | None:
 
 
 def published_name(value: str) -> str:
-    """The name of a file or folder that is given by an absolute path; any other value as it is."""
+    """Returns the last component of an absolute path, and any other value unchanged."""
     path = Path(value)
     return path.name if path.is_absolute() and path.name else value
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command that starts a script again, with the options of a recipe written out.
+    """Formats the command that repeats a run, with the options of a recipe file written out.
 
-    It is published with a model: of a token it shows nothing, and of an absolute path the last part.
+    The command is published with the model: tokens are replaced by "...", and absolute paths by their last component.
 
     Args:
-        arguments: The script and its options, or the script and a recipe in a .yaml or .json file, as in `sys.argv`.
+        arguments: Script followed by its options, or by a recipe file (.yaml or .json) and options, as in `sys.argv`.
     """
     program, options = started_command(arguments)
     shown: list[str] = []
@@ -69,7 +99,7 @@ def command_line(arguments: Sequence[str]) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; `None` where it fails or is not installed."""
+    """Returns the output of a git command; `None` if the command fails or git is not installed."""
     try:
         completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
     except FileNotFoundError:

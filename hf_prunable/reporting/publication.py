@@ -1,18 +1,15 @@
-"""The end of a run: measure the result, check that it loads, and write report, pictures and card beside it."""
+"""The last steps of a run: report, pictures and card in the folder of the saved model, and the reload check."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from ..modeling.size import PARAMETERS, SAMPLING_RATE, Measure, UnitCounts
-from ..runtime.auto_classes import AUDIO_CLASSIFICATION
+from ..modeling.pretrained import PrunableModelMixin
+from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .eval_results import save_eval_results
-from .finetuning_report import FinetuningReport, draw_confusion
-from .measurement import describe_machine, measure_latency, measure_size
+from .finetuning_report import FinetuningReport
 from .model_card import (
     CONFUSION_PICTURE,
     CURVE_PICTURE,
@@ -21,106 +18,70 @@ from .model_card import (
     truncation_card,
 )
 from .model_card_parts import save_card
-from .pictures import draw_shape, draw_sparsity_curve
-from .provenance import library_versions, source_commit
-from .pruning_report import PruningReport, verify_reload
+from .pictures import draw_confusion, draw_shape, draw_sparsity_curve
+from .pruning_report import PruningReport
+from .reload import verify_reload
 
 
-def measure_run(
-    dense: PreTrainedModel,
-    pruned: PreTrainedModel,
-    *,
-    latency_seconds: float,
-    measure: Measure = PARAMETERS,
-    **values: Any,
-) -> PruningReport:
-    """Measures a finished run.
-
-    Args:
-        dense: The model before, as a prunable base model. Where a stock class can express it, that is what runs: it
-            is what the user had.
-        pruned: The model after; latency is measured on its device.
-        latency_seconds: Length of the clip that latency is measured on.
-        measure: What sparsity is counted in.
-        **values: The fields of the report that are not measured here.
-    """
-    latencies = measure_latency(
-        {"dense": (dense.to_stock() if dense.is_stock else dense).to(pruned.device), "pruned": pruned},
-        seconds=latency_seconds,
-    )
-    pruned_size = measure_size(pruned)
-    return PruningReport(
-        versions=library_versions(),
-        commit=source_commit(),
-        machine=describe_machine(pruned.device),
-        family=pruned.config.stock_config_class.model_type,
-        measure=str(measure),
-        met_sparsity=measure.sparsity(pruned.config, UnitCounts.of(pruned.config.shape)),
-        dense_size=measure_size(dense),
-        pruned_size=pruned_size,
-        latency_seconds=latency_seconds,
-        latency_batch_size=1,
-        dense_latency=latencies["dense"],
-        pruned_latency=latencies["pruned"],
-        shape=pruned.config.shape.to_dict(),
-        **values,
-    )
+# Clips and seconds of the audio that a reloaded model is checked with.
+CHECKED_CLIPS, CHECKED_SECONDS = 2, 1
 
 
 def publish_pruning(
     report: PruningReport,
-    model: PreTrainedModel,
+    model: PrunableModelMixin,
     folder: Path,
     name: str,
     repo_id: str | None = None,
-    auto_class: str = "AutoModel",
+    auto_class: str = BASE_MODEL,
 ) -> None:
-    """Writes report, pictures and card into the folder of a pruned model, and checks that it reloads.
+    """Writes report, pictures and card into the folder of a pruned model, and checks that the model reloads.
 
     Args:
-        report: Of the run.
-        model: What was saved, in memory.
-        folder: Where it was saved.
-        name: Of the model.
-        repo_id: Where it will be on the Hub, if that is known.
-        auto_class: Of the kind of head that was saved.
+        report: Complete record of the run.
+        model: Model in memory, as it was saved.
+        folder: Folder that the model was saved to.
+        name: Name of the model.
+        repo_id: Id of its repository on the Hub; `None` if there is none.
+        auto_class: Name of the Auto class of the saved head.
 
     Raises:
-        RuntimeError: If a fresh process does not load the model, or computes something else with it.
+        RuntimeError: If the model does not load in a fresh process, or computes other values there.
     """
     report.save(folder)
     draw_shape(model.config.shape, model.config, folder / SHAPE_PICTURE)
-    draw_sparsity_curve(report.history, folder / CURVE_PICTURE)
+    draw_sparsity_curve(report.results.history, folder / CURVE_PICTURE, report.sizes.measure)
     save_card(pruning_card(report, name, repo_id=repo_id, auto_class=auto_class), folder)
-    _check_reload(model, folder, auto_class, report.seed)
+    _check_reload(model, folder, auto_class, report.inputs.sampling_rate, report.inputs.seed)
 
 
 def publish_finetuning(
-    report: FinetuningReport, model: PreTrainedModel, folder: Path, name: str, repo_id: str | None = None
+    report: FinetuningReport, model: PrunableModelMixin, folder: Path, name: str, repo_id: str | None = None
 ) -> None:
-    """Writes report, picture and card into the folder of a fine-tuned classifier, and checks that it reloads.
+    """Writes report, picture and card into the folder of a fine-tuned classifier, and checks that the model reloads.
 
     Args:
-        report: Of the run; `model` is its last variant, of the first seed.
-        model: What was saved, in memory.
-        folder: Where it was saved, with the picture of its profile.
-        name: Of the model.
-        repo_id: Where it will be on the Hub, if that is known.
+        report: Complete record of the run; `model` is its last variant, trained with the first seed.
+        model: Model in memory, as it was saved.
+        folder: Folder that the model was saved to, with the picture of its layer profile.
+        name: Name of the model.
+        repo_id: Id of its repository on the Hub; `None` if there is none.
 
     Raises:
-        RuntimeError: If a fresh process does not load the model, or computes something else with it.
+        RuntimeError: If the model does not load in a fresh process, or computes other values there.
     """
     report.save(folder)
-    *_, variant = report.variants.values()
-    draw_confusion(report.references, variant.results[0].predictions, report.class_names, folder / CONFUSION_PICTURE)
+    predictions = report.results.saved_variant.results[0].predictions
+    draw_confusion(report.results.references, predictions, report.inputs.class_names, folder / CONFUSION_PICTURE)
     save_eval_results(report, folder)
     save_card(truncation_card(report, name, repo_id=repo_id, is_stock=model.is_stock), folder)
-    _check_reload(model, folder, AUDIO_CLASSIFICATION)
+    _check_reload(model, folder, AUDIO_CLASSIFICATION, report.inputs.sampling_rate)
 
 
-def _check_reload(model: PreTrainedModel, folder: Path, auto_class: str, seed: int = 0) -> None:
-    input_values = torch.randn(2, SAMPLING_RATE, generator=torch.Generator().manual_seed(seed))
-    model = model.cpu().eval()
+def _check_reload(model: PrunableModelMixin, folder: Path, auto_class: str, sampling_rate: int, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    input_values = torch.randn(CHECKED_CLIPS, CHECKED_SECONDS * sampling_rate, generator=generator)
+    model.cpu().eval()
     with torch.inference_mode():
         hidden_states = model(input_values.to(model.dtype), output_hidden_states=True).hidden_states
     verify_reload(folder, input_values, hidden_states, auto_class)

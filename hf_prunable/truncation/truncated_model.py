@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -12,6 +13,8 @@ from ..modeling.auto import FAMILIES
 from ..modeling.loading import build_like
 
 
+Model = TypeVar("Model", bound=PreTrainedModel)
+
 # WavLM's relative position bias, in layer 0, with one column for each head that is left in any layer.
 POSITION_BIAS_TABLE = "encoder.layers.0.attention.rel_attn_embed.weight"
 # Logits of the hidden states 0 to n in heads with `use_weighted_layer_sum`.
@@ -19,7 +22,7 @@ LAYER_WEIGHTS = "layer_weights"
 
 
 @torch.no_grad()
-def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
+def truncate(model: Model, num_layers: int) -> Model:
     """Keeps transformer layers 1 to `num_layers` of a model and everything before and after them.
 
     Hidden states 0 to `num_layers` stay the same. What follows the last layer stays: the final norm of pre-norm models

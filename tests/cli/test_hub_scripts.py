@@ -136,6 +136,6 @@ def test_run_finetune_pushes_a_stock_repository(hub, tmp_path):
         "audio-classification",
     )
     report = json.loads(repository.files["report.json"])
-    accuracy = report["variants"]["truncated"]["results"][0]["metrics"]["accuracy"]
+    accuracy = report["results"]["variants"]["truncated"]["results"][0]["metrics"]["accuracy"]
     assert card.data.eval_results[0].metric_value == pytest.approx(accuracy, abs=1e-6)
     assert not os.path.exists(tmp_path / "words.partial")

@@ -55,7 +55,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture
 def run(clips, tmp_path):
-    def finetune(family="wavlm", output_dir=tmp_path / "out", **changes):
+    def finetune(family="wavlm", output_dir=tmp_path / "out", run=run_finetune.finetune, **changes):
         model = tmp_path / f"dense-{family}"
         if not model.exists():
             tiny_stock(family, conv_stride=(20, 4, 2), mask_time_prob=0.0, mask_feature_prob=0.0).save_pretrained(
@@ -66,7 +66,7 @@ def run(clips, tmp_path):
         training = {"num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
         for name, value in changes.items():
             (options if name in TruncationArguments.__dataclass_fields__ else training)[name] = value
-        return run_finetune.finetune(
+        return run(
             TruncationArguments(str(model), str(clips), **options),
             FinetuningArguments(output_dir=str(output_dir), **training),
         )
@@ -88,34 +88,49 @@ def test_a_truncated_classifier(run, tmp_path, family):
 def test_a_comparison(run):
     folder = run(truncate=1, compare=True, seeds=[1, 2], num_train_epochs=2)
     report = json.loads((folder / "report.json").read_text())
-    assert report["class_names"] == ["no", "up", "yes"] and report["num_clips"] == {
-        "train": 36,
-        "validation": 9,
-        "test": 9,
-    }
-    full, truncated = report["variants"]["full"], report["variants"]["truncated"]
+    inputs, results = report["inputs"], report["results"]
+    assert inputs["class_names"] == ["no", "up", "yes"]
+    assert inputs["num_clips"] == {"train": 36, "validation": 9, "test": 9}
+    full, truncated = results["variants"]["full"], results["variants"]["truncated"]
     assert (full["num_layers"], truncated["num_layers"]) == (3, 1)
     assert truncated["num_parameters"] < full["num_parameters"]
     assert [result["seed"] for result in truncated["results"]] == [1, 2]
     assert all(len(result["predictions"]) == 9 and result["epochs"] == 2 for result in truncated["results"])
-    assert len(report["difference"]["by_seed"]) == 2
-    assert set(report["profiles"]) == {"pretrained", "fine-tuned"} and set(report["profiles"]["pretrained"]) == {
-        "word",
-        "speaker",
-    }
+    assert len(results["difference"]["by_seed"]) == 2
+    profiles = report["layers"]["profiles"]
+    assert set(profiles) == {"pretrained", "fine-tuned"} and set(profiles["pretrained"]) == {"word", "speaker"}
     card = (folder / "README.md").read_text()
-    assert "| Layers kept | 3 | 1 |" in card and "layers 1 to 1 are there" in card and report["machine"] in card
+    assert "| Transformer layers | 3 | 1 |" in card and "All transformer layers after layer 1 of 3." in card
+    assert report["provenance"]["machine"] in card
     for picture in ("confusion.png", "layer_profile.png"):
         assert imread(folder / picture).std() > 0.03
 
 
+def test_the_record_is_filled_stage_by_stage(run, tmp_path):
+    recipe = run(run=run_finetune.FinetuningRecipe, truncate=2, compare=True)
+    assert not list(tmp_path.glob("out*"))
+    recipe.setup()
+    report = recipe.report
+    assert report.inputs.num_layers == 3 and report.layers.choice.num_layers == 2
+    assert list(report.layers.profiles) == ["pretrained"] and report.results.variants == {}
+    trained = recipe.train()
+    assert {name: variant.model.config.num_hidden_layers for name, variant in trained.items()} == recipe.depths
+    assert recipe.depths == {"full": 3, "truncated": 2} and report.results.variants == {}
+    assert recipe.evaluate(trained) is report
+    assert list(report.results.variants) == ["full", "truncated"] and report.results.saved_variant.num_layers == 2
+    assert list(report.layers.profiles) == ["pretrained", "fine-tuned"]
+    assert not (tmp_path / "out").exists()
+    assert recipe.save(report, trained) == tmp_path / "out" and not recipe.working_dir.exists()
+
+
 def test_the_depth_is_chosen_by_convexity(run):
     report = json.loads((run() / "report.json").read_text())
+    layers = report["layers"]
     choice, values = (
-        report["choice"],
-        report["profiles"]["pretrained"]["word"]["labels"]["word"]["convexity"]["values"],
+        layers["choice"],
+        layers["profiles"]["pretrained"]["word"]["labels"]["word"]["convexity"]["values"],
     )
-    assert choice["criterion"] == "convexity" and list(report["variants"]) == ["truncated"]
+    assert choice["criterion"] == "convexity" and list(report["results"]["variants"]) == ["truncated"]
     assert values[choice["best_layer"]] == max(values[1:])
     least = choice["best_score"] - choice["standard_error"]
     assert choice["num_layers"] == next(layer for layer in (1, 2, 3) if values[layer] >= least)
@@ -135,7 +150,7 @@ def test_other_tasks_and_heads(run, tmp_path, options):
     report = json.loads((folder / "report.json").read_text())
     weights = AutoModelForAudioClassification.from_pretrained(folder)
     if options.get("task") == "speaker":
-        assert report["class_names"] == ["a", "b", "c"]
+        assert report["inputs"]["class_names"] == ["a", "b", "c"]
     if options.get("weighted_layers"):
         depth = 3 if options["truncate"] == "none" else 2
         assert weights.layer_weights.shape == (depth + 1,) and weights.config.num_hidden_layers == depth
@@ -162,9 +177,10 @@ def test_a_run_that_stopped_goes_on(run, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="interrupted run of other settings: `truncate` was '2' and is '1'"):
         run(truncate=1, compare=True)
     report = json.loads((run(truncate=2, compare=True) / "report.json").read_text())
-    for name, variant in report["variants"].items():
-        assert variant["results"][0]["predictions"] == whole["variants"][name]["results"][0]["predictions"]
-        assert variant["results"][0]["metrics"] == whole["variants"][name]["results"][0]["metrics"]
+    for name, variant in report["results"]["variants"].items():
+        whole_variant = whole["results"]["variants"][name]
+        assert variant["results"][0]["predictions"] == whole_variant["results"][0]["predictions"]
+        assert variant["results"][0]["metrics"] == whole_variant["results"][0]["metrics"]
 
 
 def test_bad_input(run):

@@ -22,7 +22,6 @@ from hf_prunable.cli import prune as run_prune
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.hub import PushError
 from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
-from hf_prunable.reporting.pruning_report import PruningReport
 from tests.helpers.processes import ROOT
 from tests.helpers.speech_files import RATE, tone, write
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable, tiny_stock
@@ -122,12 +121,16 @@ def result(checkpoint, audio, tmp_path_factory):
     return folder / "pruned", completed.stderr
 
 
+def read_report(folder):
+    return json.loads((folder / "pruning_report.json").read_text())
+
+
 def test_the_folder_is_complete(result):
     folder, log = result
     assert {path.name for path in folder.iterdir()} == FILES
     # Nothing that was written on the way is left.
     assert {path.name for path in folder.parent.iterdir()} == {"pruned", "recipe.yaml"}
-    assert "The pruned model is in pruned." in log and "| Sparsity met |" in log
+    assert "The pruned model is in pruned." in log and "| Target sparsity |" in log
     for picture in ("shape.png", "sparsity_curve.png"):
         assert imread(folder / picture).std() > 0.05
     assert json.loads((folder / "config.json").read_text())["hidden_dropout"] == 0.13
@@ -135,43 +138,45 @@ def test_the_folder_is_complete(result):
 
 def test_the_report_of_a_run(result):
     folder, log = result
-    report = PruningReport.load(folder)
-    assert report.skipped_audio == SKIPPED
+    report = read_report(folder)
+    inputs, sizes, results = report["inputs"], report["sizes"], report["results"]
+    assert inputs["num_skipped"] == SKIPPED
     assert "5 of 12 clips cannot be used" in log and "1 with NaN or infinite samples" in log
     # The recipe is written out, so that the command alone makes the model again.
-    python, script, *options = shlex.split(report.command)
+    python, script, *options = shlex.split(inputs["command"])
     assert (python, script) == ("python", SCRIPT.name)
     parsed = HfArgumentParser((PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments))
     parts = parsed.parse_args_into_dataclasses(options)
     values = {name: value for part in parts for name, value in vars(part).items()}
     for name, value in {**OPTIONS, **TRAINING, "target_sparsity": [0.4]}.items():
         assert values[name] == value, name
-    assert (report.seed, report.family, report.target_sparsity) == (11, "wavlm", 0.4)
-    assert 0.4 <= report.met_sparsity < 0.42
-    assert report.met_sparsity == pytest.approx(
-        1 - report.pruned_size.num_parameters / report.dense_size.num_parameters
+    assert (inputs["seed"], inputs["family"], sizes["target_sparsity"]) == (11, "wavlm", 0.4)
+    assert 0.4 <= sizes["met_sparsity"] < 0.42
+    assert sizes["met_sparsity"] == pytest.approx(
+        1 - sizes["pruned"]["num_parameters"] / sizes["dense"]["num_parameters"]
     )
-    assert report.steps == {"with gates": 4, "after compaction": 2}
-    assert [(entry["stage"], entry["step"]) for entry in report.history] == [
+    assert inputs["steps"] == {"with gates": 4, "after compaction": 2}
+    assert [(entry["stage"], entry["step"]) for entry in results["history"]] == [
         *[(1, step) for step in range(1, 5)],
         *[(2, step) for step in range(1, 3)],
     ]
-    losses = report.held_out_loss
-    assert losses.dense < 1e-5 < losses.after_compaction
-    assert losses.after_final_steps not in (losses.after_compaction, None)
+    losses = results["held_out_loss"]
+    assert losses["dense"] < 1e-5 < losses["after_compaction"]
+    assert losses["after_final_steps"] not in (losses["after_compaction"], None)
     card = ModelCard.load(folder / "README.md")
     assert "\n# pruned\n" in card.text and "(shape.png)" in card.text and "(sparsity_curve.png)" in card.text
-    assert f"{report.pruned_size.num_parameters:,}" in card.text and report.machine in card.text
-    assert card.data.eval_results[0].metric_value == pytest.approx(losses.after_final_steps, abs=1e-6)
-    assert str(folder.parent) not in card.text.replace(report.command, "")
+    assert f"{sizes['pruned']['num_parameters']:,}" in card.text and report["provenance"]["machine"] in card.text
+    assert card.data.eval_results[0].metric_value == pytest.approx(losses["after_final_steps"], abs=1e-6)
+    assert str(folder.parent) not in card.text.replace(inputs["command"], "")
 
 
 def test_auto_model_loads_the_result(result):
     folder, _ = result
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert isinstance(model, PrunableWavLMModel) and not any(info.values())
-    assert model.num_parameters() == PruningReport.load(folder).pruned_size.num_parameters
-    assert model.config.gates is None and model.config.shape.to_dict() == PruningReport.load(folder).shape
+    sizes = read_report(folder)["sizes"]
+    assert model.num_parameters() == sizes["pruned"]["num_parameters"]
+    assert model.config.gates is None and model.config.shape.to_dict() == sizes["shape"]
     assert AutoFeatureExtractor.from_pretrained(folder).sampling_rate == RATE
     assert model.eval()(tiny_inputs()["input_values"]).last_hidden_state.isfinite().all()
 
@@ -184,7 +189,7 @@ def test_a_run_is_repeatable_and_leaves_no_partial_folder(run, result, tmp_path)
     weights, expected = load_file(folder / "model.safetensors"), load_file(result[0] / "model.safetensors")
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
-    history, expected_history = (PruningReport.load(path).history for path in (folder, result[0]))
+    history, expected_history = (read_report(path)["results"]["history"] for path in (folder, result[0]))
     assert [entry["loss"] for entry in history] == [entry["loss"] for entry in expected_history]
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact
 from hf_prunable.reporting import measurement
-from hf_prunable.reporting.measurement import describe_machine, measure_latency, measure_size, time_in_turn
+from hf_prunable.reporting.measurement import as_loaded, describe_machine, measure_latency, measure_size, time_in_turn
 from tests.helpers.tiny_models import tiny_prunable, tiny_stock
 
 
@@ -69,6 +69,14 @@ def test_size_is_refused_where_it_would_be_wrong():
         measure_size(tiny_prunable("hubert"), seconds=0.0001)
 
 
+def test_a_model_is_measured_as_its_checkpoint_loads():
+    dense = tiny_prunable("wavlm")
+    assert type(as_loaded(dense)).__name__ == "WavLMModel"
+    shape = PrunedShape.dense(dense.config)
+    pruned = tiny_prunable("wavlm", pruned_shape=PrunedShape((5, 16, 20), shape.layers).to_dict())
+    assert as_loaded(pruned) is pruned
+
+
 def test_latency_of_models_of_known_speed():
     slow, fast = Sleeper(0.05), Sleeper(0.005)
     latencies = measure_latency({"slow": slow, "fast": fast}, seconds=0.5, batch_size=2, repetitions=5)
@@ -78,6 +86,7 @@ def test_latency_of_models_of_known_speed():
         assert seconds <= latency.min_seconds <= latency.median_seconds <= latency.max_seconds
         # One second of audio in the batch.
         assert latency.real_time_factor == latency.median_seconds
+        assert (latency.clip_seconds, latency.batch_size) == (0.5, 2)
     assert latencies["slow"].speedup == 1.0
     # Nominally 10, and less where sleep is coarse or the machine busy.
     assert latencies["fast"].speedup > 1.5
@@ -106,6 +115,8 @@ def test_runs_alternate_on_equal_audio_in_evaluation_mode():
     assert torch.equal(a.to(torch.bfloat16), b)
     measure_latency({"a": models["a"]}, seconds=0.01, batch_size=3, repetitions=1)
     assert torch.equal(log[-1][1], a)
+    measure_latency({"a": models["a"]}, seconds=0.01, repetitions=1, sampling_rate=8000)
+    assert log[-1][1].shape == (1, 80)
 
 
 def test_clips_of_different_lengths_are_padded_and_masked():

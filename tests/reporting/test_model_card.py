@@ -1,6 +1,5 @@
 """The cards of both kinds of run: held as a whole against a pattern, and what must not be in them."""
 
-import dataclasses
 import re
 
 import numpy as np
@@ -8,15 +7,25 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hf_prunable.reporting.finetuning_report import FULL, TRUNCATED, FinetuningReport, Variant, paired_difference
+from hf_prunable.reporting.finetuning_report import (
+    FULL,
+    TRUNCATED,
+    FinetuningInputs,
+    FinetuningReport,
+    FinetuningResults,
+    LayerSelection,
+    Variant,
+    paired_difference,
+)
 from hf_prunable.reporting.measurement import Latency
 from hf_prunable.reporting.model_card import pruning_card, truncation_card
 from hf_prunable.reporting.model_card_parts import address_card, hub_id, license_fields, save_card
+from hf_prunable.reporting.provenance import Provenance
 from hf_prunable.reporting.pruning_report import HeldOutLoss
 from hf_prunable.truncation.layer_choice import LayerChoice
 from tests.helpers.fresh_processes import ragged
 from tests.reporting.test_finetuning_report import REFERENCES, result
-from tests.reporting.test_pruning_report import make_report
+from tests.reporting.test_pruning_report import make_report, with_changes
 
 
 PRUNING_CARD = r"""---
@@ -47,9 +56,9 @@ model-index:
 
 # wavlm-pruned-28pct
 
-\[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) with 72\.0 % of its encoder's parameters removed by structured pruning\. Gates on its units were learned by distillation, without labels; made with hf_prunable\.
+\[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) with 72\.0 % of its encoder parameters removed by structured pruning with hf_prunable\. The pruning decisions were learned by distillation, without labels\.
 
-## Use
+## Usage
 
 ```python
 import hf_prunable  # registers the pruned models with the Auto classes
@@ -67,22 +76,22 @@ with torch\.inference_mode\(\):
 print\(outputs\.last_hidden_state\.shape\)
 ```
 
-[^\n]*`pip install hf_prunable` first\. With `trust_remote_code=True` the import may be left out\.
+The widths of this model vary between layers, which the model classes of transformers do not support\. Install hf_prunable first: `pip install hf_prunable`\. The import can be omitted with `trust_remote_code=True`\.
 
 ## What was removed
 
-67,957,701 of 94,381,936 parameters of the encoder\. Attention heads are left in 1 of its 3 layers \(2 in all\), feed-forward units in 1 \(7 in all\); the convolutions have 5, 16, 20 channels\. `pruned_shape` in `config\.json` names all widths\.
+67,957,701 of 94,381,936 encoder parameters\. Attention heads remain in 1 of 3 layers \(2 in total\), feed-forward units in 1 \(7 in total\)\. The convolutions have 5, 16, 20 channels\. All widths are listed under `pruned_shape` in `config\.json`\.
 
-!\[What is left of every layer\]\(shape\.png\)
+!\[Widths of every layer after pruning\]\(shape\.png\)
 
-## Measured
+## Results
 
 \|  \| dense \| pruned \| pruned / dense \|
 \| --- \| ---: \| ---: \| ---: \|
 (\| [^\n]+ \|\n){8}
 Sparsity is [^\n]+ Measured on: Some CPU, 2 threads, torch 2\.13\.0\.
 
-!\[Sparsity and loss by step\]\(sparsity_curve\.png\)
+!\[Sparsity and loss over the optimizer steps\]\(sparsity_curve\.png\)
 
 ## Reproduce
 
@@ -92,16 +101,16 @@ python run_prune\.py --target_sparsity 0\.72
 
 - Gates on mha, qk, vo, ffn, int; 1,500 steps with gates, 500 steps after compaction; seed 42\.
 - Teacher: \[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\)\.
-- Audio: \[org/speech\]\(https://huggingface\.co/datasets/org/speech\), without 2 empty\.
+- Audio: \[org/speech\]\(https://huggingface\.co/datasets/org/speech\); clips left out: 2 empty\.
 - Versions: torch 2\.13\.0\.
-- Source of hf_prunable: commit 3f2a with local changes\.
-- The log of the run and all figures: \[pruning_report\.json\]\(pruning_report\.json\)\.
+- hf_prunable source: commit 3f2a with local changes\.
+- Training log and all measurements: \[pruning_report\.json\]\(pruning_report\.json\)\.
 
-## Limits
+## Limitations
 
-- The figures are those of one run with one seed\. Latency is that of the machine named, with one clip of 10 s; [^\n]+
-- The model was trained to give the hidden states of its teacher\. No accuracy on a task was measured [^\n]+
-- Limits and biases of \[microsoft/wavlm-base\][^\n]+
+- All figures are from one run with one seed\. Latency was measured on the machine named above with one clip of 10 s; [^\n]+
+- The model was trained to reproduce the hidden states of its teacher\. This run measured no accuracy on a task: [^\n]+
+- The limits and biases of \[microsoft/wavlm-base\]\([^)]+\) apply to this model too; [^\n]+
 
 ## Citation
 
@@ -148,9 +157,9 @@ model-index:
 
 # wavlm-words
 
-\[microsoft/wavlm-base\]\([^)]+\) with its first 4 layers alone, fine-tuned to tell 2 words apart; made with hf_prunable\.
+\[microsoft/wavlm-base\]\([^)]+\) with its first 4 transformer layers, fine-tuned with hf_prunable to classify 2 words\.
 
-## Use
+## Usage
 
 ```python
 import soundfile
@@ -167,26 +176,26 @@ with torch\.inference_mode\(\):
 print\(model\.config\.id2label\[outputs\.logits\.argmax\(\)\.item\(\)\]\)
 ```
 
-It is a stock checkpoint, which needs nothing but transformers\.
+This is a standard transformers checkpoint; no other library is needed to load it\.
 
 ## What was removed
 
-What follows layer 4 of 12; layers 1 to 4 are there\. They were chosen by convexity for the labels 'word': layer 4 \(0\.7000\) is the earliest within one standard error \(0\.0100\) of the best, layer 5 \(0\.7050\)\.
+All transformer layers after layer 4 of 12\. The number of layers was chosen by convexity for the labels 'word': layer 4 \(0\.7000\) is the first layer within one standard error \(0\.0100\) of the best one, layer 5 \(0\.7050\)\.
 
-!\[Convexity of the layers\]\(layer_profile\.png\)
+!\[Graph convexity of the layers\]\(layer_profile\.png\)
 
-## Measured
+## Results
 
-\|  \| full \| truncated \| ratio \|
+\|  \| full \| truncated \| truncated / full \|
 \| --- \| ---: \| ---: \| ---: \|
 (\| [^\n]+ \|\n){6}
-Full minus truncated, clip by clip over 2 seeds: [^\n]+
+Accuracy of the full minus the truncated model, paired by clip over 2 seeds: [^\n]+
 
-The figures are means over the seeds 1, 2\. The model here is that of seed 1, with a test accuracy of 0\.7000\.
+Means over the seeds 1, 2\. The saved model is that of seed 1, with a test accuracy of 0\.7000\.
 
 Measured on: a machine\.
 
-!\[What clips are taken for\]\(confusion\.png\)
+!\[Confusion matrix of the test clips\]\(confusion\.png\)
 
 ## Reproduce
 
@@ -197,15 +206,15 @@ python run_finetune_speech_commands\.py
 - Clips: 84,843 train, 9,981 validation, 100 test; 2 epochs; seeds 1, 2\.
 - Audio: `speech_commands\.tar\.gz`\.
 - Versions: torch 2\.13\.0\.
-- Source of hf_prunable: commit 3f2a\.
-- All figures: \[report\.json\]\(report\.json\)\.
+- hf_prunable source: commit 3f2a\.
+- All measurements: \[report\.json\]\(report\.json\)\.
 
-## Limits
+## Limitations
 
-- It takes every clip for one of 2 words; there is no class for anything else\.
-- Clips were 1 s long\. [^\n]+
-- Latency is that of the machine named; [^\n]+
-- Limits and biases of [^\n]+
+- The model assigns every clip to one of 2 words; there is no class for other audio\.
+- It was trained and tested on clips of 1 s, [^\n]+
+- Latency was measured on the machine named above; [^\n]+
+- The limits and biases of [^\n]+
 
 ## Citation
 .*"""
@@ -221,31 +230,32 @@ KNOWN = {
 def make_finetuning_report(tmp_path, **changes):
     archive = tmp_path / "speech_commands.tar.gz"
     archive.touch()
-    latency = Latency(0.008, 0.008, 0.008, 0.008, 1.0)
+    latency = Latency(0.008, 0.008, 0.008, 0.008, 1.0, 1.0)
     variants = {
         FULL: Variant(12, 1000, latency, [result(10, num_layers=12), result(12, 2, num_layers=12)]),
         TRUNCATED: Variant(4, 250, latency, [result(30), result(10, 2)]),
     }
-    values = {
-        "command": "python run_finetune_speech_commands.py",
-        "model_name": "microsoft/wavlm-base",
-        "task": "word",
-        "machine": "a machine",
-        "class_names": ["no", "yes"],
-        "num_clips": {"train": 84843, "validation": 9981, "test": 100},
-        "num_skipped": {},
-        "choice": dataclasses.asdict(LayerChoice(4, "convexity", "word", 5, 0.7, 0.705, 0.01)),
-        "variants": variants,
-        "references": REFERENCES,
-        "difference": paired_difference(variants[FULL].results, variants[TRUNCATED].results, REFERENCES),
-        "profiles": {},
-        "num_layers": 12,
-        "family": "wavlm",
-        "dataset_name": str(archive),
-        "versions": {"torch": "2.13.0"},
-        "commit": "3f2a",
-    }
-    return FinetuningReport(**(values | changes))
+    parts = (
+        FinetuningInputs(
+            command="python run_finetune_speech_commands.py",
+            model_name="microsoft/wavlm-base",
+            family="wavlm",
+            sampling_rate=16000,
+            dataset_name=str(archive),
+            task="word",
+            class_names=["no", "yes"],
+            num_clips={"train": 84843, "validation": 9981, "test": 100},
+            num_layers=12,
+        ),
+        Provenance({"torch": "2.13.0"}, "3f2a", "a machine"),
+        LayerSelection(LayerChoice(4, "convexity", "word", 5, 0.7, 0.705, 0.01)),
+        FinetuningResults(
+            references=REFERENCES,
+            variants=variants,
+            difference=paired_difference(variants[FULL].results, variants[TRUNCATED].results, REFERENCES),
+        ),
+    )
+    return FinetuningReport(*with_changes(parts, changes))
 
 
 def saved(card, folder):
@@ -265,7 +275,6 @@ def test_the_whole_card_of_a_truncation_run(tmp_path):
 
 
 def test_what_is_not_known_is_not_there(tmp_path):
-    # A report of before these fields were.
     text = saved(pruning_card(make_report(held_out_loss=HeldOutLoss(-1.0, float("nan"))), "m"), tmp_path)
     data = ModelCard(text).data
     assert data.eval_results is None and data.datasets is None and data.license is None
@@ -275,21 +284,19 @@ def test_what_is_not_known_is_not_there(tmp_path):
         tmp_path,
         choice=None,
         difference=None,
-        num_layers=None,
-        family=None,
         dataset_name=None,
         versions={},
         commit=None,
     )
     text = saved(truncation_card(bare, "m"), tmp_path)
-    for absent in ("model-index", "chosen", "Full minus", "Audio:", "Versions:", "commit", "None", " of 12"):
+    for absent in ("model-index", "chosen", "paired by clip", "Audio:", "Versions:", "commit", "None"):
         assert absent not in text, absent
-    assert "What follows layer 4; layers 1 to 4 are there." in text
+    assert "All transformer layers after layer 4 of 12.\n" in text
 
 
 def test_every_figure_of_the_table_is_the_report_s(tmp_path):
     text = saved(pruning_card(make_report(**KNOWN), "m"), tmp_path)
-    measured = text.split("## Measured")[1].split("## Reproduce")[0]
+    measured = text.split("## Results")[1].split("## Reproduce")[0]
     for figure in ("94,381,936", "26,424,235", "812 ms (790 to 861)", "8.52x", "0.4124", "0.2000", "72.00 %"):
         assert figure in measured
 
@@ -297,8 +304,8 @@ def test_every_figure_of_the_table_is_the_report_s(tmp_path):
 @pytest.mark.parametrize(
     ("objective", "learned", "limit"),
     [
-        ("task", "learned from labels;", "The held-out loss is that of clips from the data set"),
-        ("both", "learned from labels and by distillation;", "The held-out loss is that of clips from the data set"),
+        ("task", "learned from labels.", "The held-out loss is from clips of the same data set"),
+        ("both", "learned from labels and by distillation.", "The held-out loss is from clips of the same data set"),
     ],
 )
 def test_other_objectives_and_heads(tmp_path, objective, learned, limit):
@@ -313,27 +320,32 @@ def test_other_objectives_and_heads(tmp_path, objective, learned, limit):
 
 def test_a_full_model_is_not_called_pruned(tmp_path):
     report = make_finetuning_report(tmp_path, choice=None, difference=None, task="speaker")
-    del report.variants[TRUNCATED]
+    del report.results.variants[TRUNCATED]
     text = saved(truncation_card(report, "m"), tmp_path)
     data = ModelCard(text).data
     assert "pruned" not in data.tags and "structured-pruning" not in data.tags
-    assert "No layer: all 12 are there." in text and "with all its layers, fine-tuned to tell 2 speakers apart" in text
+    assert "Nothing: all 12 layers are kept." in text
+    assert "with all its transformer layers, fine-tuned with hf_prunable to classify 2 speakers." in text
     # Speakers are tested on a part of the training list.
     assert data.eval_results[0].dataset_split is None
     # A model that was pruned before still is, and needs the library.
     text = saved(truncation_card(report, "m", is_stock=False), tmp_path)
-    assert "pruned" in ModelCard(text).data.tags and "import hf_prunable" in text and "stock checkpoint" not in text
+    assert (
+        "pruned" in ModelCard(text).data.tags
+        and "import hf_prunable" in text
+        and "standard transformers checkpoint" not in text
+    )
 
 
 @pytest.mark.parametrize(
     ("criterion", "sentence"),
     [
-        (LayerChoice(4, "explicit"), "layers 1 to 4 are there.\n"),
-        (LayerChoice(4, "cka", score=0.93), "They were chosen by cka.\n"),
+        (LayerChoice(4, "explicit"), "All transformer layers after layer 4 of 12.\n"),
+        (LayerChoice(4, "cka", score=0.93), "The number of layers was chosen by cka.\n"),
     ],
 )
 def test_other_choices_of_the_layer(tmp_path, criterion, sentence):
-    report = make_finetuning_report(tmp_path, choice=dataclasses.asdict(criterion))
+    report = make_finetuning_report(tmp_path, choice=criterion)
     assert sentence in saved(truncation_card(report, "m"), tmp_path)
 
 
@@ -382,7 +394,4 @@ def test_a_real_shape_is_counted(tmp_path):
     model = ragged("wavlm")
     text = saved(pruning_card(make_report(shape=model.config.shape.to_dict()), "m"), tmp_path)
     heads = [len(layer.heads) for layer in model.config.shape.layers]
-    assert f"left in {np.count_nonzero(heads)} of its 3 layers ({sum(heads)} in all)" in text
-
-
-# Where results come from
+    assert f"remain in {np.count_nonzero(heads)} of 3 layers ({sum(heads)} in total)" in text
