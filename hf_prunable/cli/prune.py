@@ -1,12 +1,12 @@
-"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: learns gates by distillation, compacts, trains on, reports.
+"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates, compacts at one or several targets, trains the result.
 
-    python run_prune.py --model_name_or_path examples/wavlm-mini --dataset_name my_recordings \
-        --target_sparsity 0.72 --max_steps 1500 --final_steps 500 --output_dir wavlm-mini-pruned
+    hf-prunable prune --model_name_or_path microsoft/wavlm-base --dataset_name my_recordings \
+        --target_sparsity 0.72 --output_dir wavlm-base-pruned
 
-    accelerate launch run_prune.py recipe.yaml
+    accelerate launch -m hf_prunable.cli.prune recipe.yaml
 
-All options, the Trainer's included, are listed by `python run_prune.py --help`; a .yaml or .json file may hold them.
-The same command goes on with a run that was interrupted.
+`hf-prunable prune --help` shows the options; a .yaml or .json file may hold them. The same command resumes an interrupted
+run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from ..data.labels import LabelEncoding, load_label_encoding
 from ..hub import HubPush
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete
-from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.stage_plan import plan_stages
@@ -63,17 +62,21 @@ UNRECORDED = ("override", "latency_seconds")
 
 
 class PruningRecipe:
-    """Prunes a checkpoint to one or several targets.
+    """Prunes a checkpoint to one or several targets, trains the students further, and saves and measures them.
 
-    `setup` checks the options and loads audio, student and teacher. `prune` makes a student for each target, trains it
-    further and calls `save` with it. `finish` gives the folder of all results its name and pushes it. Until then all
-    files are in a working folder beside it, from which the same recipe continues after an interruption.
+        recipe = PruningRecipe(options, speech_options, objective, training)
+        recipe.setup()
+        recipe.prune()
+        recipe.finish()
+
+    The working folder `OUTPUT_DIR.partial` keeps checkpoints and finished stages; after an interruption, the same calls
+    continue from them. With several processes, all of them make these calls, and the main process writes the results.
 
     Args:
         options: Options for the checkpoint, its gates and the size of the pruned model.
         speech_options: Options for the audio.
         objective: Options for the losses.
-        training: Training arguments; `output_dir` is the folder for the result.
+        training: Training arguments; `output_dir` must be a new or an empty folder.
 
     Raises:
         ValueError: If options contradict each other.
@@ -96,8 +99,8 @@ class PruningRecipe:
         self.output_dir = Path(training.output_dir)
         self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
         self.training = training.in_folder(self.working_dir)
-        # All processes compute the same; the first one writes it.
-        self.is_first_process = training.process_index == 0
+        # All processes compute the same; the main one writes it.
+        self.is_main_process = training.process_index == 0
         self.teacher_name: str | None = None
         if objective.has_distillation:
             self.teacher_name = options.teacher_name_or_path or options.model_name_or_path
@@ -109,6 +112,8 @@ class PruningRecipe:
         self.original_config: PreTrainedConfig
         self.plan: TrainingPlan
         self.stages: TrainingStages
+        self.inputs: PruningInputs
+        self.provenance: Provenance
 
     def setup(self) -> None:
         """Checks the output, loads audio, student and teacher, and records the settings of the run."""
@@ -117,15 +122,16 @@ class PruningRecipe:
         prunable_class(AutoConfig.from_pretrained(self.options.model_name_or_path))
         self._setup_data()
         self._setup_stages()
+        self._setup_report()
         self._record_settings()
-        if self.is_first_process:
+        if self.is_main_process:
             logger.info(self.plan.describe())
 
     def _check_output(self) -> None:
         check_output_directory(self.output_dir)
         if self.training.resume_from_checkpoint:
             raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
-        if self.is_first_process:
+        if self.is_main_process:
             self.hub.check()
 
     def _setup_data(self) -> None:
@@ -161,9 +167,27 @@ class PruningRecipe:
         self.plan = plan_stages(self.method.targets, self.training, data, self.output_dir)
         self.stages = TrainingStages(model, teacher, self.training, self.objective, data, self.plan)
 
+    def _setup_report(self) -> None:
+        """Records the inputs of the run and its software and hardware, for the reports of all targets."""
+        model = self.stages.initial_student.model
+        self.inputs = PruningInputs(
+            command=self.command,
+            model_name=self.options.model_name_or_path,
+            family=model.config.stock_config_class.model_type,
+            sampling_rate=self.feature_extractor.sampling_rate,
+            dataset_name=self.speech_options.dataset_name,
+            num_skipped=self.speech.num_skipped,
+            teacher_name=self.teacher_name,
+            objective=self.objective.objective,
+            units=self.options.prune_units,
+            steps={"with gates": self.training.max_steps, "after compaction": self.training.final_steps},
+            seed=self.training.seed,
+        )
+        self.provenance = Provenance.of_this_process(model.device)
+
     def _record_settings(self) -> None:
         """Records what the result depends on, or compares it with the interrupted run that is continued."""
-        if not self.is_first_process:
+        if not self.is_main_process:
             return
         settings = (
             asdict(self.options) | asdict(self.speech_options) | asdict(self.objective) | self.training.settings()
@@ -179,7 +203,7 @@ class PruningRecipe:
             if self.training.final_steps > 0:
                 student = self.stages.train_student(student, final_stage_name(target))
                 losses.after_final_steps = self.stages.held_out_loss(student)
-            if self.is_first_process:
+            if self.is_main_process:
                 self.save(student, target, losses)
 
     def save(self, student: Student, target: float, losses: HeldOutLoss) -> None:
@@ -208,37 +232,20 @@ class PruningRecipe:
     def _report(self, student: Student, target: float, losses: HeldOutLoss) -> PruningReport:
         """Measures a finished student beside the dense model."""
         dense, pruned = load_complete(self.options.model_name_or_path), student.model.base_model
-        sizes = measure_pruning(
-            dense, pruned, measure=self.method.measure, target_sparsity=target, round_to=self.options.round_to
-        )
-        report = PruningReport(self._inputs(pruned), Provenance.of_this_process(pruned.device), sizes)
+        measure, round_to = self.method.measure, self.options.round_to
+        sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=round_to)
+        report = PruningReport(self.inputs, self.provenance, sizes)
         report.results.held_out_loss, report.results.history = losses, student.history
-        models: dict[str, nn.Module] = {DENSE: as_loaded(dense), PRUNED: pruned}
         report.results.latency = measure_latency(
-            {name: model.to(pruned.device) for name, model in models.items()},
+            {DENSE: as_loaded(dense), PRUNED: pruned},
             seconds=self.options.latency_seconds,
             sampling_rate=self.feature_extractor.sampling_rate,
         )
         return report
 
-    def _inputs(self, model: PrunableModelMixin) -> PruningInputs:
-        return PruningInputs(
-            command=self.command,
-            model_name=self.options.model_name_or_path,
-            family=model.config.stock_config_class.model_type,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            dataset_name=self.speech_options.dataset_name,
-            num_skipped=self.speech.num_skipped,
-            teacher_name=self.teacher_name,
-            objective=self.objective.objective,
-            units=self.options.prune_units,
-            steps={"with gates": self.training.max_steps, "after compaction": self.training.final_steps},
-            seed=self.training.seed,
-        )
-
     def finish(self) -> None:
         """Gives the folder of the results its name, removes the working folder and pushes the results if asked to."""
-        if not self.is_first_process:
+        if not self.is_main_process:
             return
         move_into_place(self.working_dir / "result", self.output_dir)
         shutil.rmtree(self.working_dir, ignore_errors=True)
@@ -252,16 +259,10 @@ def prune(
     objective: ObjectiveArguments,
     training: PruningTrainingArguments,
 ) -> Path:
-    """Prunes a checkpoint, see `PruningRecipe`.
-
-    Args:
-        options: Options for the checkpoint, its gates and the size of the pruned model.
-        speech_options: Options for the audio.
-        objective: Options for the losses.
-        training: Training arguments; `output_dir` is the folder for the result.
+    """Runs the recipe, whose arguments these are.
 
     Returns:
-        The folder of the result; with several targets, it has a folder for each.
+        The folder of the result, which is only there when it is complete; with several targets, with a folder for each.
     """
     recipe = PruningRecipe(options, speech_options, objective, training)
     recipe.setup()

@@ -45,61 +45,44 @@ class PruningArguments:
     """Options for the checkpoint, its gates and the size of the pruned model."""
 
     model_name_or_path: str = field(
-        metadata={"help": "Folder or Hub id of the checkpoint to prune; stock, or pruned before."}
+        metadata={"help": "Folder or Hub id of the checkpoint to prune, stock or pruned before."}
     )
     teacher_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint that is pruned."},
+        default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
     )
     target_sparsity: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Fraction of the dense encoder's parameters to remove, between 0 and 1; several in ascending order "
-            f"give one model each. {DEFAULT_TARGET} by default."
+            "help": f"Fraction of the dense encoder's parameters to remove, {DEFAULT_TARGET} by default. Several targets in "
+            "ascending order give one model each."
         },
     )
     target_macs: list[float] | None = field(
         default=None,
-        metadata={
-            "help": "Fraction of the dense encoder's multiply-accumulates to remove, between 0 and 1; instead of "
-            "`target_sparsity`. Several in ascending order give one model each."
-        },
+        metadata={"help": "Fraction of its multiply-accumulates to remove, instead of `target_sparsity`."},
     )
     mac_seconds: float = field(
-        default=MAC_SECONDS,
-        metadata={"help": "Length in seconds of the clip that multiply-accumulates are counted for."},
+        default=MAC_SECONDS, metadata={"help": "Seconds of audio that multiply-accumulates are counted for."}
     )
     round_to: int | None = field(
-        default=None,
-        metadata={
-            "help": "Round widths to multiples of this number. The size of the model then differs from the target."
-        },
+        default=None, metadata={"help": "Multiple that widths are rounded to, which changes the size."}
     )
     prune_units: list[str] = field(
         default_factory=lambda: list(DEFAULT_UNITS),
         metadata={"help": "Kinds of units with gates: mha, head, qk, vo, ffn, int, conv."},
     )
-    ste: bool = field(
-        default=True,
-        metadata={"help": "Straight-through estimator: gradients pass the gates' limits 0 and 1 unchanged."},
-    )
+    ste: bool = field(default=True, metadata={"help": "Straight-through estimator for the gates' limits 0 and 1."})
     initial_drop_rate: float = field(
-        default=0.05,
-        metadata={
-            "help": "Initial value of 1 - sigmoid(log_alpha) of all gates, between 0 and 1. The nearer to 0, the longer "
-            "gates take to close."
-        },
+        default=0.05, metadata={"help": "Initial 1 - sigmoid(log_alpha) of gates; near 0, they close later."}
     )
     initial_norm_spread: float = field(
         default=1.0,
         metadata={
-            "help": "Spread of the gates' initial log_alpha in the order of their units' weight norms, for one standard "
-            "deviation of the log norm. 0 gives all gates the same initial value."
+            "help": "Shift of the initial log_alpha for one standard deviation of the log weight norm within a "
+            "layer; 0 for equal gates."
         },
     )
-    latency_seconds: float = field(
-        default=10.0, metadata={"help": "Length in seconds of the clip that latency is measured with."}
-    )
+    latency_seconds: float = field(default=10.0, metadata={"help": "Seconds of audio that latency is measured with."})
     override: bool = field(
         default=False, metadata={"help": "Continue an interrupted run although its settings have changed."}
     )
@@ -138,32 +121,23 @@ class ObjectiveArguments:
 
     objective: str = field(
         default="distillation",
-        metadata={"help": "Loss: 'distillation' from the teacher, without labels; 'task', with labels; or 'both'."},
+        metadata={"help": "'distillation', without labels; 'task', with labels; or 'both'."},
     )
     crop_seconds: float = field(
-        default=5.0,
-        metadata={"help": "Length in seconds of the crops for distillation; clips with labels are not cropped."},
+        default=5.0, metadata={"help": "Length of crops in seconds; clips with labels are not cropped."}
     )
     distillation_layers: list[int] | None = field(
-        default=None,
-        metadata={
-            "help": "Layers of the student to distill, 0 for the feature projection; by default 0 and one layer at each "
-            "third of the depth."
-        },
+        default=None, metadata={"help": "Student layers to distill; by default 0 and one at each third of the depth."}
     )
     distillation_form: str = field(
         default="layers",
         metadata={
-            "help": f"Form of the distillation, {' or '.join(map(repr, LOSSES))}: each layer is compared with the "
-            "teacher's, or the last layer predicts all of them."
+            "help": f"{' or '.join(map(repr, LOSSES))}: each layer is compared with the teacher's, or the last one "
+            "predicts all of them."
         },
     )
     share_projections: bool = field(
-        default=True,
-        metadata={
-            "help": "Compare all layers but 0 through one linear projection to the teacher's hidden states, instead of "
-            "one for each layer."
-        },
+        default=True, metadata={"help": "One projection to the teacher for all layers but 0, not one each."}
     )
     task: str | None = field(
         default=None, metadata={"help": "Task of an objective with labels: 'ctc' or 'classification'."}
@@ -207,11 +181,10 @@ class PruningTrainingArguments(TrainingArguments):
         default="trainer_output", metadata={"help": "Folder for the pruned model; it must be new or empty."}
     )
     max_steps: int = field(
-        default=50_000, metadata={"help": "Optimizer steps of the first stage, which trains gates and weights."}
+        default=50_000, metadata={"help": "Steps of the first stage, which trains gates and weights."}
     )
     final_steps: int = field(
-        default=25_000,
-        metadata={"help": "Optimizer steps of the second stage, which trains the compacted model; 0 to leave it out."},
+        default=25_000, metadata={"help": "Steps of the second stage, after compaction; 0 to leave it out."}
     )
     learning_rate: float = field(
         default=2e-4, metadata={"help": "Peak learning rate of the weights in the first stage."}
@@ -220,44 +193,31 @@ class PruningTrainingArguments(TrainingArguments):
         default=1e-4, metadata={"help": "Peak learning rate of the weights in the second stage."}
     )
     warmup_steps: float = field(
-        default=0.3,
-        metadata={
-            "help": "Warm-up steps of the weights' learning rate in the first stage; below 1, a fraction of them."
-        },
+        default=0.3, metadata={"help": "Warm-up steps of the first stage; below 1, a fraction of its steps."}
     )
     final_warmup_steps: float = field(
-        default=0.2,
-        metadata={
-            "help": "Warm-up steps of the weights' learning rate in the second stage; below 1, a fraction of them."
-        },
+        default=0.2, metadata={"help": "Warm-up steps of the second stage; below 1, a fraction of its steps."}
     )
     gate_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": f"Constant learning rate of the gates; by default {GATE_RATE}, or {GATE_RATE_TIMES_STEPS:g} / "
-            "max_steps in shorter runs."
+            "help": "Constant learning rate of the gates; by default "
+            f"{GATE_RATE}, or {GATE_RATE_TIMES_STEPS:g} / max_steps if larger."
         },
     )
     multiplier_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Constant learning rate of the two multipliers of the sparsity constraint; by default "
-            f"{MULTIPLIER_RATE}, or {MULTIPLIER_RATE_TIMES_STEPS:g} / max_steps in shorter runs."
+            "help": "Constant learning rate of multipliers; by default "
+            f"{MULTIPLIER_RATE}, or {MULTIPLIER_RATE_TIMES_STEPS:g} / max_steps if larger."
         },
     )
     sparsity_warmup_steps: float = field(
-        default=0.1,
-        metadata={
-            "help": "Steps in which the target of the constraint rises from 0 to its final value; below 1, a fraction of "
-            "`max_steps`."
-        },
+        default=0.1, metadata={"help": "Steps in which the target rises from 0; below 1, a part of `max_steps`."}
     )
     freeze_feature_encoder: bool | None = field(
         default=None,
-        metadata={
-            "help": "Do not train the convolutions, which makes steps faster; by default if they have no gates and equal "
-            "the teacher's."
-        },
+        metadata={"help": "Do not train the convolutions; by default if ungated and the teacher's."},
     )
     max_grad_norm: float = field(default=10.0, metadata={"help": "Maximum norm of the gradients."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Training clips per device and step."})
