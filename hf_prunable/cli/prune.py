@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
 
 from ..data.arguments import Speech, SpeechArguments, load_speech
