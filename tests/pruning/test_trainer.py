@@ -12,6 +12,7 @@ from hf_prunable.data.batches import CropCollator
 from hf_prunable.data.streaming import SpeechStream, StreamedClips
 from hf_prunable.modeling.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.units import PAPER_UNITS
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.compaction import compact
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.decisions import deterministic_sparsity
@@ -20,7 +21,6 @@ from hf_prunable.pruning.expected_size import expected_sparsity
 from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from tests.helpers.speech_files import RATE, wav_bytes
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
 
@@ -79,7 +79,7 @@ def make_trainer(folder, models, target=0.5, clips=None, **options):
         clips = Clips(args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps)
     objective = PruningObjective(student, Distillation(teacher, student.config), lagrangian)
     targets = [target] if lagrangian is not None else []
-    return PruningTrainer(objective, args, targets, train_dataset=clips, eval_dataset=Clips(3))
+    return PruningTrainer(objective, args, RATE, targets, train_dataset=clips, eval_dataset=Clips(3))
 
 
 def logs_of(trainer):
@@ -285,7 +285,7 @@ def test_every_trainable_parameter_gets_a_gradient(family, norm_order, form):
         student = compact(randomize_(student, seed=1), 0.6)
     lagrangian = Lagrangian() if student.config.gates else None
     objective = PruningObjective(student, Distillation(teacher, student.config), lagrangian).train()
-    objective(Clips(2).values, target_sparsity=0.3)["loss"].backward()
+    objective(Clips(2).values, target=0.3)["loss"].backward()
     without = [name for name, value in objective.named_parameters() if value.requires_grad and value.grad is None]
     assert without == []
     frozen = {name for name, parameter in objective.named_parameters() if not parameter.requires_grad}
