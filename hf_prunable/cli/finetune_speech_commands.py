@@ -273,7 +273,7 @@ def make_parser() -> OptionParser:
     return OptionParser(
         PROGRAM,
         "Keeps the first layers of a WavLM, HuBERT or wav2vec 2.0 checkpoint, chosen by how convex its classes are, and\n"
-        "fine-tunes them on Speech Commands. A recipe is a .yaml or .json file of options; options after it override it.",
+        "fine-tunes them on Speech Commands.",
         (TruncationArguments, FinetuningArguments),
         FINETUNING_TABLE,
     )
