@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, Wav
 
 from ..data.arguments import Speech, SpeechArguments, load_speech
 from ..data.labels import LabelEncoding, load_label_encoding
-from ..hub import HubPush
+from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete
 from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
@@ -50,6 +50,7 @@ from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
+from ..runtime.user_errors import user_errors
 from .trainer_options import PRUNING_TABLE
 
 
@@ -275,7 +276,7 @@ def make_parser() -> OptionParser:
     return OptionParser(
         PROGRAM,
         "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates with the weights, removes what the gates have closed,\n"
-        "and trains the smaller model. A recipe is a .yaml or .json file of options; options after it override it.",
+        "and trains the smaller model.",
         (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
         PRUNING_TABLE,
     )
@@ -288,7 +289,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
     with console_output():
-        prune(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
+        options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
+        with user_errors(PROGRAM, PushError):
+            recipe = PruningRecipe(*options)
+            recipe.setup()
+        recipe.prune()
+        recipe.finish()
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ class ObjectiveArguments:
 
     objective: str = field(
         default="distillation",
-        metadata={"help": "'distillation', without labels; 'task', with labels; or 'both'."},
+        metadata={"help": "Loss: 'distillation', 'task' (needs labels) or 'both'."},
     )
     crop_seconds: float = field(
         default=5.0, metadata={"help": "Length of crops in seconds; clips with labels are not cropped."}
@@ -213,7 +213,7 @@ class PruningTrainingArguments(TrainingArguments):
         },
     )
     sparsity_warmup_steps: float = field(
-        default=0.1, metadata={"help": "Steps in which the target rises from 0; below 1, a part of `max_steps`."}
+        default=0.1, metadata={"help": "Steps in which the target rises from 0; below 1, a fraction."}
     )
     freeze_feature_encoder: bool | None = field(
         default=None,
