@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
+from transformers import AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
 
 from ..data.arguments import Speech, SpeechArguments, load_speech
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
-from ..modeling.loading import load_complete
+from ..modeling.loading import load_complete, load_config
 from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.stage_plan import plan_stages
@@ -119,7 +119,7 @@ class PruningRecipe:
         """Checks the output, loads audio, student and teacher, and records the settings of the run."""
         self._check_output()
         # Another kind of model is refused before anything but its configuration is read.
-        prunable_class(AutoConfig.from_pretrained(self.options.model_name_or_path))
+        prunable_class(load_config(self.options.model_name_or_path))
         self._setup_data()
         self._setup_stages()
         self._setup_report()
