@@ -71,6 +71,10 @@ class PruningObjective(nn.Module):
         """Makes the backward pass recompute the student's activations; called by the Trainer."""
         self.student.activation_checkpointing_enable(*args, **kwargs)
 
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """The same under the name that the Trainer calls before transformers 5.23."""
+        self.student.gradient_checkpointing_enable(*args, **kwargs)
+
     def forward(
         self, input_values: torch.Tensor, target: float = 0.0, **inputs: torch.Tensor
     ) -> dict[str, torch.Tensor]:

@@ -222,11 +222,17 @@ def test_options_come_from_a_file_or_from_the_command_line(monkeypatch, tmp_path
         file.write_text(json.dumps(options) if kind == "json" else yaml.safe_dump(options))
         arguments = [str(file)]
     seen = []
-    monkeypatch.setattr(
-        run_prune,
-        "prune",
-        lambda *parts: seen.append({name: value for part in parts for name, value in vars(part).items()}),
-    )
+
+    class NotedRecipe(run_prune.PruningRecipe):
+        def __init__(self, *parts):
+            seen.append({name: value for part in parts for name, value in vars(part).items()})
+
+        def setup(self):
+            pass
+
+        prune = finish = setup
+
+    monkeypatch.setattr(run_prune, "PruningRecipe", NotedRecipe)
     monkeypatch.setattr(sys, "argv", ["run_prune.py", *arguments])
     run_prune.main()
     options["target_sparsity"] = [0.5]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import TrainerCallback, Wav2Vec2FeatureExtractor
+from transformers import PreTrainedModel, TrainerCallback, Wav2Vec2FeatureExtractor
 
 from hf_prunable.data.batches import CropCollator
 from hf_prunable.data.streaming import SpeechStream, StreamedClips
@@ -422,14 +422,30 @@ def test_evaluation_uses_deterministic_gates(tmp_path):
     assert losses[0] == pytest.approx(expected, rel=1e-4) and expected > 0.1
 
 
-def test_gradient_checkpointing_changes_no_gradient():
+def test_the_trainer_turns_gradient_checkpointing_on(tmp_path):
+    models = student_and_teacher()
+    losses = []
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            tmp_path / str(checkpointing), copy.deepcopy(models), max_steps=2, gradient_checkpointing=checkpointing
+        )
+        trainer.train()
+        assert trainer.model.student.is_gradient_checkpointing == checkpointing
+        losses.append([entry["loss"] for entry in logs_of(trainer)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("enable", ["activation_checkpointing_enable", "gradient_checkpointing_enable"])
+def test_gradient_checkpointing_changes_no_gradient(enable):
+    if not hasattr(PreTrainedModel, enable):
+        pytest.skip(f"this version of transformers has no `{enable}`")
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         student, teacher = student_and_teacher()
         objective = PruningObjective(student, Distillation(teacher, student.config), Lagrangian()).train()
         if checkpointing:
-            objective.activation_checkpointing_enable()
+            getattr(objective, enable)()
         student.set_gate_noise(0, 0)
         objective(torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)), 0.3)["loss"].backward()
         gradients.append({name: p.grad for name, p in objective.named_parameters() if p.grad is not None})
