@@ -21,12 +21,12 @@ from benchmarks.result_files import save_result
 from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.modeling.units import PAPER_UNITS
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
 from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from hf_prunable.reporting.measurement import describe_machine, wait_for
 
 
@@ -64,7 +64,7 @@ class Step:
             student.attach_gates(tuple(units))
         self.student = student
         objective = PruningObjective(student, Distillation(teacher, student.config), Lagrangian() if units else None)
-        self.trainer = PruningTrainer(objective, training, [TARGET_SPARSITY] if units else [])
+        self.trainer = PruningTrainer(objective, training, SAMPLING_RATE, [TARGET_SPARSITY] if units else [])
         self.trainer.create_optimizer()
         self.objective = self.trainer.accelerator.prepare(objective).train()
         self.steps = 0

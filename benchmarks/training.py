@@ -24,8 +24,8 @@ from benchmarks.shape_files import ChosenShapes, ShapeFile
 from benchmarks.step_overhead import OverheadArguments, format_overhead
 from benchmarks.step_overhead import measure as measure_gates
 from hf_prunable.modeling.size import SAMPLING_RATE
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.student import NOISE_OFF
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from hf_prunable.reporting.measurement import describe_machine, wait_for
 from hf_prunable.runtime.tables import markdown_table
 

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact, load_prunable
 from hf_prunable.modeling.size import UnitCounts, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS, PAPER_UNITS
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.gate_initialization import order_gates_by_weights_
 from hf_prunable.pruning.student import NOISE_OFF
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 
 
 # Values of log_alpha: from 2.4 up a gate's deterministic value is 1, from -2.4 down it is 0.

@@ -31,9 +31,10 @@ from experiments.evidence_report import write_report
 from experiments.evidence_results import Run, is_finished, load_results, plan_runs, result_path, settings_of
 from hf_prunable import load_prunable
 from hf_prunable.modeling.size import UnitCounts, count_macs
-from hf_prunable.pruning.objective import ObjectiveArguments
-from hf_prunable.pruning.run import PruningRun
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
+from hf_prunable.pruning.gate_pruning import compact_student
+from hf_prunable.pruning.stages import TrainingStages, final_stage_name
+from hf_prunable.pruning.training_data import TrainingData
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import draw_shape
 
@@ -120,39 +121,41 @@ class Comparison:
 
     def _train(
         self,
-        student: PreTrainedModel,
+        model: PreTrainedModel,
         gate_targets: list[float],
         target_sparsity: float,
         training: PruningTrainingArguments,
     ) -> tuple[PreTrainedModel, dict[str, Any]]:
-        pruning = PruningRun(
-            student,
-            self.teacher,
-            training,
-            ObjectiveArguments(crop_seconds=self.options.crop_seconds),
-            train_clips=self.evaluation.train_clips,
-            held_out_clips=self.evaluation.held_out_clips,
-            feature_extractor=self.evaluation.feature_extractor,
+        crop_seconds = self.options.crop_seconds
+        data = TrainingData(
+            self.evaluation.train_clips,
+            self.evaluation.held_out_clips,
+            self.evaluation.feature_extractor,
+            crop_seconds,
         )
+        stages = TrainingStages(model, self.teacher, training, ObjectiveArguments(crop_seconds=crop_seconds), data)
+        student, stage_name = stages.initial_student, "stage_2"
         result: dict[str, Any] = {}
         training_seconds, start = 0.0, time.perf_counter()
         if gate_targets:
-            pruning.learn_gates(gate_targets)
+            learned = stages.learn_gates(student, gate_targets)
             training_seconds += time.perf_counter() - start
-            result["masked"] = {"held_out_loss": pruning.held_out_loss()}
-            pruning.compact(target_sparsity)
+            result["masked"] = {"held_out_loss": stages.held_out_loss(learned[-1].load(student))}
+            (at_target,) = (gates for gates in learned if gates.target == target_sparsity)
+            student = compact_student(at_target.load(student), target_sparsity)
+            stage_name = final_stage_name(target_sparsity)
         if training.final_steps:
-            result["before_final_steps"] = {"held_out_loss": pruning.held_out_loss()}
+            result["before_final_steps"] = {"held_out_loss": stages.held_out_loss(student)}
             start = time.perf_counter()
-            pruning.train_student()
+            student = stages.train_student(student, stage_name)
             training_seconds += time.perf_counter() - start
         start = time.perf_counter()
-        result |= {"held_out_loss": pruning.held_out_loss(), **self.evaluation(pruning.student)}
-        return pruning.student, result | {
+        result |= {"held_out_loss": stages.held_out_loss(student), **self.evaluation(student.model)}
+        return student.model, result | {
             "training_seconds": training_seconds,
             "evaluation_seconds": time.perf_counter() - start,
-            "history": pruning.history,
-            "shape": pruning.student.config.shape.to_dict(),
+            "history": student.history,
+            "shape": student.model.config.shape.to_dict(),
         }
 
     def _size(self, model: PreTrainedModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.result_files import RAW_FOLDER
 from experiments.compared_students import STUDENTS, TEACHER
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.runtime.settings import describe_differences
 
 

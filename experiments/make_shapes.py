@@ -27,10 +27,10 @@ from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.loading import load_prunable
 from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts, count_macs, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS
+from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
 from hf_prunable.pruning.decisions import decide_at_target
-from hf_prunable.pruning.objective import ObjectiveArguments
-from hf_prunable.pruning.run import PruningRun
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.stages import TrainingStages
+from hf_prunable.pruning.training_data import TrainingData
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")
@@ -128,18 +128,16 @@ def learn_gates(
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
     speech = load_speech(options, feature_extractor.sampling_rate, training.seed)
     set_seed(training.seed)
-    run = PruningRun(
+    stages = TrainingStages(
         from_norms(options.teacher, plan.target, units=plan.units),
         load_prunable(options.teacher, dtype=torch.float32),
         training,
         ObjectiveArguments(crop_seconds=CROP_SECONDS),
-        train_clips=speech.train_clips,
-        held_out_clips=speech.held_out_clips,
-        feature_extractor=feature_extractor,
-        measure=plan.measure,
+        TrainingData(speech.train_clips, speech.held_out_clips, feature_extractor, CROP_SECONDS),
     )
-    run.learn_gates([plan.target])
-    return {name: gate.log_alpha.detach() for name, gate in run.student.named_gates()}, run.student.config
+    (learned,) = stages.learn_gates(stages.initial_student, [plan.target], plan.measure)
+    model = learned.load(stages.initial_student).model
+    return {name: gate.log_alpha.detach() for name, gate in model.named_gates()}, model.config
 
 
 def make_shape(

@@ -3,111 +3,63 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .runtime.startup import needs_models
+from .modeling.auto import prunable_class, register_auto_classes
+from .modeling.hubert import (
+    PrunableHubertConfig,
+    PrunableHubertForCTC,
+    PrunableHubertForSequenceClassification,
+    PrunableHubertModel,
+)
+from .modeling.loading import load_prunable
+from .modeling.shape import AttentionShape, LayerShape, PrunedShape
+from .modeling.size import Measure
+from .modeling.wav2vec2 import (
+    PrunableWav2Vec2Config,
+    PrunableWav2Vec2ForAudioFrameClassification,
+    PrunableWav2Vec2ForCTC,
+    PrunableWav2Vec2ForSequenceClassification,
+    PrunableWav2Vec2ForXVector,
+    PrunableWav2Vec2Model,
+)
+from .modeling.wavlm import (
+    PrunableWavLMConfig,
+    PrunableWavLMForAudioFrameClassification,
+    PrunableWavLMForCTC,
+    PrunableWavLMForSequenceClassification,
+    PrunableWavLMForXVector,
+    PrunableWavLMModel,
+)
+from .pruning.compaction import compact
+from .pruning.decisions import deterministic_sparsity, sparsity_ceiling
+from .pruning.expected_size import expected_sparsity
+from .truncation.truncated_model import truncate
 
 
 if TYPE_CHECKING:
     from .export import OnnxExport, OnnxModel, export_onnx
-    from .modeling.auto import prunable_class
-    from .modeling.hubert import (
-        PrunableHubertConfig,
-        PrunableHubertForCTC,
-        PrunableHubertForSequenceClassification,
-        PrunableHubertModel,
-    )
-    from .modeling.loading import load_prunable
-    from .modeling.shape import AttentionShape, LayerShape, PrunedShape
-    from .modeling.size import Measure
-    from .modeling.wav2vec2 import (
-        PrunableWav2Vec2Config,
-        PrunableWav2Vec2ForAudioFrameClassification,
-        PrunableWav2Vec2ForCTC,
-        PrunableWav2Vec2ForSequenceClassification,
-        PrunableWav2Vec2ForXVector,
-        PrunableWav2Vec2Model,
-    )
-    from .modeling.wavlm import (
-        PrunableWavLMConfig,
-        PrunableWavLMForAudioFrameClassification,
-        PrunableWavLMForCTC,
-        PrunableWavLMForSequenceClassification,
-        PrunableWavLMForXVector,
-        PrunableWavLMModel,
-    )
-    from .pruning.compaction import compact
-    from .pruning.decisions import deterministic_sparsity, sparsity_ceiling
-    from .pruning.expected_size import expected_sparsity
     from .reporting.layer_pictures import convexity_curves, draw_layer_profiles
     from .truncation.convexity import GraphConvexity, graph_convexity
     from .truncation.convexity_config import ConvexityConfig
     from .truncation.layer_choice import LayerChoice, choose_layer
     from .truncation.layer_profile import LayerProfile, layer_convexity, profile_features
-    from .truncation.truncated_model import truncate
 
-# Public names by their module, which is imported when a name is asked for.
-_NAMES = {
-    "export": (
-        "OnnxExport",
-        "OnnxModel",
-        "export_onnx",
-    ),
-    "modeling.auto": ("prunable_class",),
-    "modeling.hubert": (
-        "PrunableHubertConfig",
-        "PrunableHubertForCTC",
-        "PrunableHubertForSequenceClassification",
-        "PrunableHubertModel",
-    ),
-    "modeling.loading": ("load_prunable",),
-    "modeling.shape": (
-        "AttentionShape",
-        "LayerShape",
-        "PrunedShape",
-    ),
-    "modeling.size": ("Measure",),
-    "modeling.wav2vec2": (
-        "PrunableWav2Vec2Config",
-        "PrunableWav2Vec2ForAudioFrameClassification",
-        "PrunableWav2Vec2ForCTC",
-        "PrunableWav2Vec2ForSequenceClassification",
-        "PrunableWav2Vec2ForXVector",
-        "PrunableWav2Vec2Model",
-    ),
-    "modeling.wavlm": (
-        "PrunableWavLMConfig",
-        "PrunableWavLMForAudioFrameClassification",
-        "PrunableWavLMForCTC",
-        "PrunableWavLMForSequenceClassification",
-        "PrunableWavLMForXVector",
-        "PrunableWavLMModel",
-    ),
-    "pruning.compaction": ("compact",),
-    "pruning.decisions": (
-        "deterministic_sparsity",
-        "sparsity_ceiling",
-    ),
-    "pruning.expected_size": ("expected_sparsity",),
-    "reporting.layer_pictures": (
-        "convexity_curves",
-        "draw_layer_profiles",
-    ),
-    "truncation.convexity": (
-        "GraphConvexity",
-        "graph_convexity",
-    ),
-    "truncation.convexity_config": ("ConvexityConfig",),
-    "truncation.layer_choice": (
-        "LayerChoice",
-        "choose_layer",
-    ),
-    "truncation.layer_profile": (
-        "LayerProfile",
-        "layer_convexity",
-        "profile_features",
-    ),
-    "truncation.truncated_model": ("truncate",),
+# Names that are imported when they are asked for: loading a model needs no datasets, scikit-learn, matplotlib and
+# onnxruntime.
+_MODULES = {
+    "ConvexityConfig": "truncation.convexity_config",
+    "GraphConvexity": "truncation.convexity",
+    "LayerChoice": "truncation.layer_choice",
+    "LayerProfile": "truncation.layer_profile",
+    "OnnxExport": "export",
+    "OnnxModel": "export",
+    "choose_layer": "truncation.layer_choice",
+    "convexity_curves": "reporting.layer_pictures",
+    "draw_layer_profiles": "reporting.layer_pictures",
+    "export_onnx": "export",
+    "graph_convexity": "truncation.convexity",
+    "layer_convexity": "truncation.layer_profile",
+    "profile_features": "truncation.layer_profile",
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
 
@@ -165,5 +117,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if needs_models():
-    import_module(".modeling.auto", __name__).register_auto_classes()
+register_auto_classes()

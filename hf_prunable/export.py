@@ -80,7 +80,7 @@ class OnnxExport:
         return max(agreement.difference for agreement in self.agreements)
 
 
-def export_onnx(
+def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
     model_dir: str | Path,
     path: str | Path,
     *,

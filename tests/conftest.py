@@ -5,14 +5,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)
 
-settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ci")
+PROPERTY_TESTS = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=25, **PROPERTY_TESTS)
+settings.register_profile("thorough", max_examples=100, **PROPERTY_TESTS)
+# What pyproject.toml gives to `-m`; any other expression selects slow tests.
+FAST_TESTS = "not slow"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("ci" if config.getoption("markexpr") == FAST_TESTS else "thorough")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Runs property tests among the slow tests too, there with more examples."""
+    if config.getoption("markexpr") != FAST_TESTS:
+        for item in items:
+            if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+                item.add_marker(pytest.mark.slow)
 
 
 def _shared(name: str) -> Path:

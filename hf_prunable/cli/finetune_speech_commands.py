@@ -1,10 +1,9 @@
 """Truncates a model at the layer where classes are most convex, and fine-tunes it on Speech Commands.
 
-    python run_finetune_speech_commands.py --model_name_or_path microsoft/wavlm-base \
+    hf-prunable finetune-speech-commands --model_name_or_path microsoft/wavlm-base \
         --dataset_name speech_commands_v0.02 --task word --compare --output_dir wavlm-base-words
 
-`--help` lists all options, including those of the Trainer; a .yaml or .json file can hold them. The same command continues
-an interrupted run.
+The same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from datasets import DatasetDict
-from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
+from transformers import AutoFeatureExtractor
 
 from ..data.speech_commands_tasks import CLIP_SECONDS
-from ..data.speech_dataset import SkippedAudio
 from ..finetuning.arguments import TruncationArguments
-from ..finetuning.classifier import FinetunedResult, FinetuningArguments, fine_tune, make_classifier
+from ..finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
+from ..finetuning.stage_plan import plan_stages, stage_name
+from ..finetuning.task_data import TaskData, TrainedVariant
 from ..finetuning.task_profiles import choose_depth, profile_labels
 from ..hub import HubPush, PushError
-from ..modeling.loading import load_complete
+from ..modeling.auto import prunable_class
+from ..modeling.loading import load_complete, load_config
 from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
     FULL,
@@ -47,6 +47,7 @@ from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
 from ..runtime.settings import remember_settings
+from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import user_errors
 from .trainer_options import FINETUNING_TABLE
 
@@ -57,39 +58,6 @@ logger = logging.getLogger("hf_prunable")
 
 # Stages that layers are scored in.
 PRETRAINED, FINETUNED = "pretrained", "fine-tuned"
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """Clips of the classification task.
-
-    Attributes:
-        feature_extractor: Feature extractor of the checkpoint.
-        splits: Splits "train", "validation" and "test".
-        skipped: Clips that were left out.
-    """
-
-    feature_extractor: Wav2Vec2FeatureExtractor
-    splits: DatasetDict
-    skipped: SkippedAudio
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, in the order of their ids."""
-        return self.splits["train"].features["label"].names
-
-
-@dataclass(frozen=True)
-class TrainedVariant:
-    """The model at one depth after fine-tuning.
-
-    Attributes:
-        model: Model of the first seed, in evaluation mode on the CPU.
-        results: Results of fine-tuning, one per seed.
-    """
-
-    model: PrunableModelMixin
-    results: list[FinetunedResult]
 
 
 class FinetuningRecipe:
@@ -110,11 +78,13 @@ class FinetuningRecipe:
         hub: Push to the Hub, set by `setup`.
         data: Clips of the task, set by `setup`.
         report: Record of the run, started by `setup` with the chosen layers.
+        plan: Plan of the trainings, set by `setup`.
     """
 
     hub: HubPush
     data: TaskData
     report: FinetuningReport
+    plan: TrainingPlan
 
     def __init__(self, options: TruncationArguments, training: FinetuningArguments):
         self.options, self.training = options, training
@@ -133,9 +103,14 @@ class FinetuningRecipe:
             PushError: If a push to the Hub would fail.
         """
         check_output_directory(self.output_dir)
+        # Another kind of model is refused before any audio is read.
+        prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
         self.data = self._setup_data()
         self.report = self._setup_report(load_complete(self.options.model_name_or_path))
+        self.plan = plan_stages(self.depths, self.options.seeds, self.training, self.data.splits, str(self.output_dir))
+        if self.is_main_process:
+            logger.info(self.plan.describe())
 
     def _setup_hub(self) -> HubPush:
         hub = HubPush.take_from(self.training)
@@ -171,6 +146,8 @@ class FinetuningRecipe:
         return FinetuningReport(inputs, Provenance.of_this_process("cpu"), self._select_layers(model))
 
     def _select_layers(self, model: PrunableModelMixin) -> LayerSelection:
+        if self.is_main_process:
+            logger.info(f"Scoring the layers on at most {self.options.profile_clips:,} training clips.")
         with self.training.main_process_first(desc="scoring the layers"):
             profiles = profile_labels(
                 model,
@@ -195,7 +172,7 @@ class FinetuningRecipe:
         return ({FULL: num_layers} if self.options.compare else {}) | {TRUNCATED: choice.num_layers}
 
     def run(self) -> Path:
-        """Trains, evaluates and saves, after `setup`.
+        """Trains, and in the main process evaluates and saves.
 
         Returns:
             The output folder.
@@ -214,10 +191,11 @@ class FinetuningRecipe:
         trained: dict[str, TrainedVariant] = {}
         for seed in self.options.seeds:
             for name, num_layers in self.depths.items():
-                args = copy.copy(self.training)
-                args.seed, args.output_dir = seed, str(self.working_dir / f"{name}_seed_{seed}")
+                stage, args = stage_name(name, seed), copy.copy(self.training)
+                args.seed, args.output_dir = seed, str(self.working_dir / stage)
                 model = make_classifier(self.options, self.data.class_names, num_layers, seed)
-                result = fine_tune(model, self.data.splits, self.data.feature_extractor, args)
+                callbacks = [self.plan.callback(stage)]
+                result = fine_tune(model, self.data.splits, self.data.feature_extractor, args, callbacks)
                 variant = trained.setdefault(name, TrainedVariant(model.cpu().eval(), []))
                 variant.results.append(result)
         return trained
@@ -294,7 +272,7 @@ def make_parser() -> OptionParser:
     return OptionParser(
         PROGRAM,
         "Keeps the first layers of a WavLM, HuBERT or wav2vec 2.0 checkpoint, chosen by how convex its classes are, and\n"
-        "fine-tunes them on Speech Commands. A recipe is a .yaml or .json file of options; options after it override it.",
+        "fine-tunes them on Speech Commands.",
         (TruncationArguments, FinetuningArguments),
         FINETUNING_TABLE,
     )
@@ -307,8 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
     with console_output():
-        recipe = FinetuningRecipe(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
+        options, training = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
         with user_errors(PROGRAM, PushError):
+            recipe = FinetuningRecipe(options, training)
             recipe.setup()
         recipe.run()
 

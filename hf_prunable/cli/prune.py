@@ -1,16 +1,17 @@
-"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: learns gates by distillation, compacts, trains on, reports.
+"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates, compacts at one or several targets, trains the result.
 
-    python run_prune.py --model_name_or_path examples/wavlm-mini --dataset_name my_recordings \
-        --target_sparsity 0.72 --max_steps 1500 --final_steps 500 --output_dir wavlm-mini-pruned
+    hf-prunable prune --model_name_or_path microsoft/wavlm-base --dataset_name my_recordings \
+        --target_sparsity 0.72 --output_dir wavlm-base-pruned
 
-    accelerate launch run_prune.py recipe.yaml
+    accelerate launch -m hf_prunable.cli.prune recipe.yaml
 
-All options, the Trainer's included, are listed by `python run_prune.py --help`; a .yaml or .json file may hold them.
-The same command goes on with a run that was interrupted.
+`hf-prunable prune --help` shows the options; a .yaml or .json file may hold them. The same command resumes an interrupted
+run.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 import sys
@@ -18,20 +19,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoConfig, AutoFeatureExtractor
+from transformers import AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
 
-from ..data.arguments import SpeechArguments, load_speech
-from ..data.labels import load_label_encoding
-from ..hub import HubPush
+from ..data.arguments import Speech, SpeechArguments, load_speech
+from ..data.labels import LabelEncoding, load_label_encoding
+from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
-from ..modeling.loading import load_complete
-from ..pruning.arguments import PruningArguments
-from ..pruning.decisions import check_target
-from ..pruning.gate_initialization import order_gates_by_weights_
-from ..pruning.objective import ObjectiveArguments
-from ..pruning.run import PruningRun
-from ..pruning.student import load_student, restore_noise_
-from ..pruning.training_arguments import PruningTrainingArguments
+from ..modeling.loading import load_complete, load_config
+from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.gate_pruning import GatePruning
+from ..pruning.stage_plan import plan_stages
+from ..pruning.stages import TrainingStages, final_stage_name
+from ..pruning.student import Student, load_student, restore_noise_
+from ..pruning.training_data import TrainingData
 from ..reporting.measurement import as_loaded, measure_latency
 from ..reporting.provenance import Provenance, command_line
 from ..reporting.pruning_report import (
@@ -44,18 +44,213 @@ from ..reporting.pruning_report import (
     measure_pruning,
 )
 from ..reporting.publication import publish_pruning
+from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
 from ..runtime.settings import remember_settings
+from ..runtime.training_plan import TrainingPlan
+from ..runtime.user_errors import user_errors
 from .trainer_options import PRUNING_TABLE
 
 
 logger = logging.getLogger("hf_prunable")
 
-# Options that a result does not depend on.
 PROGRAM = "hf-prunable prune"
+# Options that a result does not depend on.
 UNRECORDED = ("override", "latency_seconds")
+
+
+class PruningRecipe:
+    """Prunes a checkpoint to one or several targets, trains the students further, and saves and measures them.
+
+        recipe = PruningRecipe(options, speech_options, objective, training)
+        recipe.setup()
+        recipe.prune()
+        recipe.finish()
+
+    The working folder `OUTPUT_DIR.partial` keeps checkpoints and finished stages; after an interruption, the same calls
+    continue from them. With several processes, all of them make these calls, and the main process writes the results.
+
+    Args:
+        options: Options for the checkpoint, its gates and the size of the pruned model.
+        speech_options: Options for the audio.
+        objective: Options for the losses.
+        training: Training arguments; `output_dir` must be a new or an empty folder.
+
+    Raises:
+        ValueError: If options contradict each other.
+    """
+
+    def __init__(
+        self,
+        options: PruningArguments,
+        speech_options: SpeechArguments,
+        objective: ObjectiveArguments,
+        training: PruningTrainingArguments,
+    ):
+        self.options, self.speech_options, self.objective = options, speech_options, objective
+        # Read now, because a recipe file may have changed when the run is over.
+        self.command = command_line(sys.argv)
+        self.method = GatePruning(options)
+        self.parts = options.parts()
+        training = copy.copy(training)
+        self.hub = HubPush.take_from(training, list(self.parts.values()))
+        self.output_dir = Path(training.output_dir)
+        self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
+        self.training = training.in_folder(self.working_dir)
+        # All processes compute the same; the main one writes it.
+        self.is_main_process = training.process_index == 0
+        self.teacher_name: str | None = None
+        if objective.has_distillation:
+            self.teacher_name = options.teacher_name_or_path or options.model_name_or_path
+        # Set by `setup`.
+        self.feature_extractor: Wav2Vec2FeatureExtractor
+        self.speech: Speech
+        self.labels: LabelEncoding | None
+        self.auto_class: str
+        self.original_config: PreTrainedConfig
+        self.plan: TrainingPlan
+        self.stages: TrainingStages
+        self.inputs: PruningInputs
+        self.provenance: Provenance
+
+    def setup(self) -> None:
+        """Checks the output, loads audio, student and teacher, and records the settings of the run."""
+        self._check_output()
+        # Another kind of model is refused before anything but its configuration is read.
+        prunable_class(load_config(self.options.model_name_or_path))
+        self._setup_data()
+        self._setup_stages()
+        self._setup_report()
+        self._record_settings()
+        if self.is_main_process:
+            logger.info(self.plan.describe())
+
+    def _check_output(self) -> None:
+        check_output_directory(self.output_dir)
+        if self.training.resume_from_checkpoint:
+            raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
+        if self.is_main_process:
+            self.hub.check()
+
+    def _setup_data(self) -> None:
+        self.feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
+        self.speech = load_speech(self.speech_options, self.feature_extractor.sampling_rate, self.training.seed)
+        self.labels, self.auto_class = None, BASE_MODEL
+        if self.objective.task is not None:
+            self.labels = load_label_encoding(
+                self.objective.task,
+                self.options.model_name_or_path,
+                self.speech.train_clips,
+                self.objective.label_column,
+            )
+            self.auto_class = self.labels.auto_class
+
+    def _setup_stages(self) -> None:
+        """Loads student and teacher and builds the stages of their training."""
+        # The weights of a new head are random.
+        set_seed(self.training.seed)
+        head_options = {} if self.labels is None else self.labels.model_options
+        model, self.original_config = load_student(
+            self.options.model_name_or_path, auto_class=self.auto_class, **head_options
+        )
+        self.method.prepare_(model)
+        teacher = None if self.teacher_name is None else load_complete(self.teacher_name)
+        data = TrainingData(
+            self.speech.train_clips,
+            self.speech.held_out_clips,
+            self.feature_extractor,
+            self.objective.crop_seconds,
+            self.labels,
+        )
+        self.plan = plan_stages(self.method.targets, self.training, data, self.output_dir)
+        self.stages = TrainingStages(model, teacher, self.training, self.objective, data, self.plan)
+
+    def _setup_report(self) -> None:
+        """Records the inputs of the run and its software and hardware, for the reports of all targets."""
+        model = self.stages.initial_student.model
+        self.inputs = PruningInputs(
+            command=self.command,
+            model_name=self.options.model_name_or_path,
+            family=model.config.stock_config_class.model_type,
+            sampling_rate=self.feature_extractor.sampling_rate,
+            dataset_name=self.speech_options.dataset_name,
+            num_skipped=self.speech.num_skipped,
+            teacher_name=self.teacher_name,
+            objective=self.objective.objective,
+            units=self.options.prune_units,
+            steps={"with gates": self.training.max_steps, "after compaction": self.training.final_steps},
+            seed=self.training.seed,
+        )
+        self.provenance = Provenance.of_this_process(model.device)
+
+    def _record_settings(self) -> None:
+        """Records what the result depends on, or compares it with the interrupted run that is continued."""
+        if not self.is_main_process:
+            return
+        settings = (
+            asdict(self.options) | asdict(self.speech_options) | asdict(self.objective) | self.training.settings()
+        )
+        settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
+        remember_settings(self.working_dir, settings | {"clips": self.speech.digest}, self.options.override)
+
+    def prune(self) -> None:
+        """Makes and saves the student of each target."""
+        dense_loss = self.stages.held_out_loss(self.stages.initial_student)
+        for target, student in self.method.students(self.stages):
+            losses = HeldOutLoss(dense_loss, self.stages.held_out_loss(student))
+            if self.training.final_steps > 0:
+                student = self.stages.train_student(student, final_stage_name(target))
+                losses.after_final_steps = self.stages.held_out_loss(student)
+            if self.is_main_process:
+                self.save(student, target, losses)
+
+    def save(self, student: Student, target: float, losses: HeldOutLoss) -> None:
+        """Saves a finished student with its report and card.
+
+        Args:
+            student: Student to save. Dropout, layer drop and SpecAugment of its configuration are restored.
+            target: Target that it was compacted to.
+            losses: Losses on the held-out clips.
+
+        Raises:
+            RuntimeError: If a fresh process does not load the model, or computes something else with it.
+        """
+        part = self.parts[target]
+        folder = self.working_dir / "result" / part
+        restore_noise_(student.model, self.original_config)
+        student.model.save_pretrained(folder)
+        self.feature_extractor.save_pretrained(folder)
+        if self.labels is not None and self.labels.tokenizer is not None:
+            self.labels.tokenizer.save_pretrained(folder)
+        report = self._report(student, target, losses)
+        name = f"{self.output_dir.name}-{part}".rstrip("-")
+        publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), self.auto_class)
+        logger.info(f"At a target of {target:g}:\n{format_table(report)}")
+
+    def _report(self, student: Student, target: float, losses: HeldOutLoss) -> PruningReport:
+        """Measures a finished student beside the dense model."""
+        dense, pruned = load_complete(self.options.model_name_or_path), student.model.base_model
+        measure, round_to = self.method.measure, self.options.round_to
+        sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=round_to)
+        report = PruningReport(self.inputs, self.provenance, sizes)
+        report.results.held_out_loss, report.results.history = losses, student.history
+        report.results.latency = measure_latency(
+            {DENSE: as_loaded(dense), PRUNED: pruned},
+            seconds=self.options.latency_seconds,
+            sampling_rate=self.feature_extractor.sampling_rate,
+        )
+        return report
+
+    def finish(self) -> None:
+        """Gives the folder of the results its name, removes the working folder and pushes the results if asked to."""
+        if not self.is_main_process:
+            return
+        move_into_place(self.working_dir / "result", self.output_dir)
+        shutil.rmtree(self.working_dir, ignore_errors=True)
+        logger.info(f"The pruned model is in {self.output_dir}.")
+        self.hub.push(self.output_dir)
 
 
 def prune(
@@ -64,109 +259,16 @@ def prune(
     objective: ObjectiveArguments,
     training: PruningTrainingArguments,
 ) -> Path:
-    """Runs the stages and writes the result to `training.output_dir`, which appears only when complete.
+    """Runs the recipe, whose arguments these are.
 
-    With several targets, each has a folder in it, and on the Hub a repository of its own. A run that was interrupted left
-    its working folder beside it, and goes on from there.
+    Returns:
+        The folder of the result, which is only there when it is complete; with several targets, with a folder for each.
     """
-    # A recipe may be another one by the time that the run is over.
-    command, output_dir = command_line(sys.argv), Path(training.output_dir)
-    working_dir = output_dir.with_name(f"{output_dir.name}.partial")
-    check_output_directory(output_dir)
-    if training.resume_from_checkpoint:
-        raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
-    targets, measure = options.targets()
-    parts = options.parts()
-    hub = HubPush.take_from(training, parts)
-    is_first = training.process_index == 0
-    if is_first:
-        hub.check()
-
-    # Another kind of model is told by its name, before anything of it is read.
-    prunable_class(AutoConfig.from_pretrained(options.model_name_or_path))
-    feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
-    speech = load_speech(speech_options, feature_extractor.sampling_rate, training.seed)
-    task = None
-    if objective.has_task:
-        task = load_label_encoding(
-            objective.task, options.model_name_or_path, speech.train_clips, objective.label_column
-        )
-    head = {} if task is None else {"auto_class": task.auto_class, **task.model_options}
-    student, original_config = load_student(options.model_name_or_path, **head)
-    student.attach_gates(tuple(options.prune_units), options.ste, options.initial_drop_rate)
-    for target in targets:
-        check_target(student, target, measure)
-    teacher_name = options.teacher_name_or_path or options.model_name_or_path
-
-    training.output_dir = str(working_dir)
-    run = PruningRun(
-        student,
-        load_complete(teacher_name) if objective.has_distillation else None,
-        training,
-        objective,
-        train_clips=speech.train_clips,
-        held_out_clips=speech.held_out_clips,
-        feature_extractor=feature_extractor,
-        task=task,
-        measure=measure,
-        round_to=options.round_to,
-    )
-    if is_first:
-        settings = asdict(options) | asdict(speech_options) | asdict(objective) | training.settings()
-        settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
-        remember_settings(working_dir, settings | {"clips": speech.digest}, options.override)
-
-    inputs = PruningInputs(
-        command=command,
-        model_name=options.model_name_or_path,
-        family=student.config.stock_config_class.model_type,
-        sampling_rate=feature_extractor.sampling_rate,
-        dataset_name=speech_options.dataset_name,
-        num_skipped=speech.num_skipped,
-        teacher_name=teacher_name if objective.has_distillation else None,
-        objective=objective.objective,
-        units=options.prune_units,
-        steps={"with gates": training.max_steps, "after compaction": training.final_steps},
-        seed=training.seed,
-    )
-    provenance = Provenance.of_this_process(student.device)
-
-    dense_loss = run.held_out_loss()
-    # Gates of small weights may start below 1, so the loss before pruning is taken first.
-    order_gates_by_weights_(student, options.initial_norm_spread)
-    run.learn_gates(targets)
-    dense = load_complete(options.model_name_or_path)
-    for target, part in zip(targets, parts, strict=True):
-        run.compact(target)
-        losses = HeldOutLoss(dense_loss, run.held_out_loss())
-        if training.final_steps > 0:
-            run.train_student()
-            losses.after_final_steps = run.held_out_loss()
-        # All processes hold the same model; one writes it.
-        if is_first:
-            folder = working_dir / "result" / part
-            restore_noise_(run.student, original_config)
-            for piece in (run.student, feature_extractor, task and task.tokenizer):
-                if piece is not None:
-                    piece.save_pretrained(folder)
-            pruned = run.student.base_model
-            sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=options.round_to)
-            report = PruningReport(inputs, provenance, sizes)
-            report.results.held_out_loss, report.results.history = losses, run.history
-            report.results.latency = measure_latency(
-                {DENSE: as_loaded(dense).to(pruned.device), PRUNED: pruned},
-                seconds=options.latency_seconds,
-                sampling_rate=feature_extractor.sampling_rate,
-            )
-            name, auto_class = f"{output_dir.name}-{part}".rstrip("-"), head.get("auto_class", "AutoModel")
-            publish_pruning(report, run.student, folder, name, hub.repo_ids.get(part), auto_class)
-            logger.info(f"At a target of {target:g}:\n{format_table(report)}")
-    if is_first:
-        move_into_place(working_dir / "result", output_dir)
-        shutil.rmtree(working_dir, ignore_errors=True)
-        logger.info(f"The pruned model is in {output_dir}.")
-        hub.push(output_dir)
-    return output_dir
+    recipe = PruningRecipe(options, speech_options, objective, training)
+    recipe.setup()
+    recipe.prune()
+    recipe.finish()
+    return recipe.output_dir
 
 
 def make_parser() -> OptionParser:
@@ -174,7 +276,7 @@ def make_parser() -> OptionParser:
     return OptionParser(
         PROGRAM,
         "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates with the weights, removes what the gates have closed,\n"
-        "and trains the smaller model. A recipe is a .yaml or .json file of options; options after it override it.",
+        "and trains the smaller model.",
         (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
         PRUNING_TABLE,
     )
@@ -187,7 +289,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
     with console_output():
-        prune(*make_parser().parse(sys.argv[1:] if arguments is None else arguments))
+        options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
+        with user_errors(PROGRAM, PushError):
+            recipe = PruningRecipe(*options)
+            recipe.setup()
+        recipe.prune()
+        recipe.finish()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, Wav2Vec2FeatureExtractor
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    Wav2Vec2FeatureExtractor,
+)
 
 from ..data.batches import LabelledClips, LabelledCollator
 from ..data.speech_commands_tasks import CLIP_SECONDS
@@ -140,6 +147,7 @@ def fine_tune(
     splits: DatasetDict,
     feature_extractor: Wav2Vec2FeatureExtractor,
     args: FinetuningArguments,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> FinetunedResult:
     """Trains a classifier and evaluates it on the test clips; the model ends with its best weights.
 
@@ -150,12 +158,15 @@ def fine_tune(
         splits: Splits "train", "validation" and "test", with columns `audio` and `label`.
         feature_extractor: Feature extractor of the model's checkpoint.
         args: Arguments of the Trainer; `output_dir` must be a folder for this model alone.
+        callbacks: Further callbacks of the Trainer.
     """
     folder = Path(args.output_dir)
     if (folder / RESULT_FILE).exists():
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return FinetunedResult(**json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
     trainer = _make_trainer(model, splits, feature_extractor, args)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     remove_damaged_checkpoints(folder)
     checkpoint = last_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -35,7 +35,7 @@ class KeptHeads:
     value_output: torch.Tensor
 
 
-def eager_attention_forward(
+def eager_attention_forward(  # noqa: PLR0913 - the parameters of transformers' attention interface
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

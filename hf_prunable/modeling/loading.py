@@ -21,6 +21,22 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.", "adapter.")
 
 
+def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
+    """Loads the configuration of a checkpoint.
+
+    Args:
+        pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+
+    Raises:
+        OSError: If it cannot be loaded. The message names the checkpoint, which that of transformers does not without a
+            connection to the Hub.
+    """
+    try:
+        return AutoConfig.from_pretrained(pretrained_model_name_or_path)
+    except OSError as error:
+        raise OSError(f"The model {str(pretrained_model_name_or_path)!r} cannot be loaded: {error}") from error
+
+
 def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:
     """Returns the name of the Auto class that stands for the kind of head that a checkpoint was saved with.
 
@@ -30,7 +46,7 @@ def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:
     Raises:
         ValueError: If the family is not supported, or the checkpoint names no architecture that has a prunable class.
     """
-    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
+    config = load_config(pretrained_model_name_or_path)
     auto_classes = prunable_class(config).config_class.auto_classes
     for auto_class in auto_classes:
         prunable = prunable_class(config, auto_class)
@@ -55,7 +71,7 @@ def load_prunable(
     Raises:
         ValueError: If the family is not supported, or has no such head.
     """
-    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
+    config = load_config(pretrained_model_name_or_path)
     return prunable_class(config, auto_class).from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 

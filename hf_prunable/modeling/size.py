@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from .shape import LayerShape, PrunedShape
 
@@ -27,6 +27,8 @@ BIAS_GATE_SIZE = 8
 
 # A number of units: an integer of a shape, or an expected value as a scalar tensor.
 Count: TypeAlias = Any
+# One target, or several.
+Target = TypeVar("Target", float, list[float])
 
 
 @dataclass
@@ -276,8 +278,8 @@ PARAMETERS = Measure()
 
 
 def choose_target(
-    target_sparsity: float | None, target_macs: float | None, mac_seconds: float = MAC_SECONDS
-) -> tuple[float | None, Measure]:
+    target_sparsity: Target | None, target_macs: Target | None, mac_seconds: float = MAC_SECONDS
+) -> tuple[Target | None, Measure]:
     """Returns the target that was given, if any, and its measure.
 
     Args:

@@ -1,79 +1,262 @@
-"""What to prune and to what size, as options."""
+"""Options of a pruning run: what to prune, what the student learns from, and how it is trained."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
 
 from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from ..modeling.units import DEFAULT_UNITS
+from ..runtime.settings import result_settings
+from .distillation import LOSSES
 
 
 DEFAULT_TARGET = 0.72
+# Whether distillation and a task's loss take part, by the name of the objective.
+OBJECTIVES = {"distillation": (True, False), "task": (False, True), "both": (True, True)}
+
+# Arguments that the result of a pruning run depends on, beside those of any training.
+PRUNING_SETTINGS = (
+    "final_steps",
+    "final_learning_rate",
+    "final_warmup_steps",
+    "gate_learning_rate",
+    "multiplier_learning_rate",
+    "sparsity_warmup_steps",
+    "freeze_feature_encoder",
+    "seed",
+    "per_device_train_batch_size",
+)
+# Learning rate of the gates: DPHuBERT's for 50,000 steps (arXiv 2305.17651). A shorter run gets a higher rate, because
+# Adam moves a gate by about its rate per step: the product of rate and steps is then that of the best runs of 400 steps
+# on a small WavLM, at a rate of 0.09.
+GATE_RATE, GATE_RATE_TIMES_STEPS = 0.02, 36.0
+# Learning rate of the multipliers: a tenth of the gates' where DPHuBERT has the same, see
+# `parameter_groups`; in the same short runs 0.02.
+MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS = 0.002, 8.0
 
 
 @dataclass
 class PruningArguments:
-    """What to prune, and to what size."""
+    """Options for the checkpoint, its gates and the size of the pruned model."""
 
-    model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint, stock or pruned before."})
+    model_name_or_path: str = field(
+        metadata={"help": "Folder or Hub id of the checkpoint to prune, stock or pruned before."}
+    )
     teacher_name_or_path: str | None = field(
-        default=None, metadata={"help": "Checkpoint that the student learns from; the model itself by default."}
+        default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
     )
     target_sparsity: list[float] | None = field(
         default=None,
         metadata={
-            "help": f"Part of all parameters of the dense encoder to remove, {DEFAULT_TARGET} by default; several in "
-            "ascending order for a model each."
+            "help": f"Fraction of the dense encoder's parameters to remove, {DEFAULT_TARGET} by default. Several targets in "
+            "ascending order give one model each."
         },
     )
     target_macs: list[float] | None = field(
         default=None,
-        metadata={"help": "Part of its multiply-accumulates to remove, instead of `target_sparsity`; or several."},
+        metadata={"help": "Fraction of its multiply-accumulates to remove, instead of `target_sparsity`."},
     )
     mac_seconds: float = field(
-        default=MAC_SECONDS, metadata={"help": "Length of the clip that multiply-accumulates are counted for."}
+        default=MAC_SECONDS, metadata={"help": "Seconds of audio that multiply-accumulates are counted for."}
     )
     round_to: int | None = field(
-        default=None,
-        metadata={"help": "Round widths to multiples of this number, which moves the size off the target."},
+        default=None, metadata={"help": "Multiple that widths are rounded to, which changes the size."}
     )
     prune_units: list[str] = field(
         default_factory=lambda: list(DEFAULT_UNITS),
-        metadata={"help": "Units with gates: mha, head, qk, vo, ffn, int, conv."},
+        metadata={"help": "Kinds of units with gates: mha, head, qk, vo, ffn, int, conv."},
     )
-    ste: bool = field(default=True, metadata={"help": "Let gradients pass the gates' hard limits."})
+    ste: bool = field(default=True, metadata={"help": "Straight-through estimator for the gates' limits 0 and 1."})
     initial_drop_rate: float = field(
-        default=0.05, metadata={"help": "Where all gates start: nearer to 0, they take longer to reach a decision."}
+        default=0.05, metadata={"help": "Initial 1 - sigmoid(log_alpha) of gates; near 0, they close later."}
     )
     initial_norm_spread: float = field(
         default=1.0,
         metadata={
-            "help": "How far apart gates start in the order of their units' weight norms: log_alpha of one standard "
-            "deviation; 0 starts all alike, as the paper does."
+            "help": "Shift of the initial log_alpha for one standard deviation of the log weight norm within a "
+            "layer; 0 for equal gates."
         },
     )
-    latency_seconds: float = field(default=10.0, metadata={"help": "Length of the clip that latency is measured on."})
+    latency_seconds: float = field(default=10.0, metadata={"help": "Seconds of audio that latency is measured with."})
     override: bool = field(
-        default=False, metadata={"help": "Go on with an interrupted run although the settings have changed."}
+        default=False, metadata={"help": "Continue an interrupted run although its settings have changed."}
     )
 
     def __post_init__(self):
-        # A recipe may name a single target without the brackets of a list.
+        # A recipe may give a single target without the brackets of a list.
         for name in ("target_sparsity", "target_macs"):
             if isinstance(getattr(self, name), int | float):
                 setattr(self, name, [getattr(self, name)])
 
     def targets(self) -> tuple[list[float], Measure]:
-        """The targets asked for, and what they are measured in.
+        """Returns the targets and their measure.
 
         Raises:
-            ValueError: If they are given in parameters and in multiply-accumulates.
+            ValueError: If targets are given in parameters and in multiply-accumulates.
         """
         targets, measure = choose_target(self.target_sparsity, self.target_macs, self.mac_seconds)
         return [DEFAULT_TARGET] if targets is None else targets, measure
 
-    def parts(self) -> list[str]:
-        """The folder of each target inside the output: the output itself where there is only one target."""
+    def parts(self) -> dict[float, str]:
+        """Returns the folder inside the output folder by target: "" for a single target."""
         targets, measure = self.targets()
+        if len(targets) == 1:
+            return {targets[0]: ""}
         name = measure.option.removeprefix("target_")
-        return [f"{name}-{target:g}" for target in targets] if len(targets) > 1 else [""]
+        return {target: f"{name}-{target:g}" for target in targets}
+
+
+@dataclass
+class ObjectiveArguments:
+    """Options for the losses that the student is trained with.
+
+    Raises:
+        ValueError: If the objective is unknown, or does not fit the task.
+    """
+
+    objective: str = field(
+        default="distillation",
+        metadata={"help": "Loss: 'distillation', 'task' (needs labels) or 'both'."},
+    )
+    crop_seconds: float = field(
+        default=5.0, metadata={"help": "Length of crops in seconds; clips with labels are not cropped."}
+    )
+    distillation_layers: list[int] | None = field(
+        default=None, metadata={"help": "Student layers to distill; by default 0 and one at each third of the depth."}
+    )
+    distillation_form: str = field(
+        default="layers",
+        metadata={
+            "help": f"{' or '.join(map(repr, LOSSES))}: each layer is compared with the teacher's, or the last one "
+            "predicts all of them."
+        },
+    )
+    share_projections: bool = field(
+        default=True, metadata={"help": "One projection to the teacher for all layers but 0, not one each."}
+    )
+    task: str | None = field(
+        default=None, metadata={"help": "Task of an objective with labels: 'ctc' or 'classification'."}
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the labels; by default 'text' for CTC and 'label' for classification."},
+    )
+    task_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the task's loss; that of the distillation loss is 1."}
+    )
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"`objective` is {self.objective!r}; choose from {', '.join(map(repr, OBJECTIVES))}.")
+        if self.has_task != (self.task is not None):
+            raise ValueError(
+                f"`objective` is {self.objective!r} and `task` is {self.task!r}. Give a task, 'ctc' or 'classification', "
+                "with the objectives 'task' and 'both', and none with 'distillation'."
+            )
+
+    @property
+    def has_distillation(self) -> bool:
+        """Whether the loss has a distillation part."""
+        return OBJECTIVES[self.objective][0]
+
+    @property
+    def has_task(self) -> bool:
+        """Whether the loss has a part that is computed from labels."""
+        return OBJECTIVES[self.objective][1]
+
+
+@dataclass
+class PruningTrainingArguments(TrainingArguments):
+    """The Trainer's arguments with defaults for pruning, and learning rates and schedules of the gates.
+
+    Learning rates and gradient clipping are those of DPHuBERT (arXiv 2305.17651) unless said otherwise.
+    """
+
+    output_dir: str = field(
+        default="trainer_output", metadata={"help": "Folder for the pruned model; it must be new or empty."}
+    )
+    max_steps: int = field(
+        default=50_000, metadata={"help": "Steps of the first stage, which trains gates and weights."}
+    )
+    final_steps: int = field(
+        default=25_000, metadata={"help": "Steps of the second stage, after compaction; 0 to leave it out."}
+    )
+    learning_rate: float = field(
+        default=2e-4, metadata={"help": "Peak learning rate of the weights in the first stage."}
+    )
+    final_learning_rate: float = field(
+        default=1e-4, metadata={"help": "Peak learning rate of the weights in the second stage."}
+    )
+    warmup_steps: float = field(
+        default=0.3, metadata={"help": "Warm-up steps of the first stage; below 1, a fraction of its steps."}
+    )
+    final_warmup_steps: float = field(
+        default=0.2, metadata={"help": "Warm-up steps of the second stage; below 1, a fraction of its steps."}
+    )
+    gate_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Constant learning rate of the gates; by default "
+            f"{GATE_RATE}, or {GATE_RATE_TIMES_STEPS:g} / max_steps if larger."
+        },
+    )
+    multiplier_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Constant learning rate of multipliers; by default "
+            f"{MULTIPLIER_RATE}, or {MULTIPLIER_RATE_TIMES_STEPS:g} / max_steps if larger."
+        },
+    )
+    sparsity_warmup_steps: float = field(
+        default=0.1, metadata={"help": "Steps in which the target rises from 0; below 1, a fraction."}
+    )
+    freeze_feature_encoder: bool | None = field(
+        default=None,
+        metadata={"help": "Do not train the convolutions; by default if ungated and the teacher's."},
+    )
+    max_grad_norm: float = field(default=10.0, metadata={"help": "Maximum norm of the gradients."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Training clips per device and step."})
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Held-out clips per device and batch."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log entries."})
+    save_steps: float = field(default=1000, metadata={"help": "Steps between two training checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Maximum number of training checkpoints."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False,
+        metadata={"help": "Search for parameters without a gradient in every step; pruning has none of them."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        steps = max(self.max_steps, 1)
+        if self.gate_learning_rate is None:
+            self.gate_learning_rate = max(GATE_RATE, GATE_RATE_TIMES_STEPS / steps)
+        if self.multiplier_learning_rate is None:
+            self.multiplier_learning_rate = max(MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS / steps)
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Number of micro-batches of an optimizer step over all processes; where they are computed changes no result."""
+        return self.gradient_accumulation_steps * self.world_size
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments that a result depends on, as values that JSON can hold."""
+        settings = result_settings(self, *PRUNING_SETTINGS)
+        return settings | {"micro_batches_per_step": self.micro_batches_per_step}
+
+    def in_folder(self, folder: Path) -> PruningTrainingArguments:
+        """Returns a copy whose files, such as checkpoints, go to another folder."""
+        args = copy.copy(self)
+        args.output_dir = str(folder)
+        return args
+
+    def for_final_stage(self) -> PruningTrainingArguments:
+        """Returns a copy for the second stage, after compaction."""
+        args = copy.copy(self)
+        args.max_steps, args.learning_rate = self.final_steps, self.final_learning_rate
+        args.warmup_steps = self.final_warmup_steps
+        return args

@@ -1,4 +1,4 @@
-"""The constraint on sparsity: its penalty, and the target over the steps of a training."""
+"""The constraint on sparsity: its penalty, and its target as a function of the training step."""
 
 from __future__ import annotations
 
@@ -10,40 +10,50 @@ import torch
 from torch import nn
 
 
-# Half a point: what gates at their lower bound still count for in the expected sparsity.
-RUNG_TOLERANCE = 0.005
+# A target counts as reached from this far below it. Gates at the lower bound of log_alpha still have P(z > 0) = 0.5 %,
+# which keeps the expected sparsity slightly below the target.
+REACHED_TOLERANCE = 0.005
 
 
 class Lagrangian(nn.Module):
-    """lambda_1 (s - t) + lambda_2 (s - t)^2 for sparsity s and target t.
+    """Penalty lambda_1 (s - t) + lambda_2 (s - t)^2 for sparsity s and target t (arXiv 1910.04732).
 
-    The two multipliers are trained to maximise it while everything else minimises it, which pushes s to t.
+    Gradient ascent on the two multipliers and descent on all other parameters drive s to t.
     """
 
     def __init__(self):
         super().__init__()
-        # FSDP splits no parameter without a dimension.
+        # FSDP cannot split a parameter without a dimension.
         self.lambda_1 = nn.Parameter(torch.zeros(1))
         self.lambda_2 = nn.Parameter(torch.zeros(1))
 
     def forward(self, sparsity: torch.Tensor, target: float) -> torch.Tensor:
-        """Returns the penalty as a scalar."""
+        """Computes the penalty.
+
+        Args:
+            sparsity: Expected sparsity, of shape ().
+            target: Target sparsity in the same measure, between 0 and 1.
+
+        Returns:
+            The penalty, of shape ().
+        """
         distance = sparsity - target
         return (self.lambda_1 * distance + self.lambda_2 * distance**2).squeeze(0)
 
 
 class SparsitySchedule:
-    """Rises to each target in a line and holds there until the expected sparsity has followed.
+    """Target of the constraint: it rises linearly to each given target and stays there until that is reached.
 
-    All rises have one slope. The last target is held for good; a schedule with a single target is the linear warm-up.
+    All rises have the same slope. The last target stays to the end of training; with a single target, this is the linear
+    warm-up of CoFi (arXiv 2204.00408).
 
     Args:
-        targets: Sparsities between 0 and 1, in ascending order.
-        warmup_steps: After how many steps the last target would be asked for if none before it were held; 0 asks for
-            each target at once.
+        targets: Target sparsities between 0 and 1, in ascending order.
+        warmup_steps: Number of steps in which the target would rise from 0 to the last one without waiting for those
+            before it, 0 or more; with 0, the target is the next one at once.
 
     Raises:
-        ValueError: If the targets are not between 0 and 1 or do not rise, or `warmup_steps` is negative.
+        ValueError: If the targets are not between 0 and 1 or not in ascending order, or `warmup_steps` is negative.
     """
 
     def __init__(self, targets: Sequence[float], warmup_steps: int):
@@ -57,47 +67,52 @@ class SparsitySchedule:
             raise ValueError(f"`warmup_steps` must be 0 or more, but is {warmup_steps}.")
         self.warmup_steps = warmup_steps
         self._num_reached = 0
-        # The step at which the rise to the present target began.
+        # Step at which the rise to the next target began.
         self._start_step = 0
 
     def target(self, step: int) -> float:
-        """The sparsity asked for at a step; steps are asked for in ascending order."""
+        """Returns the target at a step, 0 or more; steps must be given in ascending order."""
         if self._num_reached == len(self.targets):
             return self.targets[-1]
-        rung = self.targets[self._num_reached]
+        next_target = self.targets[self._num_reached]
         if self.warmup_steps == 0:
-            return rung
+            return next_target
         start = self.targets[self._num_reached - 1] if self._num_reached else 0.0
-        return min(rung, start + self.targets[-1] * ((step - self._start_step) / self.warmup_steps))
+        return min(next_target, start + self.targets[-1] * ((step - self._start_step) / self.warmup_steps))
 
     def observe(self, step: int, expected_sparsity: float) -> int | None:
-        """Goes on to the next target if the present one is asked for and the expected sparsity has come to it.
+        """Starts the rise to the next target if the expected sparsity has reached the present one.
 
         Args:
-            step: The present one.
-            expected_sparsity: In the measure of the targets; it has come to a target from half a point below it up.
+            step: Present step, 0 or more.
+            expected_sparsity: Expected sparsity in the measure of the targets. It has reached a target if it is at most
+                `REACHED_TOLERANCE` below.
 
         Returns:
-            The index of the target that has just been reached, each once, or `None`.
+            Index of the target that was reached at this step; `None` if there is none.
         """
         if self._num_reached == len(self.targets):
             return None
-        rung = self.targets[self._num_reached]
-        if self.target(step) < rung or not expected_sparsity >= rung - RUNG_TOLERANCE:
+        next_target = self.targets[self._num_reached]
+        # Written so that an expected sparsity of NaN reaches no target.
+        if self.target(step) < next_target or not expected_sparsity >= next_target - REACHED_TOLERANCE:
             return None
         self._num_reached += 1
         self._start_step = step
         return self._num_reached - 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands, in values that JSON can hold."""
+        """Returns targets and progress as values that JSON can hold."""
         return {"targets": list(self.targets), "num_reached": self._num_reached, "start_step": self._start_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what `state_dict` returned.
+        """Restores the progress that `state_dict` returned.
+
+        Args:
+            state: State of a schedule with the same targets.
 
         Raises:
-            ValueError: If it belongs to other targets.
+            ValueError: If the state belongs to other targets.
         """
         if list(state["targets"]) != list(self.targets):
             raise ValueError(

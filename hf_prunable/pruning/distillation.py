@@ -1,4 +1,4 @@
-"""Layer-to-layer distillation: which hidden states of the student learn from which of the teacher, and how."""
+"""Layer-to-layer distillation: which hidden states of the student are compared with which of the teacher, and how."""
 
 from __future__ import annotations
 
@@ -8,52 +8,44 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 
-# What the convolutions give, by the name of a hidden state.
+# Index that stands for the output of the convolutions among the layers of `captured_hidden_states`.
 FEATURES = -1
 
 
 def default_layers(num_hidden_layers: int) -> tuple[int, ...]:
-    """The layers to distill: DPHuBERT's 0, 4, 8, 12 of 12 (arXiv 2305.17651), scaled to other depths."""
+    """Returns the layers to distill: DPHuBERT's 0, 4, 8 and 12 of 12 (arXiv 2305.17651), scaled to another depth."""
     return tuple(sorted({round(num_hidden_layers * third / 3) for third in range(4)}))
 
 
 @contextmanager
 def captured_hidden_states(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """Collects hidden states while a model runs, and holds no others.
+    """Captures chosen hidden states of the forward passes inside the context, by forward hooks.
 
     Args:
-        model: A stock or prunable model, with a head or without.
-        layers: 0 is the feature projection's output, before the position convolution (`hidden_states[0]` is after it); n
-            is the output of layer n, for the last layer as the encoder returns it, with the final norm of pre-norm
-            models. `FEATURES` is the output of the convolutions.
+        model: Stock or prunable model, with or without a head.
+        layers: Layer indices. 0 is the output of the feature projection, before the position convolution
+            (`hidden_states[0]` is after it). n is the output of the n-th layer; for the last one it is the encoder's
+            output, after the final norm of pre-norm models. `FEATURES` is the output of the convolutions.
 
     Yields:
-        Hidden states by layer, each of shape (batch, frames, hidden size), filled by the forward pass; of the
-        convolutions, of shape (batch, channels, frames).
+        Hidden states by layer index, each of shape (batch, frames, hidden size), filled by the forward pass. The output
+        of the convolutions has shape (batch, channels, frames).
     """
-    base, captured = model.base_model, {}
-    modules = {
-        FEATURES: base.feature_extractor,
-        0: base.feature_projection,
-        base.config.num_hidden_layers: base.encoder,
-    }
+    captured: dict[int, torch.Tensor] = {}
 
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(module, args, output):
+    def capture(layer: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
             if isinstance(output, BaseModelOutput):
                 output = output.last_hidden_state
             captured[layer] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
-    hooks = [
-        (modules[layer] if layer in modules else base.encoder.layers[layer - 1]).register_forward_hook(keep(layer))
-        for layer in layers
-    ]
+    hooks = [_source_of(model, layer).register_forward_hook(capture(layer)) for layer in layers]
     try:
         yield captured
     finally:
@@ -61,17 +53,39 @@ def captured_hidden_states(model: PreTrainedModel, layers: Sequence[int]) -> Ite
             hook.remove()
 
 
+def _source_of(model: PreTrainedModel, layer: int) -> nn.Module:
+    """Returns the module whose output is the hidden state of a layer index."""
+    base = model.base_model
+    if layer == FEATURES:
+        return base.get_submodule("feature_extractor")
+    if layer == 0:
+        return base.get_submodule("feature_projection")
+    if layer == model.config.num_hidden_layers:
+        return base.get_submodule("encoder")
+    return base.get_submodule(f"encoder.layers.{layer - 1}")
+
+
 def hidden_states_of(
     model: PreTrainedModel, input_values: torch.Tensor, layers: Sequence[int], **inputs: Any
 ) -> dict[int, torch.Tensor]:
-    """Runs a model on audio of shape (batch, samples) and returns its hidden states by layer."""
+    """Runs a model and returns chosen hidden states.
+
+    Args:
+        model: Stock or prunable model, with or without a head.
+        input_values: Audio, of shape (batch, samples).
+        layers: Layer indices as in `captured_hidden_states`.
+        **inputs: Further inputs of the model.
+
+    Returns:
+        Hidden states by layer index, in the order of `layers`.
+    """
     with captured_hidden_states(model, layers) as captured:
         model(input_values, **inputs)
     return {layer: captured[layer] for layer in layers}
 
 
-class _Given(nn.Module):
-    """Stands for convolutions whose output is there already."""
+class _PrecomputedFeatures(nn.Module):
+    """Takes the place of convolutions whose output has been computed already."""
 
     def __init__(self, features: torch.Tensor):
         super().__init__()
@@ -82,20 +96,41 @@ class _Given(nn.Module):
 
 
 @contextmanager
-def _replaced(parent: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
-    """Puts a module in the place of another for a while."""
-    own = getattr(parent, name)
-    setattr(parent, name, module)
+def _shortened_forward(
+    teacher: PreTrainedModel, num_layers: int, features: torch.Tensor | None = None
+) -> Iterator[None]:
+    """Shortens the teacher's forward pass inside the context to what the loss reads.
+
+    The modules that are not needed are taken out of the model for that time. The alternative, calling the model's parts
+    one by one, would repeat the handling of padding, position bias and norm order of each family.
+
+    Args:
+        teacher: Base model.
+        num_layers: Number of transformer layers to run, from the first.
+        features: Output of the convolutions, of shape (batch, channels, frames); `None` to run them.
+    """
+    encoder, convolutions = teacher.get_submodule("encoder"), teacher.get_submodule("feature_extractor")
+    layers = encoder.get_submodule("layers")
+    encoder.layers = nn.ModuleList(list(layers.children())[:num_layers])
+    if features is not None:
+        teacher.feature_extractor = _PrecomputedFeatures(features)
     try:
         yield
     finally:
-        setattr(parent, name, own)
+        encoder.layers, teacher.feature_extractor = layers, convolutions
 
 
 def layer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """L1 distance plus one minus the cosine similarity, over frames: 0 for equal hidden states.
+    """L1 distance plus one minus cosine similarity, averaged over frames: DPHuBERT's loss plus 1 (arXiv 2305.17651).
 
-    DPHuBERT's loss (arXiv 2305.17651) is the same less the constant 1.
+    With the constant 1, the loss of equal hidden states is 0.
+
+    Args:
+        student: Projected hidden states of the student, of shape (..., hidden size).
+        teacher: Hidden states of the teacher, of the same shape.
+
+    Returns:
+        The loss in float32, of shape ().
     """
     student, teacher = student.float(), teacher.float()
     cosine = nn.functional.cosine_similarity(student, teacher, dim=-1)
@@ -103,27 +138,38 @@ def layer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def prediction_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """L1 distance minus the log-sigmoid of the cosine similarity, over frames: DistilHuBERT's (arXiv 2110.01900)."""
+    """L1 distance minus log-sigmoid of the cosine similarity, averaged over frames: DistilHuBERT's (arXiv 2110.01900).
+
+    Args:
+        student: Projected hidden states of the student, of shape (..., hidden size).
+        teacher: Hidden states of the teacher, of the same shape.
+
+    Returns:
+        The loss in float32, of shape ().
+    """
     student, teacher = student.float(), teacher.float()
     cosine = nn.functional.cosine_similarity(student, teacher, dim=-1)
     return nn.functional.l1_loss(student, teacher) - nn.functional.logsigmoid(cosine).mean()
 
 
+# Loss of one layer, by the form of the distillation.
 LOSSES = {"layers": layer_loss, "predictions": prediction_loss}
 
 
 class Distillation(nn.Module):
-    """Holds a frozen teacher and the projections from student to teacher, which start as the identity.
+    """Distillation loss with a frozen teacher and trainable projections from student to teacher.
 
     Args:
-        teacher: A base model; it is neither trained nor saved with this module.
-        student_config: Of the student, whose depth and width may differ from the teacher's.
-        layers: Student layers to distill; `default_layers` where `None`. A student of another depth learns from the
-            teacher's layers at the same relative depth.
-        form: "layers" compares each of these layers with the teacher's by `layer_loss`. "predictions" lets the
-            student's last layer predict them all, each through a projection of its own, by `prediction_loss`.
-        share_projections: For "layers", one projection for all layers but 0, as in DPHuBERT, or one for each layer.
-        shares_features: Whether the student's convolutions are the teacher's and stay so: they then run once for both.
+        teacher: Stock or prunable base model. It is no submodule: it is neither trained nor saved with this module.
+        student_config: Configuration of the student, whose depth and width may differ from the teacher's.
+        layers: Layer indices of the student to distill, from 0 for the feature projection to the student's depth;
+            `default_layers` where `None`. Each is compared with the teacher's layer at the same relative depth.
+        form: "layers" compares each of these layers with the teacher's by `layer_loss`. "predictions" predicts the
+            teacher's layers from the student's last one, each through its own projection, by `prediction_loss`.
+        share_projections: With "layers", whether all layers but 0 share one projection, as in DPHuBERT, or each layer
+            has its own.
+        shares_features: Whether the convolutions of student and teacher have equal weights and are not trained. Then
+            they run only once, in the student.
 
     Raises:
         ValueError: If a layer or the form does not exist, or the frames of teacher and student do not match.
@@ -132,7 +178,7 @@ class Distillation(nn.Module):
     def __init__(
         self,
         teacher: PreTrainedModel,
-        student_config: Any,
+        student_config: PreTrainedConfig,
         layers: Sequence[int] | None = None,
         form: str = "layers",
         share_projections: bool = True,
@@ -146,30 +192,20 @@ class Distillation(nn.Module):
             raise ValueError(f"Layers to distill must be in 0..{depth}, but are {list(layers)}.")
         if form not in LOSSES:
             raise ValueError(f"The form of distillation is {form!r}; choose from {', '.join(map(repr, LOSSES))}.")
-        for field in ("conv_kernel", "conv_stride"):
-            if list(getattr(student_config, field)) != list(getattr(teacher.config, field)):
-                raise ValueError(
-                    f"Teacher and student must cut audio into the same frames, but `{field}` is "
-                    f"{list(getattr(teacher.config, field))} and {list(getattr(student_config, field))}."
-                )
+        _check_same_frames(teacher.config, student_config)
         self.loss = LOSSES[form]
-        # For each layer of the student's depth that is learned, where the teacher has it.
+        # For each distilled layer of the student, the teacher's layer at the same relative depth.
         self.teacher_layers = {layer: round(layer * teacher_depth / depth) for layer in layers}
-        # A plain list hides the teacher from parameters(), state_dict() and train().
+        # A list hides the teacher from parameters(), state_dict() and train().
         self._teacher = [teacher.eval().requires_grad_(False)]
         shares = share_projections and form == "layers"
+        # For each distilled layer, the name of its projection and the student's layer that is projected.
         self.groups = {layer: "shared" if shares and layer > 0 else f"layer_{layer}" for layer in layers}
-        # Where the student's side comes from.
         self.sources = {layer: depth if form == "predictions" else layer for layer in layers}
+        sizes = student_config.hidden_size, teacher.config.hidden_size
         self.projections = nn.ModuleDict(
-            {
-                group: nn.Linear(student_config.hidden_size, teacher.config.hidden_size)
-                for group in dict.fromkeys(self.groups.values())
-            }
+            {group: _identity_projection(*sizes) for group in dict.fromkeys(self.groups.values())}
         )
-        for projection in self.projections.values():
-            nn.init.eye_(projection.weight)
-            nn.init.zeros_(projection.bias)
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -178,15 +214,24 @@ class Distillation(nn.Module):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """What `compare` reads of the student."""
-        return (FEATURES,) * self.shares_features + tuple(dict.fromkeys(self.sources.values()))
+        """Layer indices of the student's hidden states that `compare` reads, with `FEATURES` if it is needed."""
+        layers = tuple(dict.fromkeys(self.sources.values()))
+        return (FEATURES, *layers) if self.shares_features else layers
 
     def _apply(self, fn, recurse=True):
         self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def forward(self, student: PreTrainedModel, input_values: torch.Tensor) -> torch.Tensor:
-        """Runs the student on audio of shape (batch, samples), all clips of one length, and compares."""
+        """Runs student and teacher and computes the loss.
+
+        Args:
+            student: Model with the configuration of the student.
+            input_values: Audio clips of equal length, of shape (batch, samples).
+
+        Returns:
+            The loss, of shape ().
+        """
         return self.compare(hidden_states_of(student, input_values, self.layers), input_values)
 
     def compare(
@@ -195,33 +240,59 @@ class Distillation(nn.Module):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The distillation loss of a batch, the mean over layers.
+        """Computes the loss of a batch from the student's hidden states.
 
         Args:
-            hidden_states: The student's, by layer.
-            input_values: Of shape (batch, samples).
-            attention_mask: Of the same shape, 0 where `input_values` are padding; the frames of padding do not count.
+            hidden_states: Hidden states of the student by layer index, for the indices in `layers`.
+            input_values: Audio, of shape (batch, samples).
+            attention_mask: 0 where `input_values` are padding, else 1, of the same shape. Frames of padding do not count.
+
+        Returns:
+            The mean over the distilled layers, of shape ().
         """
-        needed = sorted(set(self.teacher_layers.values()))
-        inputs = {} if attention_mask is None else {"attention_mask": attention_mask}
-        convolutions, layers = self.teacher.feature_extractor, self.teacher.encoder.layers
-        if self.shares_features:
-            convolutions = _Given(hidden_states[FEATURES].detach())
-        with (
-            torch.no_grad(),
-            _replaced(self.teacher, "feature_extractor", convolutions),
-            _replaced(self.teacher.encoder, "layers", layers[: needed[-1]]),
-        ):
-            targets = hidden_states_of(self.teacher, input_values, needed, **inputs)
-        is_real = ...
+        targets = self._teacher_hidden_states(hidden_states, input_values, attention_mask)
+        is_real_frame = None
         if attention_mask is not None:
-            frames = targets[needed[0]].shape[1]
-            is_real = self.teacher._get_feature_vector_attention_mask(frames, attention_mask).bool()
-        losses = [
-            self.loss(
-                self.projections[self.groups[layer]](hidden_states[source])[is_real],
-                targets[self.teacher_layers[layer]][is_real],
-            )
-            for layer, source in self.sources.items()
-        ]
+            num_frames = next(iter(targets.values())).shape[1]
+            # A method of all three families, but not of `PreTrainedModel`.
+            frame_mask = self.teacher._get_feature_vector_attention_mask(num_frames, attention_mask)  # type: ignore[operator]
+            is_real_frame = frame_mask.bool()
+        losses = []
+        for layer, source in self.sources.items():
+            predicted = self.projections[self.groups[layer]](hidden_states[source])
+            target = targets[self.teacher_layers[layer]]
+            if is_real_frame is not None:
+                predicted, target = predicted[is_real_frame], target[is_real_frame]
+            losses.append(self.loss(predicted, target))
         return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def _teacher_hidden_states(
+        self,
+        hidden_states: dict[int, torch.Tensor],
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+    ) -> dict[int, torch.Tensor]:
+        """Computes the hidden states of the teacher that the loss reads, by layer index in ascending order."""
+        layers = sorted(set(self.teacher_layers.values()))
+        inputs = {} if attention_mask is None else {"attention_mask": attention_mask}
+        features = hidden_states[FEATURES].detach() if self.shares_features else None
+        with _shortened_forward(self.teacher, layers[-1], features):
+            return hidden_states_of(self.teacher, input_values, layers, **inputs)
+
+
+def _check_same_frames(teacher_config: PreTrainedConfig, student_config: PreTrainedConfig) -> None:
+    for field in ("conv_kernel", "conv_stride"):
+        if list(getattr(student_config, field)) != list(getattr(teacher_config, field)):
+            raise ValueError(
+                f"Teacher and student must cut audio into the same frames, but `{field}` is "
+                f"{list(getattr(teacher_config, field))} and {list(getattr(student_config, field))}."
+            )
+
+
+def _identity_projection(student_size: int, teacher_size: int) -> nn.Linear:
+    """A linear layer from student to teacher that starts as the identity; with other widths, as its upper left part."""
+    projection = nn.Linear(student_size, teacher_size)
+    nn.init.eye_(projection.weight)
+    nn.init.zeros_(projection.bias)
+    return projection

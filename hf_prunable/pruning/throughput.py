@@ -1,4 +1,4 @@
-"""How fast training goes, and the memory that it takes."""
+"""Speed and memory use of training."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ import time
 import torch
 from transformers import TrainingArguments
 
-from ..modeling.size import SAMPLING_RATE
 
-
-# What getrusage counts in: bytes on macOS, else KiB.
-BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
+# Unit of getrusage's `ru_maxrss` in bytes: 1 on macOS, else a KiB.
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Throughput:
-    """Counts the audio of the steps between two log entries.
+    """Measures training speed between two log entries.
 
     Args:
-        args: Of the Trainer.
+        args: Training arguments, which name the device and the number of processes.
+        sampling_rate: Sampling rate of the audio in Hz.
     """
 
-    def __init__(self, args: TrainingArguments):
+    def __init__(self, args: TrainingArguments, sampling_rate: int):
         self.args = args
+        self.sampling_rate = sampling_rate
         self._step: int | None = None
         self._seconds_of_audio = 0.0
         self._start = time.perf_counter()
 
     def add(self, input_values: torch.Tensor) -> None:
-        """Counts a batch of shape (batch, samples)."""
-        self._seconds_of_audio += input_values.numel() / SAMPLING_RATE * self.args.world_size
+        """Counts the audio of a micro-batch, of shape (batch, samples), once for each process."""
+        self._seconds_of_audio += input_values.numel() / self.sampling_rate * self.args.world_size
 
     def read(self, step: int) -> dict[str, float]:
-        """What was seen since the last call, and starts anew.
+        """Computes the speed since the last call and starts a new interval.
+
+        Args:
+            step: Number of optimizer steps so far.
 
         Returns:
-            "steps_per_second" (from the second call on), "audio_seconds_per_second" over all processes, and
-            "peak_memory_gib" of this process: on a GPU what torch allocated there, else resident memory.
+            "audio_seconds_per_second" over all processes; "peak_memory_gib" of this process, which is the memory that
+            torch allocated on a GPU, else resident memory; and from the second call on "steps_per_second".
         """
         now = time.perf_counter()
         passed = now - self._start
@@ -51,4 +54,4 @@ class Throughput:
     def _peak_memory(self) -> float:
         if self.args.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.args.device) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_UNIT / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / 2**30

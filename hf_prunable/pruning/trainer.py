@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from ..data.streaming import StreamedClips
-from ..modeling.gates import HardConcreteGate
+from .arguments import PruningTrainingArguments
 from .constraint import SparsitySchedule
 from .decisions import deterministic_sparsity
 from .expected_size import expected_sparsity, gate_statistics
 from .objective import PruningObjective
+from .parameter_groups import parameter_groups
 from .throughput import Throughput
-from .training_arguments import PruningTrainingArguments
 
 
 logger = logging.get_logger(__name__)
 
-# The schedule's place in the Trainer's own state.
+# Key of the schedule's state in the Trainer's own state, which is part of a training checkpoint.
 SCHEDULE_STATE = "SparsitySchedule"
 LOGGED_LOSSES = {"distillation_loss", "task_loss"}
-# Adam moves a parameter by about its rate in a step, and a gate has to come from 4.6 to -2.4 and further, against
-# the distillation's gradient: below this sum of rates it does not get there.
+# Least product of learning rate and steps of the gates. Adam moves a parameter by about its rate per step. log_alpha has
+# to move from at most 4.6 to below -2.4, where a gate's deterministic value is 0, and the gradient of the distillation
+# loss opposes a part of these steps.
 GATE_DISTANCE = 15.0
-# With Adam's usual memory of a thousand steps, multipliers that grew while the gates were on their way shrink again so
-# slowly that the sparsity overshoots its target and the gates run into their bounds.
-MULTIPLIER_BETAS = (0.9, 0.95)
 
 
 def _constant(step: int) -> float:
     return 1.0
 
 
-class _AroundSteps(TrainerCallback):
-    """Clamps the gates after each optimizer step, counts the micro-batches of a step and follows the schedule."""
+class _StepCallback(TrainerCallback):
+    """Clamps the gates after each optimizer step, counts the micro-batches of a step and advances the schedule."""
 
     def __init__(self, trainer: PruningTrainer):
         self.trainer = trainer
@@ -47,48 +45,51 @@ class _AroundSteps(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if isinstance(self.trainer.train_dataset, StreamedClips):
             self.trainer.train_dataset.batches_read = state.global_step * args.gradient_accumulation_steps
-        if SCHEDULE_STATE in state.stateful_callbacks:
+        if self.trainer.schedule is not None and SCHEDULE_STATE in state.stateful_callbacks:
             self.trainer.schedule.load_state_dict(state.stateful_callbacks[SCHEDULE_STATE])
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.trainer.micro_batch = 0
+        self.trainer.micro_batch_idx = 0
 
     def on_optimizer_step(self, args, state, control, **kwargs):
-        for module in self.trainer.model.modules():
-            if isinstance(module, HardConcreteGate):
-                module.clamp_()
+        for _, gate in self.trainer.unwrapped_model.student.named_gates():
+            gate.clamp_()
 
     def on_step_end(self, args, state, control, **kwargs):
-        schedule = self.trainer.schedule
-        if schedule is None or len(schedule.targets) == 1:
-            # Nothing waits for a single target, and looking at it would wait for the GPU.
+        schedule, sparsity = self.trainer.schedule, self.trainer.last_sparsity
+        if schedule is None or sparsity is None or len(schedule.targets) == 1:
+            # A single target stays to the end once it is asked for; reading the sparsity would synchronize with the GPU.
             return
-        reached = schedule.observe(state.global_step, self.trainer.last_sparsity.item())
-        if reached is not None and reached < len(schedule.targets) - 1:
-            self.trainer.on_target(self.trainer, reached)
+        target_idx = schedule.observe(state.global_step, sparsity.item())
+        if target_idx is not None and target_idx < len(schedule.targets) - 1 and self.trainer.on_target is not None:
+            self.trainer.on_target(self.trainer, target_idx)
         # The Trainer writes it into its checkpoints.
         state.stateful_callbacks[SCHEDULE_STATE] = schedule.state_dict()
 
 
 class PruningTrainer(Trainer):
-    """Trains a `PruningObjective`: weights by descent, gates at their own rate, multipliers by ascent.
+    """Trains a `PruningObjective`: gradient descent on weights and gates, gradient ascent on the multipliers.
 
     Args:
-        model: The objective.
-        args: Of this stage.
-        targets: Sparsities that the constraint rises to, one after the other; none without gates.
-        on_target: Called in all processes with this trainer and the number of each target but the last, when it is
-            reached.
+        model: Student, losses and constraint.
+        args: Training arguments of the stage.
+        sampling_rate: Sampling rate of the audio in Hz.
+        targets: Targets of the constraint in its measure, between 0 and 1, in ascending order; empty without gates.
+        on_target: Function that is called in all processes when a target is reached, with this trainer and the index of
+            the target. It is not called for the last one, at which training goes on to its last step.
         **kwargs: Passed to `Trainer`.
 
     Raises:
-        ValueError: If one process has several GPUs.
+        ValueError: If one process uses several GPUs.
     """
+
+    args: PruningTrainingArguments
 
     def __init__(
         self,
         model: PruningObjective,
         args: PruningTrainingArguments,
+        sampling_rate: int,
         targets: Sequence[float] = (),
         on_target: Callable[[PruningTrainer, int], None] | None = None,
         **kwargs: Any,
@@ -101,67 +102,67 @@ class PruningTrainer(Trainer):
             )
         args.remove_unused_columns = False
         args.label_names = []
-        # A stream finds its own place again, see `_AroundSteps`.
+        # A stream skips the batches of an interrupted run itself, see `_StepCallback`.
         args.ignore_data_skip = isinstance(kwargs.get("train_dataset"), StreamedClips)
         super().__init__(model=model, args=args, **kwargs)
         self.on_target = on_target
-        self.micro_batch = 0
+        self.micro_batch_idx = 0
         self.schedule: SparsitySchedule | None = None
         self.last_sparsity: torch.Tensor | None = None
         self._losses: dict[str, list[torch.Tensor]] = {}
-        self._throughput = Throughput(args)
-        self.add_callback(_AroundSteps(self))
+        self._throughput = Throughput(args, sampling_rate)
+        self.add_callback(_StepCallback(self))
         if model.distillation is not None:
-            # The teacher is no submodule, and so is not moved with the model. It is only read: bfloat16 will do where
-            # the products are bfloat16 anyway.
+            # The teacher is no submodule and so is not moved with the model. It is not trained: bfloat16 weights change
+            # nothing where matrix products are computed in bfloat16.
             in_half = self.accelerator.mixed_precision == "bf16"
-            model.distillation.teacher.to(args.device, torch.bfloat16 if in_half else torch.float32)
+            teacher: nn.Module = model.distillation.teacher
+            teacher.to(args.device, torch.bfloat16 if in_half else torch.float32)
         if model.lagrangian is not None:
             warmup = args.sparsity_warmup_steps
             self.schedule = SparsitySchedule(targets, round(warmup * args.max_steps if warmup < 1 else warmup))
-            steps_left = args.max_steps - self.schedule.warmup_steps
-            distance = args.gate_learning_rate * steps_left
-            if distance < GATE_DISTANCE:
-                logger.warning(
-                    f"Gates at a rate of {args.gate_learning_rate} can move by about {distance:.1f} in the "
-                    f"{steps_left} steps after the sparsity's rise, and need {GATE_DISTANCE:.0f} to settle. Raise "
-                    "`gate_learning_rate` or `max_steps`."
-                )
+            self._warn_of_few_steps(args.max_steps - self.schedule.warmup_steps)
+
+    def _warn_of_few_steps(self, steps_left: int) -> None:
+        """Warns if the gates cannot move far enough in the steps after the target's warm-up."""
+        rate = self.args.gate_learning_rate
+        if rate is not None and rate * steps_left < GATE_DISTANCE:
+            logger.warning(
+                f"Gates at a rate of {rate} can move by about {rate * steps_left:.1f} in the {steps_left} steps after the "
+                f"sparsity's rise, and need {GATE_DISTANCE:.0f} to settle. Raise `gate_learning_rate` or `max_steps`."
+            )
+
+    @property
+    def unwrapped_model(self) -> PruningObjective:
+        """The objective without the wrappers of DDP and others."""
+        return self.accelerator.unwrap_model(self.model)
 
     @property
     def current_target(self) -> float:
-        """The sparsity asked for at this step."""
+        """Target of the constraint at this step; 0 without gates."""
         return self.schedule.target(self.state.global_step) if self.schedule is not None else 0.0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Groups the parameters: weights with projections, gates, multipliers."""
+        """Creates the optimizer with groups of weights, gates and multipliers, see `parameter_groups`.
+
+        Args:
+            model: Prepared model, where a strategy such as FSDP needs it before the optimizer; `None` for the Trainer's.
+        """
         if self.optimizer is not None:
             return self.optimizer
-        weights, gates, multipliers = [], [], []
-        for name, parameter in (model or self.model).named_parameters():
-            if parameter.requires_grad:
-                is_gate, is_multiplier = name.endswith("log_alpha"), "lagrangian." in name
-                (gates if is_gate else multipliers if is_multiplier else weights).append(parameter)
-        groups = [{"params": weights, "weight_decay": self.args.weight_decay}]
-        if gates:
-            groups.append({"params": gates, "lr": self.args.gate_learning_rate, "weight_decay": 0.0})
-            # Slower than the gates: a gate has to feel what it costs before the constraint outweighs every difference
-            # between gates, or all of a size shut at once.
-            groups.append(
-                {
-                    "params": multipliers,
-                    "lr": self.args.multiplier_learning_rate,
-                    "weight_decay": 0.0,
-                    "maximize": True,
-                    "betas": MULTIPLIER_BETAS,
-                }
-            )
+        groups = parameter_groups(self.unwrapped_model if model is None else model, self.args)
         optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The schedule asked for on the weights; gates and multipliers keep their rate from the first step on.
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        """Creates the learning rate schedule of the weights; the rates of gates and multipliers stay constant.
+
+        Args:
+            num_training_steps: Number of optimizer steps.
+            optimizer: Optimizer with the groups of `create_optimizer`; `None` for the Trainer's.
 
         Raises:
             ValueError: If the schedule is not a function of the step.
@@ -172,16 +173,16 @@ class PruningTrainer(Trainer):
                 f"`lr_scheduler_type` is {self.args.lr_scheduler_type}, which does not depend on the step alone. "
                 "Choose 'linear', 'cosine', 'constant' or the like."
             )
-        for number, group in enumerate(scheduler.optimizer.param_groups[1:], start=1):
-            scheduler.lr_lambdas[number] = _constant
-            group["lr"] = scheduler.base_lrs[number]
+        for group_idx, group in enumerate(scheduler.optimizer.param_groups[1:], start=1):
+            scheduler.lr_lambdas[group_idx] = _constant
+            group["lr"] = scheduler.base_lrs[group_idx]
         return scheduler
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches in the order of the data set; a stream's are this process's own already."""
+        """Returns batches in the order of the data set; a stream already gives only those of this process."""
         if not isinstance(self.train_dataset, StreamedClips):
             return super().get_train_dataloader()
-        # Accelerate would read a stream in one process for all.
+        # Accelerate would read the stream in one process and send its batches to the others.
         return DataLoader(
             self.train_dataset,
             batch_size=self._train_batch_size,
@@ -191,21 +192,31 @@ class PruningTrainer(Trainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        # The order is the dataset's own, so that ranks and resumed runs take up where the others are.
-        return torch.utils.data.SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # The data set is in random order already, the same in all ranks and after a resume.
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(dataset) if isinstance(dataset, Sized) else None
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch, with gate noise that depends on nothing but the seed and the micro-batch's number.
+        """Computes the gradients of one micro-batch; the gate noise is a function of seed and micro-batch index alone.
+
+        Args:
+            model: Objective as wrapped for training.
+            inputs: Micro-batch.
+            num_items_in_batch: Passed to the Trainer.
+
+        Returns:
+            The loss, of shape ().
 
         Raises:
             FloatingPointError: If the loss is not finite; the optimizer has not used it.
         """
-        number = self.state.global_step * self.args.gradient_accumulation_steps + self.micro_batch
-        number = number * self.args.world_size + self.args.process_index
-        self.micro_batch += 1
+        # Index over all steps and processes.
+        noise_idx = self.state.global_step * self.args.gradient_accumulation_steps + self.micro_batch_idx
+        noise_idx = noise_idx * self.args.world_size + self.args.process_index
+        self.micro_batch_idx += 1
         self._throughput.add(inputs["input_values"])
-        self.accelerator.unwrap_model(model).student.set_gate_noise(self.args.seed, number)
+        self.unwrapped_model.student.set_gate_noise(self.args.seed, noise_idx)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise FloatingPointError(
@@ -217,8 +228,18 @@ class PruningTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The losses and the constraint."""
-        outputs = model(**inputs, target_sparsity=self.current_target)
+        """Computes the loss with the constraint at its present target.
+
+        Args:
+            model: Objective as wrapped for training.
+            inputs: Micro-batch.
+            return_outputs: Whether to return all losses as well.
+            num_items_in_batch: Ignored; all losses are means over a micro-batch.
+
+        Returns:
+            The loss, of shape (); with `return_outputs`, the loss and the outputs of the objective.
+        """
+        outputs = model(**inputs, target=self.current_target)
         self.last_sparsity = outputs.get("expected_sparsity")
         if model.training:
             for name in LOGGED_LOSSES & outputs.keys():
@@ -228,17 +249,33 @@ class PruningTrainer(Trainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, None, None]:
-        """The loss on held-out audio without the constraint, with the gates' deterministic values."""
+        """Computes the loss of held-out clips without the constraint, with the gates' deterministic values.
+
+        Args:
+            model: Objective as wrapped for evaluation.
+            inputs: Batch of held-out clips.
+            prediction_loss_only: Ignored; nothing but the loss is returned.
+            ignore_keys: Ignored.
+
+        Returns:
+            The loss, of shape (), and no predictions or labels.
+        """
         with torch.no_grad(), self.compute_loss_context_manager():
             return model(**self._prepare_inputs(inputs))["objective_loss"], None, None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the losses without the constraint, the speed and, with gates, the sparsity asked for, expected and reached."""
+        """Adds the parts of the loss, training speed and, with gates, sparsities and gate statistics to a log entry.
+
+        Args:
+            logs: Entry of the Trainer's log; only entries of training steps are extended.
+            *args: Passed to the Trainer.
+            **kwargs: Passed to the Trainer.
+        """
         if "loss" in logs and self._losses:
             logs |= {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
             self._losses.clear()
             logs |= self._throughput.read(self.state.global_step)
-            objective = self.accelerator.unwrap_model(self.model)
+            objective = self.unwrapped_model
             if objective.lagrangian is not None:
                 logs["target_sparsity"] = self.current_target
                 logs["expected_sparsity"] = expected_sparsity(objective.student, objective.measure).item()

@@ -108,7 +108,9 @@ class TensorModel(nn.Module):
         )
         named = {name: output[name] for name in OUTPUTS if name in output}
         if self.output_hidden_states:
-            named |= {f"hidden_states.{layer_idx}": state for layer_idx, state in enumerate(output.hidden_states)}
+            # Copies, because the last one may be `last_hidden_state`, and torch 2.7 exports a tensor under one name only.
+            hidden_states = enumerate(output.hidden_states)
+            named |= {f"hidden_states.{layer_idx}": state.clone() for layer_idx, state in hidden_states}
         return named
 
     def forward(

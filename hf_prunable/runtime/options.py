@@ -16,6 +16,10 @@ from .recipes import NONE, merged_options, option_name, split_recipe
 from .user_errors import user_errors
 
 
+ABOUT_OPTIONS = (
+    "A recipe is a .yaml or .json file of options; options after it override it. `--option` alone switches a yes/no option\n"
+    "on, and `--option false` switches it off. `--help_all` lists the options of transformers' Trainer as well."
+)
 REMAINING_OPTIONS = "more options of transformers.TrainingArguments"
 
 
@@ -48,11 +52,12 @@ class OptionParser(CommandParser, HfArgumentParser):
 
     def __init__(self, program: str, description: str, classes: Sequence[type], table: OptionTable):
         usage = f"{program} [RECIPE.yaml] [--option value ...]"
+        description = f"{description}\n\n{ABOUT_OPTIONS}"
         super().__init__(classes, prog=program, usage=usage, description=description, add_help=False)
         self.table = table
-        self.add_argument("--help", "-h", action="help", help="show these options")
+        self.add_argument("--help", "-h", action="help", help="Show the options in groups.")
         self.add_argument(
-            "--help_all", "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all options"
+            "--help_all", "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="Show all options."
         )
         hints = {name: hint for kind in classes for name, hint in get_type_hints(kind).items()}
         self._nullable: set[str] = set()
@@ -144,9 +149,7 @@ class OptionParser(CommandParser, HfArgumentParser):
 
     def _grouped_actions(self) -> dict[str, list[argparse.Action]]:
         actions = self._first_actions()
-        return {title: [actions[name] for name in names] for title, names in self.table.groups.items()} | {
-            "help": [actions["help"], actions["help_all"]]
-        }
+        return {title: [actions[name] for name in names] for title, names in self.table.groups.items()}
 
     def _format_groups(self, groups: Mapping[str, Sequence[argparse.Action]]) -> str:
         formatter = self._get_formatter()

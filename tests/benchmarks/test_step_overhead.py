@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import step_overhead
 from benchmarks.step_overhead import OverheadArguments, Step
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from tests.helpers.tiny_shapes import tiny_fields
 
 

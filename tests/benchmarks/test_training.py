@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import training
 from benchmarks.compared_models import ComparedModel
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from tests.helpers.tiny_shapes import ROWS, TINY, tiny_shape
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
@@ -20,9 +21,7 @@ from hf_prunable import PrunableWavLMModel
 from hf_prunable.cli import prune as run_prune
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.hub import PushError
-from hf_prunable.pruning.arguments import PruningArguments
-from hf_prunable.pruning.objective import ObjectiveArguments
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from tests.helpers.processes import ROOT
 from tests.helpers.speech_files import RATE, tone, write
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable, tiny_stock
@@ -194,6 +193,21 @@ def test_a_run_is_repeatable_and_leaves_no_partial_folder(run, result, tmp_path)
     assert [entry["loss"] for entry in history] == [entry["loss"] for entry in expected_history]
 
 
+def test_a_new_head_is_a_function_of_the_seed(run, checkpoint, audio, tmp_path):
+    clips = sorted((audio / "speaker").iterdir())
+    rows = {"audio": [{"bytes": clip.read_bytes(), "path": None} for clip in clips], "label": ["yes", "no"] * 2}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "labelled.parquet")
+    options = {"objective": "task", "task": "classification", "max_steps": 1, "final_steps": 0}
+    weights = []
+    for number in range(2):
+        # What the process drew before does not matter.
+        torch.manual_seed(number)
+        folder = run(checkpoint, tmp_path / "labelled.parquet", tmp_path / f"out{number}", **options)
+        weights.append(load_file(folder / "model.safetensors"))
+    assert "classifier.weight" in weights[0] and weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
 @pytest.mark.parametrize("kind", ["json", "yaml", "yml", "flags"])
 def test_options_come_from_a_file_or_from_the_command_line(monkeypatch, tmp_path, kind):
     options = {"model_name_or_path": "m", "dataset_name": "d", "target_sparsity": 0.5, "prune_units": ["mha", "ffn"]}
@@ -208,22 +222,29 @@ def test_options_come_from_a_file_or_from_the_command_line(monkeypatch, tmp_path
         file.write_text(json.dumps(options) if kind == "json" else yaml.safe_dump(options))
         arguments = [str(file)]
     seen = []
-    monkeypatch.setattr(
-        run_prune,
-        "prune",
-        lambda *parts: seen.append({name: value for part in parts for name, value in vars(part).items()}),
-    )
+
+    class NotedRecipe(run_prune.PruningRecipe):
+        def __init__(self, *parts):
+            seen.append({name: value for part in parts for name, value in vars(part).items()})
+
+        def setup(self):
+            pass
+
+        prune = finish = setup
+
+    monkeypatch.setattr(run_prune, "PruningRecipe", NotedRecipe)
     monkeypatch.setattr(sys, "argv", ["run_prune.py", *arguments])
     run_prune.main()
     options["target_sparsity"] = [0.5]
     assert {name: seen[0][name] for name in options} == options
 
 
-def test_an_option_that_does_not_exist(monkeypatch, tmp_path):
+def test_an_option_that_does_not_exist(monkeypatch, tmp_path, capsys):
     (tmp_path / "o.yaml").write_text("{model_name_or_path: m, dataset_name: d, output_dir: o, target_sparsty: 0.5}")
     monkeypatch.setattr(sys, "argv", ["run_prune.py", str(tmp_path / "o.yaml")])
-    with pytest.raises(ValueError, match="target_sparsty"):
+    with pytest.raises(SystemExit, match="2"):
         run_prune.main()
+    assert "target_sparsty" in capsys.readouterr().err
 
 
 class TestBadInput:

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.compared_students import STUDENTS, uniform_shape
 from hf_prunable import PrunableWavLMConfig, compact
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 
 
 TARGET = 0.5

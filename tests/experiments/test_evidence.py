@@ -6,8 +6,8 @@ from transformers import Wav2Vec2FeatureExtractor
 from experiments import evidence
 from experiments.evidence_results import Run
 from hf_prunable.data.speech_dataset import load_speech_dataset
-from hf_prunable.pruning.run import PruningRun
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
+from hf_prunable.pruning.stages import TrainingStages
 from tests.helpers.evidence_results import result_of
 from tests.helpers.speech_files import tone, write
 
@@ -85,10 +85,13 @@ def test_gates_of_a_ladder_learn_once(teacher, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evidence, "EncoderEvaluation", ToyEvaluation)
     stages = []
-    train = PruningRun._train
-    monkeypatch.setattr(
-        PruningRun, "_train", lambda run, stage, *args: stages.append(stage) or train(run, stage, *args)
-    )
+    train = TrainingStages._train
+
+    def noted(self, name, *args, **options):
+        stages.append(name)
+        return train(self, name, *args, **options)
+
+    monkeypatch.setattr(TrainingStages, "_train", noted)
     targets = [0.5, 0.3]
     options = evidence.EvidenceArguments(
         teacher=teacher, dataset_name="b", speech_commands="c", target_sparsities=targets, crop_seconds=0.05

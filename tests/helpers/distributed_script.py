@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
 from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from tests.helpers.speech_files import RATE
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable
 
 
@@ -43,7 +44,7 @@ def make_objective(family, norm_order):
 def train(options, result):
     """Trains under whatever the launcher and Accelerate's environment variables ask for."""
     args = PruningTrainingArguments(**options["training"])
-    trainer = PruningTrainer(make_objective("wavlm", options["norm_order"]), args, [0.5], train_dataset=Clips())
+    trainer = PruningTrainer(make_objective("wavlm", options["norm_order"]), args, RATE, [0.5], train_dataset=Clips())
     trainer.train()
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
@@ -73,7 +74,7 @@ def shard(objective, result):
     for number in [dist.get_rank()] if ranks > 1 else range(2):
         objective.student.set_gate_noise(1, number)
         batch = torch.stack([Clips()[2 * number + item]["input_values"] for item in range(2)])
-        loss = objective(batch, target_sparsity=0.3)["loss"]
+        loss = objective(batch, target=0.3)["loss"]
         (loss if ranks > 1 else loss / 2).backward()
     gradients = {name: value.grad for name, value in objective.named_parameters() if value.requires_grad}
     if ranks > 1:

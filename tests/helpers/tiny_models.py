@@ -12,6 +12,15 @@ FAMILIES = ("wavlm", "hubert", "wav2vec2")
 NORM_ORDERS = ("post", "pre")
 FEATURE_NORMS = ("group", "layer")
 NUM_LABELS = 5
+# Settings of randomness in training. None is a default of transformers, and no two are equal.
+NOISE = {
+    "layerdrop": 0.07,
+    "apply_spec_augment": True,
+    "hidden_dropout": 0.13,
+    "attention_dropout": 0.17,
+    "activation_dropout": 0.19,
+    "feat_proj_dropout": 0.23,
+}
 _NAMES = {"wavlm": "WavLM", "hubert": "Hubert", "wav2vec2": "Wav2Vec2"}
 _SUFFIXES = {
     "base": "Model",

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from hf_prunable.modeling.fourier_conv import FourierConv1d
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     kernel_size=st.integers(1, 17),
     groups=st.sampled_from([1, 2, 4]),

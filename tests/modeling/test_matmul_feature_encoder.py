@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_prunable.modeling import matmul_feature_encoder
@@ -39,7 +39,6 @@ def test_equals_convolutions(monkeypatch, batch_size, feature_norm, conv_bias):
             assert_same(encoder, products, torch.randn(batch_size, samples))
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     layers=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=4),
     feature_norm=st.sampled_from(FEATURE_NORMS),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,7 +61,6 @@ FAMILY_VARIANTS = [(family, name) for name, (_, families) in VARIANTS.items() fo
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 @pytest.mark.parametrize(("family", "variant"), FAMILY_VARIANTS)
-@settings(max_examples=20)
 @given(data=st.data())
 def test_closed_form_equals_num_parameters(family, variant, norm_order, data):
     fields = {

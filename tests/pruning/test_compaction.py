@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_prunable import PrunedShape, compact, deterministic_sparsity, expected_sparsity
@@ -61,7 +61,6 @@ SUBSETS = st.lists(st.sampled_from(UNITS), min_size=1, unique=True).map(tuple)
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=100)
 @given(data=st.data())
 def test_masked_equals_small_after_any_gate_pattern(family, norm_order, data):
     units = data.draw(st.just(UNITS) | SUBSETS)

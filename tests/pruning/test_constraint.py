@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hf_prunable import expected_sparsity
 from hf_prunable.modeling.size import PARAMETERS, Measure
 from hf_prunable.modeling.units import PAPER_UNITS, UNITS
-from hf_prunable.pruning.constraint import RUNG_TOLERANCE, Lagrangian, SparsitySchedule
+from hf_prunable.pruning.constraint import REACHED_TOLERANCE, Lagrangian, SparsitySchedule
 from tests.helpers.tiny_models import tiny_prunable
 
 
@@ -56,13 +56,13 @@ def test_rises_have_one_slope_and_rungs_are_held(ladder, warmup_steps, lags):
     # Each once, in order, and only where the target was asked for and the expected sparsity was near it or beyond.
     assert [rung for _, rung in reached] == list(range(len(reached)))
     for step, rung in reached:
-        assert targets[step] == ladder[rung] and targets[step] + lags[step] >= ladder[rung] - RUNG_TOLERANCE
+        assert targets[step] == ladder[rung] and targets[step] + lags[step] >= ladder[rung] - REACHED_TOLERANCE
     # And as soon as that is so.
     first = next(
         (
             step
             for step, lag in enumerate(lags)
-            if targets[step] >= ladder[0] and targets[step] + lag >= ladder[0] - RUNG_TOLERANCE
+            if targets[step] >= ladder[0] and targets[step] + lag >= ladder[0] - REACHED_TOLERANCE
         ),
         None,
     )

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_prunable
@@ -86,7 +86,6 @@ def test_target_is_met_on_tiny_models(family, norm_order, units):
 
 
 @both_norm_orders
-@settings(max_examples=5)
 @given(data=st.data())
 def test_target_in_multiply_accumulates_is_met(family, norm_order, data):
     model = dense(family, norm_order)

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from hf_prunable.pruning.arguments import ObjectiveArguments
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
-from hf_prunable.pruning.objective import ObjectiveArguments, PruningObjective
+from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.student import NOISE_OFF
 from tests.helpers.tiny_models import FAMILIES, tiny_inputs, tiny_prunable
 
@@ -38,7 +39,7 @@ def make(family, distills, task_weight, **config):
 def test_parts_add_up_and_every_parameter_gets_a_gradient(family, distills, task_weight):
     objective = make(family, distills, task_weight)
     inputs = tiny_inputs(batch_size=2, samples=400, padded=True)
-    outputs = objective(**inputs, labels=torch.tensor([0, 2]), target_sparsity=0.3)
+    outputs = objective(**inputs, labels=torch.tensor([0, 2]), target=0.3)
     parts = [outputs[name] for name in ("distillation_loss", "task_loss") if name in outputs]
     assert len(parts) == 1 + distills and all(part > 0 for part in parts)
     torch.testing.assert_close(outputs["objective_loss"], sum(parts))

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_prunable import Measure, compact
@@ -63,7 +63,6 @@ def assert_rounded(model, before, after, multiple, units):
 
 
 @both_norm_orders
-@settings(max_examples=12)
 @given(data=st.data())
 def test_any_gate_pattern_is_rounded_and_exact_but_for_units_that_leave(family, norm_order, data):
     units = data.draw(SUBSETS)

@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 
 def test_speed_between_two_log_entries(clock, tmp_path):
-    counted = Throughput(TrainingArguments(str(tmp_path), use_cpu=True))
+    counted = Throughput(TrainingArguments(str(tmp_path), use_cpu=True), sampling_rate=16000)
     counted.add(torch.zeros(2, 16000))
     clock.now += 4
     first = counted.read(10)

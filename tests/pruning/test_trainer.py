@@ -6,12 +6,13 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import TrainerCallback, Wav2Vec2FeatureExtractor
+from transformers import PreTrainedModel, TrainerCallback, Wav2Vec2FeatureExtractor
 
 from hf_prunable.data.batches import CropCollator
 from hf_prunable.data.streaming import SpeechStream, StreamedClips
 from hf_prunable.modeling.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.units import PAPER_UNITS
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.compaction import compact
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.decisions import deterministic_sparsity
@@ -20,7 +21,6 @@ from hf_prunable.pruning.expected_size import expected_sparsity
 from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
 from tests.helpers.speech_files import RATE, wav_bytes
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
 
@@ -79,7 +79,7 @@ def make_trainer(folder, models, target=0.5, clips=None, **options):
         clips = Clips(args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps)
     objective = PruningObjective(student, Distillation(teacher, student.config), lagrangian)
     targets = [target] if lagrangian is not None else []
-    return PruningTrainer(objective, args, targets, train_dataset=clips, eval_dataset=Clips(3))
+    return PruningTrainer(objective, args, RATE, targets, train_dataset=clips, eval_dataset=Clips(3))
 
 
 def logs_of(trainer):
@@ -285,7 +285,7 @@ def test_every_trainable_parameter_gets_a_gradient(family, norm_order, form):
         student = compact(randomize_(student, seed=1), 0.6)
     lagrangian = Lagrangian() if student.config.gates else None
     objective = PruningObjective(student, Distillation(teacher, student.config), lagrangian).train()
-    objective(Clips(2).values, target_sparsity=0.3)["loss"].backward()
+    objective(Clips(2).values, target=0.3)["loss"].backward()
     without = [name for name, value in objective.named_parameters() if value.requires_grad and value.grad is None]
     assert without == []
     frozen = {name for name, parameter in objective.named_parameters() if not parameter.requires_grad}
@@ -422,14 +422,30 @@ def test_evaluation_uses_deterministic_gates(tmp_path):
     assert losses[0] == pytest.approx(expected, rel=1e-4) and expected > 0.1
 
 
-def test_gradient_checkpointing_changes_no_gradient():
+def test_the_trainer_turns_gradient_checkpointing_on(tmp_path):
+    models = student_and_teacher()
+    losses = []
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            tmp_path / str(checkpointing), copy.deepcopy(models), max_steps=2, gradient_checkpointing=checkpointing
+        )
+        trainer.train()
+        assert trainer.model.student.is_gradient_checkpointing == checkpointing
+        losses.append([entry["loss"] for entry in logs_of(trainer)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("enable", ["activation_checkpointing_enable", "gradient_checkpointing_enable"])
+def test_gradient_checkpointing_changes_no_gradient(enable):
+    if not hasattr(PreTrainedModel, enable):
+        pytest.skip(f"this version of transformers has no `{enable}`")
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         student, teacher = student_and_teacher()
         objective = PruningObjective(student, Distillation(teacher, student.config), Lagrangian()).train()
         if checkpointing:
-            objective.activation_checkpointing_enable()
+            getattr(objective, enable)()
         student.set_gate_noise(0, 0)
         objective(torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)), 0.3)["loss"].backward()
         gradients.append({name: p.grad for name, p in objective.named_parameters() if p.grad is not None})

@@ -150,8 +150,8 @@ def test_help_shows_the_groups_alone(parser, capsys):
         parser.parse(["--help"])
     shown = capsys.readouterr().out
     assert exit.value.code == 0
-    assert shown.startswith("usage: the command [RECIPE.yaml] [--option value ...]\n\nWhat it does.\n\nmodel:\n")
-    assert "  --name TEXT    Name of the model. (required)\n" in shown
+    assert shown.startswith("usage: the command [RECIPE.yaml] [--option value ...]\n\nWhat it does.\n\nA recipe is ")
+    assert "\n\nmodel:\n  --name TEXT    Name of the model. (required)\n" in shown
     assert "Sizes of its layers. (default: 1)" in shown
     assert "Learning rate of the weights. (default: 0.5)" in shown
     assert "--trackers" not in shown and "--no_ste" not in shown

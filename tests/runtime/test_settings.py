@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_prunable.finetuning.classifier import FinetuningArguments
-from hf_prunable.pruning.training_arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.runtime.settings import (
     SETTINGS_FILE,
     TRAINING_SETTINGS,

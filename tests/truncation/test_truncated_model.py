@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_prunable import load_prunable, truncate
@@ -155,7 +155,6 @@ def test_layer_weights_keep_their_ratios(family, prunable):
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=15)
 @given(data=st.data())
 def test_a_pruned_model_of_any_shape_is_cut_to_the_shape_of_its_first_layers(family, norm_order, data):
     # Group norm, because pruning channels changes the statistics of layer norm.

@@ -1,6 +1,1 @@
-from hf_prunable import (  # noqa: F401
-    PrunableHubertConfig,
-    PrunableHubertForCTC,
-    PrunableHubertForSequenceClassification,
-    PrunableHubertModel,
-)
+from hf_prunable import PrunableHubertConfig, PrunableHubertModel, PrunableHubertForCTC, PrunableHubertForSequenceClassification  # noqa: F401

@@ -1,8 +1,1 @@
-from hf_prunable import (  # noqa: F401
-    PrunableWav2Vec2Config,
-    PrunableWav2Vec2ForAudioFrameClassification,
-    PrunableWav2Vec2ForCTC,
-    PrunableWav2Vec2ForSequenceClassification,
-    PrunableWav2Vec2ForXVector,
-    PrunableWav2Vec2Model,
-)
+from hf_prunable import PrunableWav2Vec2Config, PrunableWav2Vec2Model, PrunableWav2Vec2ForCTC, PrunableWav2Vec2ForSequenceClassification, PrunableWav2Vec2ForAudioFrameClassification, PrunableWav2Vec2ForXVector  # noqa: F401

@@ -1,8 +1,1 @@
-from hf_prunable import (  # noqa: F401
-    PrunableWavLMConfig,
-    PrunableWavLMForAudioFrameClassification,
-    PrunableWavLMForCTC,
-    PrunableWavLMForSequenceClassification,
-    PrunableWavLMForXVector,
-    PrunableWavLMModel,
-)
+from hf_prunable import PrunableWavLMConfig, PrunableWavLMModel, PrunableWavLMForCTC, PrunableWavLMForSequenceClassification, PrunableWavLMForAudioFrameClassification, PrunableWavLMForXVector  # noqa: F401

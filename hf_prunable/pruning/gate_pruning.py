@@ -1,0 +1,73 @@
+"""Pruning by learned gates: from a dense model to the compacted student at each target."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.size import PARAMETERS, Measure
+from .arguments import PruningArguments
+from .compaction import compact
+from .decisions import check_target
+from .gate_initialization import order_gates_by_weights_
+from .stages import TrainingStages
+from .student import Student
+
+
+class GatePruning:
+    """Pruning by hard-concrete gates that are trained with the weights (arXiv 2306.01385).
+
+    Args:
+        options: Options for gates and targets.
+
+    Raises:
+        ValueError: If targets are given in parameters and in multiply-accumulates.
+    """
+
+    def __init__(self, options: PruningArguments):
+        self.options = options
+        self.targets, self.measure = options.targets()
+
+    def prepare_(self, model: PrunableModelMixin) -> None:
+        """Attaches the gates to a model and checks the targets.
+
+        Args:
+            model: Dense or pruned model without gates.
+
+        Raises:
+            ValueError: If a kind of unit cannot be pruned, or the gates cannot reach a target.
+        """
+        model.attach_gates(tuple(self.options.prune_units), self.options.ste, self.options.initial_drop_rate)
+        for target in self.targets:
+            check_target(model, target, self.measure)
+
+    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+        """Trains the gates once and yields each target with the student that is compacted to it.
+
+        Args:
+            stages: Stages of the run, whose initial student is a prepared model.
+        """
+        model = copy.deepcopy(stages.initial_student.model)
+        order_gates_by_weights_(model, self.options.initial_norm_spread)
+        student = replace(stages.initial_student, model=model)
+        for learned in stages.learn_gates(student, self.targets, self.measure):
+            small = compact_student(learned.load(student), learned.target, self.measure, self.options.round_to)
+            yield learned.target, small
+
+
+def compact_student(
+    student: Student, target: float, measure: Measure = PARAMETERS, round_to: int | None = None
+) -> Student:
+    """Compacts a student with learned gates.
+
+    Args:
+        student: Student with gates; it is not changed.
+        target: Fraction of the dense encoder's size to remove, between 0 and 1.
+        measure: Measure of the target.
+        round_to: Number that widths are rounded to multiples of; `None` to leave them.
+    """
+    size = {measure.option: target}
+    model = compact(student.model, **size, mac_seconds=measure.mac_seconds, round_to=round_to)
+    return replace(student, model=model)

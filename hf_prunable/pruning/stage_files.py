@@ -1,0 +1,65 @@
+"""Files that the stages of a pruning run leave in its folder, from which an interrupted run continues."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+from safetensors import safe_open
+
+from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
+from ..runtime.files import save_tensors_atomically
+from .arguments import PruningTrainingArguments
+from .student import Student
+from .trainer import PruningTrainer
+
+
+def save_student(trainer: PruningTrainer, path: Path, stage: int) -> None:
+    """Writes weights, projections and multipliers of a training, with its log as metadata.
+
+    Args:
+        trainer: Trainer at the present step. All processes must call this, because the weights may be sharded; the first
+            process writes.
+        path: Output file, in the safetensors format.
+        stage: Number of the stage in the history: 1 with gates, 2 after compaction.
+    """
+    tensors = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    history = [{"stage": stage, **entry} for entry in trainer.state.log_history if "loss" in entry]
+    if trainer.is_world_process_zero():
+        save_tensors_atomically(path, tensors, {"history": json.dumps(history)})
+    trainer.accelerator.wait_for_everyone()
+
+
+def load_student_after(path: Path, student: Student) -> Student:
+    """Returns the student after a stage.
+
+    Args:
+        path: File that `save_student` wrote in this stage.
+        student: Student before the stage; it is not changed.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        history = json.loads(file.metadata()["history"])
+    weights, projections = (
+        {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        for part in ("student.", "distillation.")
+    )
+    model = copy.deepcopy(student.model)
+    model.load_state_dict(weights)
+    return Student(model, projections, [*student.history, *history])
+
+
+def common_checkpoint(args: PruningTrainingArguments) -> str | None:
+    """Returns the training checkpoint to continue from, as the first process finds it; `None` if there is none.
+
+    Args:
+        args: Training arguments of the stage, with the folder of its checkpoints.
+    """
+    found: list[str | None] = [None]
+    if args.process_index == 0:
+        remove_damaged_checkpoints(Path(args.output_dir))
+        checkpoint = last_whole_checkpoint(Path(args.output_dir))
+        found = [None if checkpoint is None else str(checkpoint)]
+    return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]

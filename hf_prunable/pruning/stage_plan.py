@@ -1,0 +1,33 @@
+"""Plan of the trainings of a pruning run, which is shown before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.streaming import SpeechStream
+from ..runtime.training_plan import Audio, Stage, TrainingPlan
+from .arguments import PruningTrainingArguments
+from .stages import GATE_STAGE_NAME, final_stage_name
+from .training_data import TrainingData
+
+
+def plan_stages(
+    targets: Sequence[float], args: PruningTrainingArguments, data: TrainingData, output_dir: Path
+) -> TrainingPlan:
+    """Returns the plan of a run that trains gates once and a student for each target.
+
+    Args:
+        targets: Targets of the run.
+        args: Training arguments.
+        data: Training and held-out clips.
+        output_dir: Folder of the result.
+    """
+    stages = {GATE_STAGE_NAME: Stage("train gates and weights", args.max_steps)}
+    if args.final_steps > 0:
+        for target in targets:
+            name = "train the pruned model" + (f" at a target of {target:g}" if len(targets) > 1 else "")
+            stages[final_stage_name(target)] = Stage(name, args.final_steps)
+    clips = data.train_clips
+    audio = Audio(None if isinstance(clips, SpeechStream) else clips["seconds"][:], len(data.held_out_clips))
+    return TrainingPlan(stages, args, audio, str(output_dir))

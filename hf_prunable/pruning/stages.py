@@ -1,0 +1,252 @@
+"""The trainings of a pruning run: gates with the weights, then the weights of the compacted student."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.size import PARAMETERS, Measure
+from ..modeling.units import walk_gates
+from ..runtime.training_plan import TrainingPlan
+from .arguments import ObjectiveArguments, PruningTrainingArguments
+from .constraint import Lagrangian
+from .distillation import Distillation
+from .objective import PruningObjective
+from .stage_files import common_checkpoint, load_student_after, save_student
+from .student import Student
+from .trainer import PruningTrainer
+from .training_data import TrainingData
+
+
+logger = logging.get_logger(__name__)
+
+# Numbers of the stages in the history. They are also added to the seed, so that each stage has its own order of clips.
+GATE_STAGE, FINAL_STAGE = 1, 2
+# Name of the first stage's folder.
+GATE_STAGE_NAME = "stage_1"
+
+
+def final_stage_name(target: float) -> str:
+    """Returns the name of the second stage's folder and file for the student of a target."""
+    return f"stage_2_{target:g}"
+
+
+@dataclass(frozen=True)
+class LearnedGates:
+    """A student with gates at the step at which the expected sparsity reached a target, as a file.
+
+    Attributes:
+        target: Target in the measure of the training, between 0 and 1.
+        path: File with its weights, gates and history.
+    """
+
+    target: float
+    path: Path
+
+    def load(self, student: Student) -> Student:
+        """Returns the student with the learned gates.
+
+        Args:
+            student: Student before the gates were trained; it is not changed.
+        """
+        return load_student_after(self.path, student)
+
+
+class TrainingStages:
+    """Trains and evaluates students of one run. Each stage takes a student and returns what it has become.
+
+    The result of each stage and the Trainer's checkpoints are kept in the run's folder: after an interruption, the same
+    calls continue where the run was. All processes must call the stages, and see the same folder.
+
+    Args:
+        model: Prunable model before the first stage; with gates if gates are to be trained, with a head for labels.
+        teacher: Base model to distill from; `None` for an objective without distillation.
+        args: Training arguments; `output_dir` is the run's folder.
+        objective: Options of the objective.
+        data: Training and held-out clips.
+        plan: Plan with the names of the stages, which announces them and estimates their time; `None` for neither.
+
+    Attributes:
+        initial_student: Student before the first stage.
+
+    Raises:
+        ValueError: If the processes have different clips, weights with gates are to be frozen, or objective and teacher
+            do not fit.
+    """
+
+    def __init__(
+        self,
+        model: PrunableModelMixin,
+        teacher: PrunableModelMixin | None,
+        args: PruningTrainingArguments,
+        objective: ObjectiveArguments,
+        data: TrainingData,
+        plan: TrainingPlan | None = None,
+    ):
+        if objective.has_distillation != (teacher is not None):
+            raise ValueError(
+                f"`objective` is {objective.objective!r}, and there is {'no' if teacher is None else 'a'} teacher. Give a "
+                "teacher with the objectives 'distillation' and 'both', and none with 'task'."
+            )
+        self.teacher, self.args, self.objective, self.data = teacher, args, objective, data
+        self.plan = plan
+        self.folder = Path(args.output_dir)
+        has_teachers_convolutions = teacher is not None and _have_equal_convolutions(model, teacher)
+        self.freezes_feature_encoder = _freezes_feature_encoder(model, args, has_teachers_convolutions)
+        self.shares_features = self.freezes_feature_encoder and has_teachers_convolutions
+        distillation = self._distillation(model.config)
+        self.initial_student = Student(model, {} if distillation is None else distillation.state_dict())
+        if args.world_size > 1:
+            data.check_ranks_agree()
+
+    def learn_gates(
+        self, student: Student, targets: Sequence[float], measure: Measure = PARAMETERS
+    ) -> list[LearnedGates]:
+        """The first stage: trains gates and weights while the target of the constraint rises.
+
+        Args:
+            student: Student with gates.
+            targets: Targets between 0 and 1, in ascending order. At the last one, training goes on to its last step.
+            measure: Measure of the targets.
+
+        Returns:
+            The learned gates at each target.
+        """
+        learned = [LearnedGates(target, self.folder / f"gates_{target:g}.safetensors") for target in targets]
+
+        def save(trainer: PruningTrainer, target_idx: int) -> None:
+            save_student(trainer, learned[target_idx].path, GATE_STAGE)
+
+        if not learned[-1].path.exists():
+            objective = self._objective(student, Lagrangian(), measure)
+            trainer = self._train(GATE_STAGE_NAME, GATE_STAGE, objective, self.args, targets=targets, on_target=save)
+            not_reached = [target_idx for target_idx, gates in enumerate(learned[:-1]) if not gates.path.exists()]
+            # No process may write a file before all have looked for it.
+            trainer.accelerator.wait_for_everyone()
+            for target_idx in not_reached:
+                logger.warning(
+                    f"The sparsity had not come to {targets[target_idx]} when the {self.args.max_steps} steps were over. "
+                    "Its model is made from the gates as they ended. Raise `max_steps` or `gate_learning_rate`."
+                )
+                save(trainer, target_idx)
+            save(trainer, len(targets) - 1)
+        return learned
+
+    def train_student(self, student: Student, name: str = "stage_2") -> Student:
+        """The second stage: trains the weights of a student without gates for `final_steps` steps.
+
+        Args:
+            student: Student without gates.
+            name: Name of the stage's folder and file, different for each student of a run.
+        """
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
+            trainer = self._train(name, FINAL_STAGE, self._objective(student), self.args.for_final_stage())
+            save_student(trainer, path, FINAL_STAGE)
+        return load_student_after(path, student)
+
+    def held_out_loss(self, student: Student) -> float:
+        """Returns the student's mean loss on the held-out clips, without the constraint.
+
+        Args:
+            student: Student with or without gates; gates have their deterministic values.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
+        """
+        loss = self._trainer(self._objective(student), self.args).evaluate()["eval_loss"]
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss on held-out audio is {loss}: the teacher's or the student's weights hold values that are not "
+                "finite, or overflow on this audio. Check the checkpoints with a clip of your own."
+            )
+        return loss
+
+    def _train(
+        self,
+        name: str,
+        stage: int,
+        objective: PruningObjective,
+        args: PruningTrainingArguments,
+        **trainer_options: Any,
+    ) -> PruningTrainer:
+        """Trains an objective, from the last checkpoint in the stage's folder if there is one."""
+        args = args.in_folder(self.folder / name)
+        clips = self.data.for_training(args, args.seed + stage)
+        trainer = self._trainer(objective, args, train_dataset=clips, **trainer_options)
+        if self.plan is not None:
+            trainer.add_callback(self.plan.callback(name))
+        trainer.train(resume_from_checkpoint=common_checkpoint(args))
+        return trainer
+
+    def _trainer(
+        self, objective: PruningObjective, args: PruningTrainingArguments, **trainer_options: Any
+    ) -> PruningTrainer:
+        return PruningTrainer(
+            objective,
+            # The trainer changes its arguments.
+            copy.copy(args),
+            self.data.sampling_rate,
+            eval_dataset=self.data.for_evaluation(),
+            data_collator=self.data.collator,
+            **trainer_options,
+        )
+
+    def _distillation(self, student_config: PreTrainedConfig) -> Distillation | None:
+        if self.teacher is None:
+            return None
+        return Distillation(
+            self.teacher,
+            student_config,
+            self.objective.distillation_layers,
+            self.objective.distillation_form,
+            self.objective.share_projections,
+            self.shares_features,
+        )
+
+    def _objective(
+        self, student: Student, lagrangian: Lagrangian | None = None, measure: Measure = PARAMETERS
+    ) -> PruningObjective:
+        """Builds the objective on copies of model and projections, because strategies such as FSDP change them in place."""
+        distillation = self._distillation(student.model.config)
+        if distillation is not None:
+            distillation.load_state_dict(student.projections)
+        model = copy.deepcopy(student.model)
+        if self.freezes_feature_encoder:
+            # What `freeze_feature_encoder` of the models does, which HuBERT's base model lacks.
+            model.base_model.feature_extractor._freeze_parameters()
+        task_weight = self.objective.task_weight if self.objective.has_task else 0.0
+        return PruningObjective(model, distillation, lagrangian, task_weight, measure)
+
+
+def _freezes_feature_encoder(
+    model: PrunableModelMixin, args: PruningTrainingArguments, has_teachers_convolutions: bool
+) -> bool:
+    has_conv_gates = any(unit_gates.unit == "conv" for unit_gates in walk_gates(model))
+    if args.freeze_feature_encoder is None:
+        # Convolutions with the output of the teacher's have no distillation loss of their own to reduce.
+        return has_teachers_convolutions and not has_conv_gates
+    if args.freeze_feature_encoder and has_conv_gates:
+        raise ValueError(
+            "`freeze_feature_encoder` is given, and the convolutions have gates. Leave it out, or 'conv' of "
+            "`prune_units`."
+        )
+    return args.freeze_feature_encoder
+
+
+def _have_equal_convolutions(model: PrunableModelMixin, teacher: PrunableModelMixin) -> bool:
+    if model.dtype != teacher.dtype:
+        return False
+    own, wanted = (module.base_model.feature_extractor.state_dict() for module in (model, teacher))
+    return own.keys() == wanted.keys() and all(
+        torch.equal(tensor, wanted[name].to(tensor.device)) for name, tensor in own.items()
+    )
