@@ -28,13 +28,13 @@ def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
         pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
 
     Raises:
-        OSError: If there is no such checkpoint.
+        OSError: If it cannot be loaded. The message names the checkpoint, which that of transformers does not without a
+            connection to the Hub.
     """
     try:
         return AutoConfig.from_pretrained(pretrained_model_name_or_path)
     except OSError as error:
-        # The message of transformers does not always name the checkpoint.
-        raise OSError(f"{str(pretrained_model_name_or_path)!r} cannot be loaded: {error}") from error
+        raise OSError(f"The model {str(pretrained_model_name_or_path)!r} cannot be loaded: {error}") from error
 
 
 def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:

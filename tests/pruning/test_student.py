@@ -34,6 +34,15 @@ def test_a_student_is_loaded_in_float32(tmp_path):
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
 
 
+def test_a_checkpoint_that_is_not_there_is_named(monkeypatch):
+    def from_pretrained(name):
+        raise OSError("no connection")
+
+    monkeypatch.setattr("hf_prunable.modeling.loading.AutoConfig.from_pretrained", from_pretrained)
+    with pytest.raises(OSError, match="The model 'org/nowhere' cannot be loaded: no connection"):
+        load_student("org/nowhere")
+
+
 class TestIncompleteCheckpoints:
     """transformers fills what is missing with random numbers and drops what does not fit."""
 
