@@ -25,7 +25,8 @@ from ..finetuning.stage_plan import plan_stages, stage_name
 from ..finetuning.task_data import TaskData, TrainedVariant
 from ..finetuning.task_profiles import choose_depth, profile_labels
 from ..hub import HubPush, PushError
-from ..modeling.loading import load_complete
+from ..modeling.auto import prunable_class
+from ..modeling.loading import load_complete, load_config
 from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
     FULL,
@@ -102,6 +103,8 @@ class FinetuningRecipe:
             PushError: If a push to the Hub would fail.
         """
         check_output_directory(self.output_dir)
+        # Another kind of model is refused before any audio is read.
+        prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
         self.data = self._setup_data()
         self.report = self._setup_report(load_complete(self.options.model_name_or_path))

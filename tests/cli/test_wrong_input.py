@@ -62,6 +62,18 @@ WRONG = {
         ["prune", "recipe.yaml", "--push_to_hub", "--hub_model_id", "org/m"],
         "A push to org/m would fail",
     ),
+    "missing model to truncate": (
+        [
+            "finetune-speech-commands",
+            "--model_name_or_path",
+            "org/nowhere",
+            "--dataset_name",
+            "x",
+            "--output_dir",
+            "o",
+        ],
+        "org/nowhere",
+    ),
     "missing archive": (
         [
             "finetune-speech-commands",

@@ -5,6 +5,8 @@
 A job has "name", "arguments" and "folder" to run in. FOLDER/NAME.out, .err and .status get what the command leaves.
 """
 
+import gc
+import importlib
 import json
 import os
 import sys
@@ -13,8 +15,7 @@ from pathlib import Path
 
 import torch
 
-# What the commands will import.
-from hf_prunable.cli.main import main
+from hf_prunable.cli.main import COMMANDS, main
 
 
 def run(job):
@@ -40,9 +41,16 @@ def run(job):
 
 
 torch.set_num_threads(1)
+for name in COMMANDS:
+    importlib.import_module(f"hf_prunable.cli.{name.replace('-', '_')}")
+# A collection in a fork would copy the memory of all objects.
+gc.freeze()
 for job in json.loads(Path(sys.argv[1]).read_text()):
     child = os.fork()
     if child == 0:
         os._exit(run(job))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     Path(job["folder"], f"{job['name']}.status").write_text(str(status))
+sys.stdout.flush()
+# Without the end of all that was imported.
+os._exit(0)
