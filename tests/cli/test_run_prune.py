@@ -136,6 +136,17 @@ def test_the_folder_is_complete(result):
     assert json.loads((folder / "config.json").read_text())["hidden_dropout"] == 0.13
 
 
+def test_a_run_shows_its_plan_and_announces_its_stages(result):
+    _, log = result
+    lines = log.splitlines()
+    assert "Stage 1: train gates and weights, 4 steps of 2 clips" in lines and "Output: pruned" in lines
+    first, second = (
+        lines.index(f"Stage {number} of 2: {name} steps.")
+        for number, name in ((1, "train gates and weights, 4"), (2, "train the pruned model, 2"))
+    )
+    assert lines.index("Output: pruned") < first < second
+
+
 def test_the_report_of_a_run(result):
     folder, log = result
     report = read_report(folder)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
 from hf_prunable.pruning.objective import PruningObjective
+from hf_prunable.pruning.parameter_groups import parameter_groups
 from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
 from tests.helpers.speech_files import RATE
@@ -63,7 +65,10 @@ def shard_all(options, result):
 
 
 def shard(objective, result):
-    """Gradients of one batch a rank with layers and objective sharded; with one process, of the mean of both batches."""
+    """Gradients of one batch a rank with layers and objective sharded; with one process, of the mean of both batches.
+
+    Also writes the names of the parameters of each optimizer group.
+    """
     objective.train()
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
@@ -77,10 +82,16 @@ def shard(objective, result):
         loss = objective(batch, target=0.3)["loss"]
         (loss if ranks > 1 else loss / 2).backward()
     gradients = {name: value.grad for name, value in objective.named_parameters() if value.requires_grad}
+    names = {id(value): name for name, value in objective.named_parameters()}
+    groups = parameter_groups(
+        objective, SimpleNamespace(weight_decay=0, gate_learning_rate=1, multiplier_learning_rate=1)
+    )
+    groups = [[names[id(parameter)] for parameter in group["params"]] for group in groups]
     if ranks > 1:
         gradients = {name: gradient.full_tensor() for name, gradient in gradients.items()}
     if ranks == 1 or dist.get_rank() == 0:
         save_file(gradients, result)
+        result.with_suffix(".json").write_text(json.dumps(groups))
 
 
 def main():

@@ -91,18 +91,20 @@ def assert_equal_in_evaluation(stock, model, head="base", **kwargs):
 
 
 def draw_unused_numbers_(model):
-    """Makes a WavLM draw the random numbers that stock WavLM draws before transformers 5.23 and does not use.
+    """Makes a model draw the random numbers that stock models draw before transformers 5.23 and do not use.
 
-    It draws one for each layer whatever the layer drop, and one for the first layer, which it never drops.
+    They draw one for each layer even without layer drop, and WavLM one for its first layer, which it never drops.
     """
-    if has_transformers("5.23") or not model.config.has_relative_position_bias:
+    if has_transformers("5.23"):
         return
 
     def draw(module, args):
         torch.rand([])
 
     layers = model.base_model.encoder.layers
-    for layer in layers[:1] if model.config.layerdrop > 0 else layers:
+    if model.config.layerdrop > 0:
+        layers = layers[:1] if model.config.has_relative_position_bias else []
+    for layer in layers:
         layer.register_forward_pre_hook(draw)
 
 

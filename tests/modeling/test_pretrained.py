@@ -15,7 +15,7 @@ from tests.helpers.fresh_processes import (
     plan_checkpoints,
     ragged,
 )
-from tests.helpers.installed_versions import has_transformers
+from tests.helpers.installed_versions import skip_uninitialized_loss
 from tests.helpers.tiny_models import FAMILIES, PRUNABLE_CLASSES, STOCK_CLASSES, tiny_prunable, tiny_stock
 
 
@@ -141,8 +141,7 @@ def poisoned_memory():
 
 @pytest.mark.parametrize(("family", "head"), [(family, head) for family, head in FAMILY_HEADS if head != "base"])
 def test_a_new_head_leaves_nothing_uninitialized(tmp_path, poisoned_memory, family, head):
-    if head == "xvector" and not has_transformers("5.22"):
-        pytest.skip("transformers initializes the weight of the x-vector loss from 5.22 on")
+    skip_uninitialized_loss(head)
     tiny_stock(family).save_pretrained(tmp_path)
     options = {"use_weighted_layer_sum": head != "ctc", "num_labels": 5}
     model = PRUNABLE_CLASSES[family][head].from_pretrained(tmp_path, **options)

@@ -101,6 +101,17 @@ def test_sharded_gradients_are_those_of_one_process(gradients, family, norm_orde
         torch.testing.assert_close(two[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("norm_order", NORM_ORDERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sharded_parameters_are_in_the_groups_of_one_process(gradients, family, norm_order):
+    one, two = (json.loads((gradients / ranks / f"{family}-{norm_order}.json").read_text()) for ranks in "12")
+    weights, gates, multipliers = one
+    assert two == one
+    assert weights and not [name for name in weights if name.endswith("log_alpha")]
+    assert gates and all(name.endswith("log_alpha") for name in gates)
+    assert multipliers == ["lagrangian.lambda_1", "lagrangian.lambda_2"]
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="Accelerate turns FSDP2 on for accelerators only")
 def test_fsdp2_takes_the_step_of_ddp(tmp_path):
     (state, log, kind), (sharded, sharded_log, sharded_kind) = (

@@ -127,9 +127,11 @@ def test_changed_settings_are_named(place, tmp_path):
     assert start(place, folder, {"micro_batch": 40, "delay": 0.0}).returncode == -signal.SIGKILL
     changes = {"gate_learning_rate": 0.4, "crop_seconds": 0.04, "logging_steps": 5, "gradient_accumulation_steps": 1}
     refused = start(place, folder, {}, **changes)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     message = refused.stderr.strip().splitlines()[-1]
-    assert message.startswith("ValueError: 'pruned.partial' holds an interrupted run of other settings: ")
+    assert message.startswith(
+        "hf-prunable prune: error: 'pruned.partial' holds an interrupted run of other settings: "
+    )
     for difference in (
         "`crop_seconds` was 0.05 and is 0.04",
         "`gate_learning_rate` was 0.3 and is 0.4",

@@ -1,30 +1,32 @@
 """Errors of the user's input in real processes: one line, exit status 2, and once for all ranks."""
 
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.helpers.processes import with_root
+from tests.helpers.processes import ROOT
 
 
-PROGRAM = """
+MODULE = ROOT / "hf_prunable" / "runtime" / "user_errors.py"
+# The module alone: the package imports libraries that print warnings of their own.
+PROGRAM = f"""
 import os, sys
-# Without the heavy libraries.
-sys.argv = ["hf-prunable"]
-from hf_prunable.runtime import user_errors
+sys.path.insert(0, {str(MODULE.parent)!r})
+import user_errors
 
 user_errors.GRACE_SECONDS = float(os.environ.get("GRACE", "60"))
 with user_errors.user_errors("the command", ZeroDivisionError):
-    {}
+    STATEMENT
 """
 SILENT = {"TRANSFORMERS_VERBOSITY": "warning", "RANK": "0"}
 
 
 def start(statement, **environment):
-    command = [sys.executable, "-c", PROGRAM.format(statement)]
-    return subprocess.Popen(command, env=with_root() | SILENT | environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PROGRAM.replace("STATEMENT", statement)]
+    return subprocess.Popen(command, env=os.environ | SILENT | environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
