@@ -29,7 +29,8 @@ def test_picture_of_a_shape(tmp_path, num_layers, num_heads, size):
     dense = PrunedShape.dense(config)
     layers = (LayerShape(None, None), LayerShape(AttentionShape((0, 2), (0, 5), (16, 3)), 0), *dense.layers[2:])
     draw_shape(PrunedShape((7, *dense.conv_channels[1:]), layers), config, tmp_path / "shape.png")
-    assert pixels(tmp_path / "shape.png") == size
+    # Older versions of matplotlib round half a pixel down.
+    assert pixels(tmp_path / "shape.png") == pytest.approx(size, abs=1)
     assert imread(tmp_path / "shape.png")[..., :3].std() > 0.1
 
 
