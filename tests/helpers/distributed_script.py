@@ -1,6 +1,6 @@
-"""What each process of tests/test_distributed.py runs; no test module.
+"""What each process of tests/pruning/test_distributed.py runs; no test module.
 
-torchrun --nproc_per_node 2 tests/distributed_script.py OPTIONS.json
+torchrun --nproc_per_node 2 -m tests.helpers.distributed_script OPTIONS.json
 """
 
 import json
@@ -98,6 +98,10 @@ def main():
     options = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     {"train": train, "shard": shard_all}[options["job"]](options, Path(options["result"]))
+    if dist.is_initialized():
+        # A process that exits while another still communicates with it, or with live communication threads, can crash.
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
