@@ -150,22 +150,46 @@ class PrunableEncoderLayer(GradientCheckpointingLayer):
         Returns:
             The output, of the shape of the input, and the position bias for the next layer.
         """
-        residual = hidden_states
+        hidden_states, position_bias = self.add_attention(hidden_states, attention_mask, position_bias, **kwargs)
+        return self.add_feed_forward(hidden_states), position_bias
+
+    def add_attention(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Computes the first half of the layer: attention, its residual connection and the norm that belongs to it.
+
+        Arguments and returns are those of `forward`.
+        """
+        normalized = hidden_states
         if self.pre_norm and self.layer_norm is not None:
-            hidden_states = self.layer_norm(hidden_states)
+            normalized = self.layer_norm(hidden_states)
         attended, _, position_bias = self.attention(
-            hidden_states, attention_mask=attention_mask, position_bias=position_bias, **kwargs
+            normalized, attention_mask=attention_mask, position_bias=position_bias, **kwargs
         )
-        hidden_states = _add(residual, attended, self.dropout)
-        if self.pre_norm:
-            normalized = hidden_states if self.final_layer_norm is None else self.final_layer_norm(hidden_states)
-            hidden_states = _add(hidden_states, self.feed_forward(normalized))
-        elif self.layer_norm is not None and self.final_layer_norm is not None:
+        hidden_states = _add(hidden_states, attended, self.dropout)
+        if not self.pre_norm and self.layer_norm is not None:
             hidden_states = self.layer_norm(hidden_states)
-            hidden_states = self.final_layer_norm(_add(hidden_states, self.feed_forward(hidden_states)))
+        return hidden_states, position_bias
+
+    def add_feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Computes the second half: the feed-forward block, its residual connection and norm, and the adapter.
+
+        Args:
+            hidden_states: Output of `add_attention`, of shape (batch, frames, hidden size).
+        """
+        normalized = hidden_states
+        if self.pre_norm and self.final_layer_norm is not None:
+            normalized = self.final_layer_norm(hidden_states)
+        hidden_states = _add(hidden_states, self.feed_forward(normalized))
+        if not self.pre_norm and self.final_layer_norm is not None:
+            hidden_states = self.final_layer_norm(hidden_states)
         if self.adapter_layer is not None:
             hidden_states = hidden_states + self.adapter_layer(hidden_states)
-        return hidden_states, position_bias
+        return hidden_states
 
 
 def _add(residual: torch.Tensor, update: torch.Tensor | None, dropout: nn.Module | None = None) -> torch.Tensor:
