@@ -14,6 +14,7 @@ from .shape import LayerShape, PrunedShape
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig
 
     from .configuration import PrunableConfigMixin
@@ -29,6 +30,8 @@ BIAS_GATE_SIZE = 8
 Count: TypeAlias = Any
 # One target, or several.
 Target = TypeVar("Target", float, list[float])
+# One length, or several as a tensor.
+Length = TypeVar("Length", int, "torch.Tensor")
 
 
 @dataclass
@@ -160,12 +163,12 @@ def _layer_parameters(config: PrunableConfigMixin, layer: LayerCounts) -> Count:
     return total
 
 
-def count_frames(config: PreTrainedConfig, num_samples: int) -> int:
+def count_frames(config: PreTrainedConfig, num_samples: Length) -> Length:
     """Returns the number of frames that the convolutions make of a clip; below 1 for a clip that is too short.
 
     Args:
         config: Stock or prunable configuration.
-        num_samples: Length of the clip in samples.
+        num_samples: Length of the clip in samples, or lengths of several clips as a tensor of integers.
     """
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         num_samples = (num_samples - kernel) // stride + 1

@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from .frames import frame_difference, real_frames
+
 
 # Index that stands for the output of the convolutions among the layers of `captured_hidden_states`.
 FEATURES = -1
@@ -192,7 +194,8 @@ class Distillation(nn.Module):
             raise ValueError(f"Layers to distill must be in 0..{depth}, but are {list(layers)}.")
         if form not in LOSSES:
             raise ValueError(f"The form of distillation is {form!r}; choose from {', '.join(map(repr, LOSSES))}.")
-        _check_same_frames(teacher.config, student_config)
+        if (difference := frame_difference(student_config, teacher.config)) is not None:
+            raise ValueError(difference)
         self.loss = LOSSES[form]
         # For each distilled layer of the student, the teacher's layer at the same relative depth.
         self.teacher_layers = {layer: round(layer * teacher_depth / depth) for layer in layers}
@@ -254,9 +257,7 @@ class Distillation(nn.Module):
         is_real_frame = None
         if attention_mask is not None:
             num_frames = next(iter(targets.values())).shape[1]
-            # A method of all three families, but not of `PreTrainedModel`.
-            frame_mask = self.teacher._get_feature_vector_attention_mask(num_frames, attention_mask)  # type: ignore[operator]
-            is_real_frame = frame_mask.bool()
+            is_real_frame = real_frames(self.teacher.config, attention_mask, num_frames)
         losses = []
         for layer, source in self.sources.items():
             predicted = self.projections[self.groups[layer]](hidden_states[source])
@@ -279,15 +280,6 @@ class Distillation(nn.Module):
         features = hidden_states[FEATURES].detach() if self.shares_features else None
         with _shortened_forward(self.teacher, layers[-1], features):
             return hidden_states_of(self.teacher, input_values, layers, **inputs)
-
-
-def _check_same_frames(teacher_config: PreTrainedConfig, student_config: PreTrainedConfig) -> None:
-    for field in ("conv_kernel", "conv_stride"):
-        if list(getattr(student_config, field)) != list(getattr(teacher_config, field)):
-            raise ValueError(
-                f"Teacher and student must cut audio into the same frames, but `{field}` is "
-                f"{list(getattr(teacher_config, field))} and {list(getattr(student_config, field))}."
-            )
 
 
 def _identity_projection(student_size: int, teacher_size: int) -> nn.Linear:
