@@ -235,6 +235,9 @@ class PruningRecipe:
         measure, round_to = self.method.measure, self.options.round_to
         sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=round_to)
         report = PruningReport(self.inputs, self.provenance, sizes)
+        reference_name = self.teacher_name or self.options.model_name_or_path
+        is_dense = reference_name == self.options.model_name_or_path
+        report.results.fidelity = self.stages.fidelity(pruned, dense if is_dense else load_complete(reference_name))
         report.results.held_out_loss, report.results.history = losses, student.history
         report.results.latency = measure_latency(
             {DENSE: as_loaded(dense), PRUNED: pruned},

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
@@ -20,6 +22,7 @@ from ..runtime.training_plan import TrainingPlan
 from .arguments import ObjectiveArguments, PruningTrainingArguments
 from .constraint import Lagrangian
 from .distillation import Distillation
+from .fidelity import Fidelity, incomparable_reason, measure_fidelity
 from .objective import PruningObjective
 from .stage_files import common_checkpoint, load_student_after, save_student
 from .student import Student
@@ -170,6 +173,36 @@ class TrainingStages:
                 "finite, or overflow on this audio. Check the checkpoints with a clip of your own."
             )
         return loss
+
+    def fidelity(self, model: PrunableModelMixin, reference: PrunableModelMixin) -> Fidelity | None:
+        """Compares hidden states on the held-out clips, in the crops of `held_out_loss`, on the device of the run.
+
+        It is no collective operation: the main process may call it alone.
+
+        Args:
+            model: Student without gates, or its base model.
+            reference: Teacher or dense model in float32.
+
+        Returns:
+            The agreement; `None`, with a warning, if the hidden states of the two models cannot be compared.
+        """
+        reason = incomparable_reason(model.config, reference.config)
+        if reason is not None:
+            logger.warning(f"The hidden states are not compared one by one. {reason}")
+            return None
+        batches = DataLoader(
+            self.data.for_evaluation(),
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.data.collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+        modules: dict[nn.Module, torch.device] = {model: model.device, reference: reference.device}
+        for module in modules:
+            module.to(self.args.device)
+        fidelity = measure_fidelity(model, reference, batches)
+        for module, device in modules.items():
+            module.to(device)
+        return fidelity
 
     def _train(
         self,

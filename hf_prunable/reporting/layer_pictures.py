@@ -1,4 +1,4 @@
-"""Pictures of layer profiles, such as graph convexity over the layers of a model."""
+"""Pictures over the layers of a model: layer profiles, such as graph convexity, and fidelity."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from ..pruning.fidelity import Fidelity
 from ..truncation.layer_choice import LayerChoice
 from ..truncation.layer_profile import LayerProfile
-from .pictures import GRID_COLOR, INK, LARGE, LINE, NORMAL, SMALL, new_figure
+from .pictures import CURVES_SIZE, GRID_COLOR, INK, LARGE, LINE, NORMAL, SMALL, new_figure
 
 
 # Width and height in inches.
@@ -113,16 +114,44 @@ def draw_layer_profiles(
         color = COLORS[(position if curve.color is None else curve.color) % len(COLORS)]
         _draw_curve(axes, curve, color)
     axes.set_xlabel("Layer (0: input of the first layer)", fontsize=NORMAL)
-    axes.set_ylabel(value_name, fontsize=NORMAL)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10), nbins=26))
-    axes.tick_params(labelsize=SMALL + 1)
-    axes.grid(color=GRID_COLOR, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    _style(axes, value_name)
     handles = axes.get_legend_handles_labels()[0] + _legend_marks(curves)
     figure.legend(handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=NORMAL)
     if title:
         figure.suptitle(title, fontsize=LARGE)
     figure.savefig(path)
+
+
+def draw_fidelity(fidelity: Fidelity, path: str | os.PathLike, reference: str = "teacher") -> None:
+    """Draws cosine similarity and relative error over the hidden states.
+
+    Args:
+        fidelity: Agreement of the hidden states of two models.
+        path: Output file; its extension selects the image format.
+        reference: What the pruned model is compared with, for the title.
+    """
+    figure = new_figure(*CURVES_SIZE)
+    top, bottom = figure.subplots(2, sharex=True)
+    for axes, values, name, color in (
+        (top, fidelity.cosine, "Cosine similarity", COLORS[0]),
+        (bottom, fidelity.relative_error, "Relative error", COLORS[1]),
+    ):
+        axes.plot(range(len(values)), values, color=color, **(LINE | {"markersize": 7}))
+        _style(axes, name)
+    top.set_ylim(top=1)
+    bottom.set_ylim(bottom=0)
+    bottom.set_xlabel("Hidden state (0: input of the first layer)", fontsize=NORMAL)
+    figure.suptitle(f"Hidden states of the pruned model against the {reference}'s, held-out audio", fontsize=LARGE)
+    figure.savefig(path)
+
+
+def _style(axes: Axes, value_name: str) -> None:
+    """Formats axes whose horizontal one counts layers."""
+    axes.set_ylabel(value_name, fontsize=NORMAL)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10), nbins=26))
+    axes.tick_params(labelsize=SMALL + 1)
+    axes.grid(color=GRID_COLOR, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_curve(axes: Axes, curve: LayerCurve, color: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
@@ -23,11 +24,11 @@ from .model_card_parts import (
     software_lines,
     usage,
 )
-from .pruning_report import LOSS_NAMES, PruningReport
+from .pruning_report import LOSS_NAMES, PRUNED, PruningReport, format_fidelity_table
 from .pruning_report import format_table as format_pruning_table
 
 
-SHAPE_PICTURE, CURVE_PICTURE = "shape.png", "sparsity_curve.png"
+SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE = "shape.png", "sparsity_curve.png", "fidelity.png"
 PROFILE_PICTURE, CONFUSION_PICTURE = "layer_profile.png", "confusion.png"
 PRUNED_TAGS = ["pruned", "structured-pruning"]
 # What the classes are and the name of the task.
@@ -59,17 +60,47 @@ def pruning_card(
         title=name,
         summary=(
             f"{link(inputs.model_name)} with {100 * removed:.1f} % of its encoder parameters removed by structured "
-            f"pruning with hf_prunable. The pruning decisions were learned {LEARNED_BY[inputs.objective]}."
+            f"pruning with hf_prunable. {_speed_and_fidelity(report)}The pruning decisions were learned "
+            f"{LEARNED_BY[inputs.objective]}."
         ),
         **usage(auto_class, repo_id or name, is_stock=False),
         removed=_removed_units(report),
         removed_picture={"file": SHAPE_PICTURE, "caption": "Widths of every layer after pruning"},
         measured=format_pruning_table(report).strip(),
-        pictures=[{"file": CURVE_PICTURE, "caption": "Sparsity and loss over the optimizer steps"}],
+        **_pruning_details(report),
         command=inputs.command,
         reproduction=_pruning_reproduction(report),
         limits=_pruning_limits(report),
     )
+
+
+def _speed_and_fidelity(report: PruningReport) -> str:
+    """Returns a sentence for the summary on what was measured of the two, with a space at its end."""
+    results, parts = report.results, []
+    if PRUNED in results.latency:
+        latency = results.latency[PRUNED]
+        parts.append(f"it is {latency.speedup:.2f}x as fast on clips of {latency.clip_seconds:g} s")
+    if results.fidelity is not None and math.isfinite(results.fidelity.mean_cosine):
+        parts.append(
+            f"the mean cosine similarity of its hidden states to those of the {report.inputs.reference}, without a "
+            f"projection, is {results.fidelity.mean_cosine:.4f} on held-out audio"
+        )
+    sentence = ", and ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}. " if sentence else ""
+
+
+def _pruning_details(report: PruningReport) -> dict[str, Any]:
+    """Returns the template's variables for the pictures of the results, and for the section that is collapsed."""
+    pictures = [{"file": CURVE_PICTURE, "caption": "Sparsity and loss over the optimizer steps"}]
+    fidelity, reference = report.results.fidelity, report.inputs.reference
+    if fidelity is None:
+        return {"pictures": pictures}
+    caption = f"Cosine similarity and relative error of each hidden state to the {reference}'s"
+    table = format_fidelity_table(fidelity)
+    return {
+        "pictures": [{"file": FIDELITY_PICTURE, "caption": caption}, *pictures],
+        "details": {"title": f"{caption}, {fidelity.num_frames:,} frames of held-out audio", "text": table},
+    }
 
 
 def _pruning_results(report: PruningReport, auto_class: str) -> list[EvalResult]:

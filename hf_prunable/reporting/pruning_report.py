@@ -8,6 +8,7 @@ from typing import Any
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import Measure, UnitCounts
+from ..pruning.fidelity import Fidelity
 from ..runtime.tables import markdown_table
 from .measurement import Latency, ModelSize, measure_size
 from .run_report import RunInputs, RunReport
@@ -15,10 +16,11 @@ from .run_report import RunInputs, RunReport
 
 # Names of the two models that a run compares.
 DENSE, PRUNED = "dense", "pruned"
+# The distillation loss of training compares projected hidden states, and the projections are not part of the result.
 LOSS_NAMES = {
-    "distillation": "Distillation loss",
+    "distillation": "Distillation loss behind the learned projections",
     "task": "Task loss",
-    "both": "Distillation and task loss",
+    "both": "Distillation loss behind the learned projections, plus task loss",
 }
 
 
@@ -39,6 +41,11 @@ class PruningInputs(RunInputs):
     units: list[str]
     steps: dict[str, int]
     seed: int
+
+    @property
+    def reference(self) -> str:
+        """Model that the pruned one's hidden states are compared with: "teacher", or without one "dense model"."""
+        return "dense model" if self.teacher_name is None else "teacher"
 
 
 @dataclass
@@ -66,7 +73,9 @@ class PruningSizes:
 
 @dataclass
 class HeldOutLoss:
-    """Loss on held-out audio, without the sparsity constraint.
+    """Loss of the objective on held-out audio, without the sparsity constraint.
+
+    A distillation loss is computed behind the learned projections, unlike that of `Fidelity`.
 
     Attributes:
         dense: Loss before pruning; 0 for a model that is distilled from itself.
@@ -90,6 +99,8 @@ class PruningResults:
 
     Attributes:
         held_out_loss: Losses before and after pruning; `None` until they are measured.
+        fidelity: Agreement of the pruned model's hidden states with those of the teacher, or without one of the dense
+            model, on held-out audio; `None` if it is not measured or cannot be.
         latency: Latencies of the models `DENSE` and `PRUNED`; empty until they are measured.
         history: One entry per logging step: `step`, `stage` (1 with gates, 2 after compaction), `loss`,
             `distillation_loss` and `task_loss` as far as they are part of the objective, and in stage 1
@@ -97,6 +108,7 @@ class PruningResults:
     """
 
     held_out_loss: HeldOutLoss | None = None
+    fidelity: Fidelity | None = None
     latency: dict[str, Latency] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -177,6 +189,7 @@ def format_table(report: PruningReport) -> str:
             _percent(sizes.pruned.macs / sizes.dense.macs),
         ),
         *_latency_rows(results.latency),
+        *_fidelity_rows(report.inputs.reference, results.fidelity),
         *_loss_rows(LOSS_NAMES[report.inputs.objective], results.held_out_loss),
         ("Target sparsity", "", _percent(sizes.target_sparsity, 2), ""),
         (f"Achieved sparsity{rounded}", "", _percent(sizes.met_sparsity, 2), ""),
@@ -187,8 +200,27 @@ def format_table(report: PruningReport) -> str:
             "Latency is the median over forward passes of the two models in alternation, with the fastest and the slowest "
             "pass in parentheses; the real-time factor is latency divided by the length of the audio. "
         )
+    if results.fidelity is not None:
+        note += (
+            f"Hidden states are compared frame by frame with those of the {report.inputs.reference} on held-out audio, without "
+            "a projection; the relative error is the norm of the difference divided by the norm of the "
+            f"{report.inputs.reference}'s. "
+        )
     table = markdown_table(("", DENSE, PRUNED, f"{PRUNED} / {DENSE}"), rows)
     return f"{table}\n\n{note}Measured on: {report.provenance.machine}.\n"
+
+
+def format_fidelity_table(fidelity: Fidelity) -> str:
+    """Formats the agreement of each hidden state as a Markdown table."""
+    last = len(fidelity.cosine) - 1
+    names = {0: "0 (input of the first layer)", last: f"{last} (last)"}
+    return markdown_table(
+        ("Hidden state", "Cosine", "Relative error"),
+        [
+            (names.get(index, str(index)), _four_decimals(cosine), _four_decimals(error))
+            for index, (cosine, error) in enumerate(zip(fidelity.cosine, fidelity.relative_error, strict=True))
+        ],
+    )
 
 
 def _latency_rows(latency: dict[str, Latency]) -> list[tuple[str, str, str, str]]:
@@ -209,15 +241,27 @@ def _latency_rows(latency: dict[str, Latency]) -> list[tuple[str, str, str, str]
     ]
 
 
+def _fidelity_rows(reference: str, fidelity: Fidelity | None) -> list[tuple[str, str, str, str]]:
+    if fidelity is None:
+        return []
+    values = {
+        f"Cosine to the {reference}, mean of all hidden states": fidelity.mean_cosine,
+        f"Cosine to the {reference}, last hidden state": fidelity.cosine[-1],
+        "Relative error, last hidden state": fidelity.relative_error[-1],
+        "Distillation loss without a projection, held-out audio": fidelity.distillation_loss,
+    }
+    return [(name, "", _four_decimals(value), "") for name, value in values.items()]
+
+
 def _loss_rows(name: str, loss: HeldOutLoss | None) -> list[tuple[str, str, str, str]]:
     if loss is None:
         return []
     name = f"{name}, held-out audio"
     if loss.after_final_steps is None:
-        return [(name, _loss(loss.dense), _loss(loss.after_compaction), "")]
+        return [(name, _four_decimals(loss.dense), _four_decimals(loss.after_compaction), "")]
     return [
-        (f"{name}, after compaction", _loss(loss.dense), _loss(loss.after_compaction), ""),
-        (f"{name}, after the final steps", _loss(loss.dense), _loss(loss.after_final_steps), ""),
+        (f"{name}, after compaction", _four_decimals(loss.dense), _four_decimals(loss.after_compaction), ""),
+        (f"{name}, after the final steps", _four_decimals(loss.dense), _four_decimals(loss.after_final_steps), ""),
     ]
 
 
@@ -233,5 +277,5 @@ def _milliseconds(latency: Latency) -> str:
     return f"{median} ms ({fastest} to {slowest})"
 
 
-def _loss(value: float) -> str:
+def _four_decimals(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "not finite"

@@ -10,9 +10,11 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .eval_results import save_eval_results
 from .finetuning_report import FinetuningReport
+from .layer_pictures import draw_fidelity
 from .model_card import (
     CONFUSION_PICTURE,
     CURVE_PICTURE,
+    FIDELITY_PICTURE,
     SHAPE_PICTURE,
     pruning_card,
     truncation_card,
@@ -51,6 +53,8 @@ def publish_pruning(
     report.save(folder)
     draw_shape(model.config.shape, model.config, folder / SHAPE_PICTURE)
     draw_sparsity_curve(report.results.history, folder / CURVE_PICTURE, report.sizes.measure)
+    if report.results.fidelity is not None:
+        draw_fidelity(report.results.fidelity, folder / FIDELITY_PICTURE, report.inputs.reference)
     save_card(pruning_card(report, name, repo_id=repo_id, auto_class=auto_class), folder)
     _check_reload(model, folder, auto_class, report.inputs.sampling_rate, report.inputs.seed)
 
