@@ -31,6 +31,7 @@ SCRIPT = ROOT / "run_prune.py"
 FILES = {
     "README.md",
     "config.json",
+    "fidelity.png",
     "model.safetensors",
     "modeling_hf_prunable.py",
     "preprocessor_config.json",
@@ -131,7 +132,7 @@ def test_the_folder_is_complete(result):
     # Nothing that was written on the way is left.
     assert {path.name for path in folder.parent.iterdir()} == {"pruned", "recipe.yaml"}
     assert "The pruned model is in pruned." in log and "| Target sparsity |" in log
-    for picture in ("shape.png", "sparsity_curve.png"):
+    for picture in ("shape.png", "sparsity_curve.png", "fidelity.png"):
         assert imread(folder / picture).std() > 0.05
     assert json.loads((folder / "config.json").read_text())["hidden_dropout"] == 0.13
 
@@ -174,7 +175,11 @@ def test_the_report_of_a_run(result):
     losses = results["held_out_loss"]
     assert losses["dense"] < 1e-5 < losses["after_compaction"]
     assert losses["after_final_steps"] not in (losses["after_compaction"], None)
+    fidelity = results["fidelity"]
+    assert len(fidelity["cosine"]) == len(fidelity["relative_error"]) == 4
+    assert all(0 < cosine < 1 for cosine in fidelity["cosine"][1:]) and fidelity["distillation_loss"] > 0
     card = ModelCard.load(folder / "README.md")
+    assert f"| 3 (last) | {fidelity['cosine'][3]:.4f} | {fidelity['relative_error'][3]:.4f} |" in card.text
     assert "\n# pruned\n" in card.text and "(shape.png)" in card.text and "(sparsity_curve.png)" in card.text
     assert f"{sizes['pruned']['num_parameters']:,}" in card.text and report["provenance"]["machine"] in card.text
     assert card.data.eval_results[0].metric_value == pytest.approx(losses["after_final_steps"], abs=1e-6)
@@ -355,6 +360,20 @@ def test_a_teacher_with_nan_stops_the_run(run, checkpoint, tmp_path):
     with pytest.raises(FloatingPointError, match="loss on held-out audio is nan.*Check the checkpoints"):
         run(teacher_name_or_path=str(folder))
     assert not (tmp_path / "out").exists()
+
+
+def test_fidelity_is_to_the_teacher_of_the_run(run, checkpoint, tmp_path):
+    teacher = save_checkpoint(tmp_path / "teacher", tiny_stock("wavlm", seed=1))
+    options = {"max_steps": 1, "final_steps": 0}
+    found = [
+        read_report(run(output_dir=tmp_path / name, **options, **changes))["results"]["fidelity"]
+        for name, changes in {"own": {}, "other": {"teacher_name_or_path": str(teacher)}}.items()
+    ]
+    assert found[0]["cosine"][0] > 0.99 > found[1]["cosine"][0]
+    larger = save_checkpoint(tmp_path / "larger", tiny_stock("wavlm", hidden_size=32))
+    folder = run(output_dir=tmp_path / "none", teacher_name_or_path=str(larger), **options)
+    assert read_report(folder)["results"]["fidelity"] is None
+    assert {path.name for path in folder.iterdir()} == FILES - {"fidelity.png"}
 
 
 def test_an_option_that_would_do_nothing_is_refused(run, tmp_path):

@@ -12,7 +12,7 @@ from hf_prunable.data.audio import audio_dataset
 from hf_prunable.data.labels import load_label_encoding
 from hf_prunable.modeling.gates import HardConcreteGate
 from hf_prunable.modeling.loading import load_complete
-from hf_prunable.modeling.size import Measure, UnitCounts, count_parameters
+from hf_prunable.modeling.size import Measure, UnitCounts, count_frames, count_parameters
 from hf_prunable.modeling.units import PAPER_UNITS
 from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
 from hf_prunable.pruning.gate_pruning import compact_student
@@ -141,6 +141,44 @@ def test_a_stage_leaves_its_student_as_it_is(tmp_path, clips):
         assert all(torch.equal(tensor, before[name].projections[key]) for key, tensor in student.projections.items())
         assert student.history == before[name].history
     assert [len(student.history) for student in students.values()] == [0, 3, 3, 4]
+
+
+def test_fidelity_is_measured_in_the_crops_of_the_held_out_loss(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    model, teacher = tiny_prunable("wavlm", seed=1).train(), load_complete(source)
+    stages = make_stages(tmp_path, model, teacher, clips)
+    fidelity = stages.fidelity(model, teacher)
+    # The projections are the identity, and both crops are in one batch.
+    held_out_loss = stages.held_out_loss(stages.initial_student)
+    assert fidelity.distillation_loss == pytest.approx(held_out_loss, rel=1e-5) and held_out_loss > 0.1
+    assert fidelity == stages.fidelity(model, teacher) and model.training
+    assert model.device == teacher.device == torch.device("cpu")
+    assert stages.fidelity(load_complete(source), teacher).cosine == pytest.approx([1] * 4, abs=1e-6)
+
+
+def test_a_head_and_its_labels_change_no_fidelity(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    labelled = clips.add_column("label", ["yes", "no", "yes", "no", "yes"])
+    task = load_label_encoding("classification", source, labelled)
+    model, _ = load_student(source, auto_class=task.auto_class, **task.model_options)
+    stages = make_stages(
+        tmp_path, model, None, labelled, ObjectiveArguments("task", task="classification"), task, max_steps=1
+    )
+    reference = tiny_prunable("wavlm", seed=1)
+    fidelity = stages.fidelity(model, reference)
+    assert fidelity == stages.fidelity(model.base_model, reference)
+    # Whole clips of two lengths, and no frame of padding.
+    lengths = [round(seconds * RATE) for seconds in clips["seconds"][3:]]
+    assert len(set(lengths)) == 2
+    assert fidelity.num_frames == sum(count_frames(model.config, length) for length in lengths)
+
+
+def test_a_teacher_of_another_size_gives_no_fidelity(tmp_path, clips, caplog):
+    model, _ = load_student(checkpoint(tmp_path / "dense", "wavlm"))
+    teacher = tiny_prunable("wavlm", hidden_size=36, num_attention_heads=6)
+    assert make_stages(tmp_path, model, teacher, clips).fidelity(model, teacher) is None
+    assert "The hidden states are not compared one by one. " in caplog.text
+    assert "hidden size of the student is 24 and that of the teacher 36" in caplog.text
 
 
 def test_a_pruned_model_is_pruned_again(tmp_path, clips):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from hf_prunable import ConvexityConfig, LayerProfile, choose_layer, convexity_curves, draw_layer_profiles
-from hf_prunable.reporting.layer_pictures import LayerCurve
+from hf_prunable.pruning.fidelity import Fidelity
+from hf_prunable.reporting.layer_pictures import LayerCurve, draw_fidelity
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerScores
 
 
@@ -58,3 +60,19 @@ def test_models_of_different_depth_share_a_picture(profile, tmp_path):
 def test_no_curve_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no curve to draw"):
         draw_layer_profiles([], tmp_path / "none.png")
+
+
+def test_fidelity_of_every_hidden_state_is_drawn(monkeypatch, tmp_path):
+    fidelity = Fidelity([0.99, 0.95, 0.9], [0.1, 0.3, 1.2], 0.05, 100)
+    draw_fidelity(fidelity, tmp_path / "fidelity.png")
+    assert imread(tmp_path / "fidelity.png").std() > 0.05
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    draw_fidelity(fidelity, "fidelity.png", "dense model")
+    figure = drawn[0]
+    assert figure.get_suptitle() == "Hidden states of the pruned model against the dense model's, held-out audio"
+    top, bottom = figure.axes
+    assert top.lines[0].get_ydata().tolist() == fidelity.cosine
+    assert bottom.lines[0].get_ydata().tolist() == fidelity.relative_error
+    assert (top.get_ylabel(), bottom.get_ylabel()) == ("Cosine similarity", "Relative error")
+    assert top.get_ylim()[1] == 1 and bottom.get_ylim()[0] == 0 and bottom.get_ylim()[1] > 1.2

@@ -5,6 +5,7 @@ import json
 
 from hf_prunable import AttentionShape, LayerShape, Measure, PrunedShape
 from hf_prunable.modeling.size import UnitCounts, count_macs
+from hf_prunable.pruning.fidelity import Fidelity
 from hf_prunable.reporting.measurement import Latency, ModelSize
 from hf_prunable.reporting.provenance import Provenance
 from hf_prunable.reporting.pruning_report import (
@@ -13,6 +14,7 @@ from hf_prunable.reporting.pruning_report import (
     PruningReport,
     PruningResults,
     PruningSizes,
+    format_fidelity_table,
     format_table,
     measure_pruning,
 )
@@ -39,6 +41,12 @@ HISTORY = [
     }
     for step in (100, 200)
 ] + [{"step": 100, "stage": 2, "loss": 0.3, "distillation_loss": 0.3}]
+FIDELITY = Fidelity(
+    cosine=[0.99871, 0.97342, 0.94128, 0.90004],
+    relative_error=[0.0512, 0.2237, 0.3391, 0.4352],
+    distillation_loss=0.12344,
+    num_frames=12345,
+)
 
 
 def make_report(**changes):
@@ -68,6 +76,7 @@ def make_report(**changes):
         ),
         PruningResults(
             held_out_loss=HeldOutLoss(-0.9871, 0.41236, 0.2),
+            fidelity=FIDELITY,
             latency={
                 "dense": Latency(0.8124, 0.79, 0.861, 0.08124, 1.0, 10.0),
                 "pruned": Latency(0.0954, 0.0949, 0.1024, 0.00954, 8.517, 10.0),
@@ -126,20 +135,26 @@ def test_sizes_are_those_of_the_two_models():
 NOTE = (
     "Sparsity is the fraction of the dense encoder's parameters that was removed. Latency is the median over forward "
     "passes of the two models in alternation, with the fastest and the slowest pass in parentheses; the real-time "
-    "factor is latency divided by the length of the audio. Measured on: Some CPU, 2 threads, torch 2.13.0.\n"
+    "factor is latency divided by the length of the audio. Hidden states are compared frame by frame with those of the "
+    "teacher on held-out audio, without a projection; the relative error is the norm of the difference divided by the "
+    "norm of the teacher's. Measured on: Some CPU, 2 threads, torch 2.13.0.\n"
 )
 
 
 def test_table_is_exactly_this():
-    assert format_table(make_report()) == (
+    assert format_table(make_report(teacher_name="microsoft/wavlm-base")) == (
         "|  | dense | pruned | pruned / dense |\n"
         "| --- | ---: | ---: | ---: |\n"
         "| Encoder parameters | 94,381,936 | 26,424,235 | 28.0 % |\n"
         "| Multiply-accumulates, 10 s clip | 73.8 G | 24.1 G | 32.7 % |\n"
         "| Latency, 10 s clip | 812 ms (790 to 861) | 95.4 ms (94.9 to 102) | 8.52x as fast |\n"
         "| Real-time factor | 0.0812 | 0.00954 | 11.7 % |\n"
-        "| Distillation loss, held-out audio, after compaction | -0.9871 | 0.4124 |  |\n"
-        "| Distillation loss, held-out audio, after the final steps | -0.9871 | 0.2000 |  |\n"
+        "| Cosine to the teacher, mean of all hidden states |  | 0.9534 |  |\n"
+        "| Cosine to the teacher, last hidden state |  | 0.9000 |  |\n"
+        "| Relative error, last hidden state |  | 0.4352 |  |\n"
+        "| Distillation loss without a projection, held-out audio |  | 0.1234 |  |\n"
+        "| Distillation loss behind the learned projections, held-out audio, after compaction | -0.9871 | 0.4124 |  |\n"
+        "| Distillation loss behind the learned projections, held-out audio, after the final steps | -0.9871 | 0.2000 |  |\n"
         "| Target sparsity |  | 72.00 % |  |\n"
         "| Achieved sparsity |  | 72.00 % |  |\n\n" + NOTE
     )
@@ -148,10 +163,10 @@ def test_table_is_exactly_this():
 def test_table_without_final_steps_and_with_batches():
     loss = HeldOutLoss(-1.0, float("nan"))
     latency = {name: Latency(0.8, 0.8, 0.8, 0.08, 1.0, clip_seconds=2.5, batch_size=4) for name in ("dense", "pruned")}
-    lines = format_table(make_report(held_out_loss=loss, latency=latency)).splitlines()
+    lines = format_table(make_report(held_out_loss=loss, latency=latency, fidelity=None)).splitlines()
     assert lines[4].startswith("| Latency, batch of 4 2.5 s clips |")
     assert lines[6:9] == [
-        "| Distillation loss, held-out audio | -1.0000 | not finite |  |",
+        "| Distillation loss behind the learned projections, held-out audio | -1.0000 | not finite |  |",
         "| Target sparsity |  | 72.00 % |  |",
         "| Achieved sparsity |  | 72.00 % |  |",
     ]
@@ -161,8 +176,28 @@ def test_table_of_a_run_that_goes_on():
     complete = make_report()
     started = PruningReport(complete.inputs, complete.provenance, complete.sizes)
     table = format_table(started)
-    assert "Encoder parameters" in table and "Latency" not in table and "loss" not in table
+    assert "Encoder parameters" in table
+    assert not any(absent in table for absent in ("Latency", "loss", "Cosine", "Hidden states"))
     started.results.held_out_loss = complete.results.held_out_loss
-    assert "Distillation loss, held-out audio, after compaction" in format_table(started)
+    assert "behind the learned projections, held-out audio, after compaction" in format_table(started)
     started.results = complete.results
     assert format_table(started) == format_table(complete)
+
+
+def test_without_a_teacher_the_dense_model_is_compared_with():
+    table = format_table(make_report(objective="task"))
+    assert "| Cosine to the dense model, last hidden state |  | 0.9000 |  |" in table
+    assert "| Task loss, held-out audio, after compaction | -0.9871 | 0.4124 |  |" in table
+    assert "teacher" not in table and "frame by frame with those of the dense model on" in table
+
+
+def test_table_of_the_hidden_states():
+    fidelity = dataclasses.replace(FIDELITY, relative_error=[0.0512, 0.2237, float("nan"), 0.4352])
+    assert format_fidelity_table(fidelity) == (
+        "| Hidden state | Cosine | Relative error |\n"
+        "| --- | ---: | ---: |\n"
+        "| 0 (input of the first layer) | 0.9987 | 0.0512 |\n"
+        "| 1 | 0.9734 | 0.2237 |\n"
+        "| 2 | 0.9413 | not finite |\n"
+        "| 3 (last) | 0.9000 | 0.4352 |"
+    )
