@@ -104,19 +104,27 @@ def _pruning_details(report: PruningReport) -> dict[str, Any]:
 
 
 def _pruning_results(report: PruningReport, auto_class: str) -> list[EvalResult]:
-    loss = report.results.held_out_loss
-    if report.inputs.dataset_name is None or loss is None or not math.isfinite(loss.final):
+    loss, fidelity = report.results.held_out_loss, report.results.fidelity
+    if report.inputs.dataset_name is None:
         return []
+    metrics = []
+    if loss is not None:
+        metrics.append(("loss", LOSS_NAMES[report.inputs.objective], loss.final))
+    if fidelity is not None:
+        name = f"Mean cosine similarity of hidden states to the {report.inputs.reference}'s"
+        metrics.append(("cosine_similarity", name, fidelity.mean_cosine))
     dataset_name, dataset_type = dataset_name_and_type(report.inputs.dataset_name)
     return [
         EvalResult(
             task_type=PIPELINE_TAGS[auto_class],
             dataset_name=dataset_name,
             dataset_type=dataset_type,
-            metric_type="loss",
-            metric_name=f"{LOSS_NAMES[report.inputs.objective]}, held-out clips",
-            metric_value=round(loss.final, 6),
+            metric_type=metric_type,
+            metric_name=f"{metric_name}, held-out clips",
+            metric_value=round(value, 6),
         )
+        for metric_type, metric_name, value in metrics
+        if math.isfinite(value)
     ]
 
 

@@ -245,3 +245,18 @@ def test_the_teacher_runs_up_to_the_last_layer_that_is_needed(family, norm_order
     torch.testing.assert_close(loss, expected)
     Distillation(teacher, student.config)(student, AUDIO)
     assert ran[-3:] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("family", ["wavlm", "wav2vec2"])
+@torch.no_grad()
+def test_an_adapter_after_the_teacher_s_encoder_hides_no_frame_of_padded_clips(family):
+    student, plain = tiny_prunable(family, seed=1), tiny_prunable(family)
+    adapter = type(plain)(tiny_config(family, prunable=True, add_adapter=True)).eval()
+    assert not adapter.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    inputs = tiny_inputs()
+    losses = []
+    for teacher in (plain, adapter):
+        distillation = Distillation(teacher, student.config)
+        states = hidden_states_of(student, layers=distillation.layers, **inputs)
+        losses.append(distillation.compare(states, **inputs))
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
