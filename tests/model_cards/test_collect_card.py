@@ -17,11 +17,11 @@ def test_a_card_is_copied_with_its_pictures(tmp_path):
     with pytest.raises(ValueError, match="no report of a run"):
         collect_card(folder, cards)
     make_report().save(folder)
-    for name in ("shape.png", "sparsity_curve.png", "model.safetensors"):
+    for name in ("shape.png", "sparsity_curve.png", "fidelity.png", "model.safetensors"):
         (folder / name).write_bytes(name.encode())
     copied = collect_card(folder, cards)
     assert copied == cards / "wavlm-28pct"
-    assert {path.name for path in copied.iterdir()} == {"README.md", "shape.png", "sparsity_curve.png"}
+    assert {path.name for path in copied.iterdir()} == {"README.md", "shape.png", "sparsity_curve.png", "fidelity.png"}
     assert all(path.read_bytes() == (folder / path.name).read_bytes() for path in copied.iterdir())
     with pytest.raises(ValueError, match="is not empty"):
         collect_card(folder, cards)
