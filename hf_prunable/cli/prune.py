@@ -236,6 +236,7 @@ class PruningRecipe:
         sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=round_to)
         report = PruningReport(self.inputs, self.provenance, sizes)
         report.results.held_out_loss, report.results.history = losses, student.history
+        report.results.gate_sparsity = student.gate_sparsity
         report.results.latency = measure_latency(
             {DENSE: as_loaded(dense), PRUNED: pruned},
             seconds=self.options.latency_seconds,
