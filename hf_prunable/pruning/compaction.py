@@ -53,7 +53,9 @@ def compact(
     target, measure = choose_target(target_sparsity, target_macs, mac_seconds)
     decisions = GateDecisions(model) if target is None else decide_at_target(model, target, measure)
     if target is not None and (warning := GateSparsity.of(model, target, measure).warning) is not None:
-        logger.warning(warning)
+        logger.warning(
+            f"{warning} Train the gates up to the target: for more steps (`max_steps`), or at a higher `gate_learning_rate`."
+        )
     if round_to is not None:
         decisions = _round_and_log(decisions, round_to, target, measure)
     cut = decisions.cut()

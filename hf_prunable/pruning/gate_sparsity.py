@@ -54,16 +54,15 @@ class GateSparsity:
         learned = _have_learned(model)
         warning = None
         if not learned or max(abs(expected - target), abs(deterministic - target)) > SETTLED_TOLERANCE:
+            cause = (
+                "Units were removed or kept against their gates to meet the target."
+                if learned
+                else "The gates have not learned: within each module all are equal, so that the units with the largest "
+                "weights were kept."
+            )
             warning = (
                 f"The target is a sparsity of {target:.4f} in {measure}, but the expected sparsity of the gates is "
-                f"{expected:.4f}, and their deterministic values remove {deterministic:.4f}. "
-                + (
-                    "Units are removed or kept against their gates to meet the target."
-                    if learned
-                    else "The gates have not learned: within each module all are equal, and the units that stay are those "
-                    "with the largest weights."
-                )
-                + " Train the gates up to the target: longer (`max_steps`), or at a higher `gate_learning_rate`."
+                f"{expected:.4f}, and their deterministic values remove {deterministic:.4f}. {cause}"
             )
         return cls(target, expected, deterministic, learned, warning)
 

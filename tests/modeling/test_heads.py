@@ -214,7 +214,9 @@ def test_lora(tmp_path, family, kind):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_micro_batches_have_the_gradient_of_one_batch(family, head, labels, tmp_path):
     """The Trainer takes a head's loss for a mean over the whole step unless it is told otherwise."""
-    clips = [{"input_values": torch.tensor(noise(400, seed)), "labels": torch.tensor(labels[seed])} for seed in range(4)]
+    clips = [
+        {"input_values": torch.tensor(noise(400, seed)), "labels": torch.tensor(labels[seed])} for seed in range(4)
+    ]
     norms = []
     for batch_size in (4, 1):
         config = {"num_labels": 3} if head == "classification" else {"vocab_size": 10, "ctc_loss_reduction": "mean"}
