@@ -106,8 +106,8 @@ class PruningObjective(nn.Module):
         result = {"loss": loss, "objective_loss": loss.detach()}
         result |= {name: part.detach() for name, part in parts.items()}
         if self.lagrangian is not None:
-            # `expected_sparsity` would wait for the device in every step to check the gates. Without finite gates the loss
-            # is not finite, which the trainer checks.
+            # Not `expected_sparsity`, whose check of the gates waits for the device. NaN in a gate makes the loss NaN, which
+            # the trainer refuses.
             sparsity = self.measure.sparsity(self.student.config, expected_counts(self.student))
             result["loss"] = loss + self.lagrangian(sparsity, target)
             result["expected_sparsity"] = sparsity.detach()
