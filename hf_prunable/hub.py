@@ -1,6 +1,6 @@
 """Pushing finished models to the Hub: checks before a run, one commit after it, without the state of training.
 
-    python -m hf_prunable.hub FOLDER ORG/NAME --private
+    hf-prunable push FOLDER ORG/NAME --private
 
 pushes the output folder of a run, such as one whose own push failed.
 """
@@ -8,6 +8,7 @@ pushes the output folder of a run, such as one whose own push failed.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ class HubPush:
             raise PushError(
                 f"A push to {', '.join(self.repo_ids.values())} would fail: {error}\nLog in with `hf auth login` or set "
                 "HF_TOKEN, and check `hub_model_id`; or leave out `push_to_hub`, and push the finished folder later with "
-                "`python -m hf_prunable.hub`."
+                "`hf-prunable push`."
             ) from error
 
     def push(self, output_dir: Path) -> None:
@@ -134,12 +135,16 @@ class HubPush:
                 commit = push_folder(folder, repo_id, token=self.token, private=self.private)
                 logger.info(f"Pushed {folder} to {commit.repo_url}.")
             except PushError as error:
-                private = " --private" if self.private else ""
-                failures.append(
-                    f"{error}\nPush it later with\n  python -m hf_prunable.hub {folder} {repo_id}{private}"
-                )
+                cause = str(error).rstrip(". \n")
+                failures.append(f"{cause}.\nRepeat this push with `{self._command(folder, repo_id)}`.")
         if failures:
-            raise PushError("\n".join([*failures, f"The complete output is in {output_dir}."]))
+            if self.token:
+                failures.append("Log in with `hf auth login` or set HF_TOKEN before.")
+            raise PushError("\n".join([*failures, f"The finished output is kept in {output_dir}."]))
+
+    def _command(self, folder: Path, repo_id: str) -> str:
+        """Returns the command that pushes one folder."""
+        return shlex.join(["hf-prunable", "push", str(folder), repo_id, *(["--private"] if self.private else [])])
 
     @staticmethod
     def _check_is_free(api: HfApi, repo_id: str) -> None:

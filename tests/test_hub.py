@@ -203,7 +203,7 @@ def test_checks_before_the_work(pushed):
     }.items():
         text = error(pushed, name)
         assert re.search(message, text, re.DOTALL), text
-        assert "A push to org/m" in text and "python -m hf_prunable.hub" in text
+        assert "A push to org/m" in text and "`hf-prunable push`" in text
 
 
 def test_a_repository_with_other_files_is_left_alone(hub, pushed):
@@ -245,8 +245,8 @@ def test_a_connection_that_breaks_leaves_no_half_made_model(hub, pushed):
 
 def test_one_part_that_fails_does_not_keep_the_others_back(hub, root, pushed):
     message = error(pushed, "ladder")
-    assert f"python -m hf_prunable.hub {root / 'pruned'} other/forbidden --private" in message
-    assert message.endswith(f"The complete output is in {root}.")
+    assert f"`hf-prunable push {root / 'pruned'} other/forbidden --private`" in message
+    assert message.endswith(f"The finished output is kept in {root}.")
     assert "ada/words" not in message and hub.repositories["ada/words"].private
     assert "model.safetensors" in hub.repositories["ada/words"].files
 
@@ -460,3 +460,21 @@ def test_names_of_repositories(tmp_path):
     assert HubPush.take_from(arguments(tmp_path)).repo_ids == {}
     with pytest.raises(ValueError, match="`hub_revision` is 'try', but models are pushed to the main branch"):
         HubPush.take_from(arguments(tmp_path, hub_revision="try"))
+
+
+def test_the_command_of_a_failed_push_can_be_pasted_into_a_shell(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PushError("the Hub is closed.")
+
+    monkeypatch.setattr("hf_prunable.hub.push_folder", refuse)
+    folder = tmp_path / "my model"
+    with pytest.raises(PushError) as raised:
+        HubPush({"": "org/words"}, True).push(folder)
+    assert str(raised.value) == (
+        f"the Hub is closed.\nRepeat this push with `hf-prunable push '{folder}' org/words`.\n"
+        f"The finished output is kept in {folder}."
+    )
+    # A token that was given as an option is not part of a command that is printed.
+    with pytest.raises(PushError, match="set HF_TOKEN before") as raised:
+        HubPush({"": "org/words"}, True, token="hf_secret", private=True).push(folder)
+    assert "hf_secret" not in str(raised.value) and "org/words --private`" in str(raised.value)

@@ -46,9 +46,10 @@ from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
+from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
-from ..runtime.user_errors import user_errors
+from ..runtime.user_errors import one_line_errors, user_errors
 from .trainer_options import FINETUNING_TABLE
 
 
@@ -284,12 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
-    with console_output():
+    with console_output(), leave_process_group():
         options, training = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
         with user_errors(PROGRAM, PushError):
             recipe = FinetuningRecipe(options, training)
             recipe.setup()
-        recipe.run()
+        # The finished model is in its place when a push fails.
+        with one_line_errors(PROGRAM, PushError):
+            recipe.run()
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
 from ..runtime.options import OptionParser
+from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
-from ..runtime.user_errors import user_errors
+from ..runtime.user_errors import one_line_errors, user_errors
 from .trainer_options import PRUNING_TABLE
 
 
@@ -239,6 +240,7 @@ class PruningRecipe:
         is_dense = reference_name == self.options.model_name_or_path
         report.results.fidelity = self.stages.fidelity(pruned, dense if is_dense else load_complete(reference_name))
         report.results.held_out_loss, report.results.history = losses, student.history
+        report.results.gate_sparsity = student.gate_sparsity
         report.results.latency = measure_latency(
             {DENSE: as_loaded(dense), PRUNED: pruned},
             seconds=self.options.latency_seconds,
@@ -291,13 +293,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Options of the command, after a recipe or without one; `None` for those of this process.
     """
-    with console_output():
+    with console_output(), leave_process_group():
         options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
         with user_errors(PROGRAM, PushError):
             recipe = PruningRecipe(*options)
             recipe.setup()
-        recipe.prune()
-        recipe.finish()
+        # The finished model is in its place when a push fails.
+        with one_line_errors(PROGRAM, PushError):
+            recipe.prune()
+            recipe.finish()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION
-from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
+from ..runtime.checkpoints import common_checkpoint
 from ..runtime.files import save_tensors_atomically, write_text_atomically
 from ..runtime.settings import result_settings
 from ..truncation.truncated_model import truncate
@@ -167,9 +167,7 @@ def fine_tune(
     trainer = _make_trainer(model, splits, feature_extractor, args)
     for callback in callbacks:
         trainer.add_callback(callback)
-    remove_damaged_checkpoints(folder)
-    checkpoint = last_whole_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.train(resume_from_checkpoint=common_checkpoint(args))
     result = _evaluate(trainer, model, LabelledClips(splits["test"], sampling_rate=feature_extractor.sampling_rate))
     if trainer.is_world_process_zero():
         save_tensors_atomically(folder / WEIGHTS_FILE, trainer.accelerator.get_state_dict(trainer.model))

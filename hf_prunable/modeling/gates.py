@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
+
+from ..runtime.messages import first_names
 
 
 # The stretched concrete distribution of Louizos et al. 2018 (arXiv 1712.01312), section 4.
@@ -92,3 +94,28 @@ class HardConcreteGate(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_gates}, ste={self.ste}"
+
+
+@torch.no_grad()
+def check_gates(named_gates: Iterable[tuple[str, HardConcreteGate]]) -> None:
+    """Checks that log_alpha is finite in all gates.
+
+    Args:
+        named_gates: Names and gate modules; those on the meta device are not checked.
+
+    Raises:
+        ValueError: If a value is NaN or infinite. The message names the gate modules and the number of such values.
+    """
+    num_gates, not_finite = 0, {}
+    for name, gate in named_gates:
+        num_gates += gate.num_gates
+        if not gate.log_alpha.is_meta:
+            count = gate.num_gates - int(torch.isfinite(gate.whole_log_alpha).sum())
+            if count:
+                not_finite[f"{name} ({count} of {gate.num_gates})"] = count
+    if not_finite:
+        raise ValueError(
+            f"`log_alpha` of {sum(not_finite.values())} of {num_gates} gates is NaN or infinite: {first_names(not_finite)}. "
+            "These gates decide nothing. Load a checkpoint from before the values became so, and train on with a lower "
+            "`gate_learning_rate` or `learning_rate`."
+        )

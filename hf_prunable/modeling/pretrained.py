@@ -21,7 +21,7 @@ from .configuration import PrunableConfigMixin
 from .encoder import MakeAdapter, MakeAttention, PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
 from .gated import GatedConv1d, GatedMixin, OutputBias
-from .gates import HardConcreteGate
+from .gates import HardConcreteGate, check_gates
 from .inference import make_layers_fast_, make_layers_plain_
 from .units import DEFAULT_UNITS, UNITS
 
@@ -260,8 +260,8 @@ class PrunableModelMixin(_Base):
             **kwargs: Passed to transformers' `from_pretrained`.
 
         Raises:
-            ValueError: If parameters of the shape are missing from a pruned checkpoint or left over, or a file of weights
-                is damaged.
+            ValueError: If parameters of the shape are missing from a pruned checkpoint or left over, a file of weights is
+                damaged, or gates have values that are not finite.
         """
         try:
             loaded: Any = super().from_pretrained(
@@ -282,6 +282,7 @@ class PrunableModelMixin(_Base):
                     for kind, keys in wrong.items()
                 },
             )
+        check_gates(model.named_gates())
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -316,6 +317,9 @@ class PrunableHeadMixin(PrunableModelMixin):
     """A stock head around a prunable base model."""
 
     base_class: ClassVar[type[PreTrainedModel]]
+    # The stock heads ignore `num_items_in_batch`: their loss is that of a micro-batch, and the Trainer has to divide it by
+    # the number of micro-batches of a step.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: PreTrainedConfig, *args, **kwargs):
         config = self.config_class.from_stock(config)

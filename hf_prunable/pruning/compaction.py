@@ -12,6 +12,7 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from ..runtime.evaluation_mode import restored_modes
 from .decisions import Cut, GateDecisions, decide_at_target
+from .gate_sparsity import GateSparsity
 from .rounding import round_widths
 
 
@@ -30,7 +31,8 @@ def compact(
     """Cuts a model with gates to the small model that computes the same.
 
     Without a target, a unit stays where its gate's deterministic value is above 0, and the outputs are those of `model`
-    in evaluation mode. With a target, the outputs are the same as long as no such unit has to be removed.
+    in evaluation mode. With a target, the outputs are the same as long as no such unit has to be removed. A warning with
+    both figures tells when the gates have not learned or are far from the target, see `GateSparsity`.
 
     Args:
         model: Base or head model with gates; it is not changed.
@@ -44,12 +46,16 @@ def compact(
         A model of the same class without gates.
 
     Raises:
-        ValueError: If the model has no gates, both targets are given, or the target cannot be reached.
+        ValueError: If the model has no gates, both targets are given, the target cannot be reached, or a gate is not finite.
     """
     if model.config.gates is None:
         raise ValueError("The model has no gates to decide what stays. Call `attach_gates()` and train them first.")
     target, measure = choose_target(target_sparsity, target_macs, mac_seconds)
     decisions = GateDecisions(model) if target is None else decide_at_target(model, target, measure)
+    if target is not None and (warning := GateSparsity.of(model, target, measure).warning) is not None:
+        logger.warning(
+            f"{warning} Train the gates up to the target: for more steps (`max_steps`), or at a higher `gate_learning_rate`."
+        )
     if round_to is not None:
         decisions = _round_and_log(decisions, round_to, target, measure)
     cut = decisions.cut()

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from ..modeling.encoder import KeptLayer
 from ..modeling.gated import GatedWeightMixin
-from ..modeling.gates import HardConcreteGate
+from ..modeling.gates import HardConcreteGate, check_gates
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
 from ..modeling.size import PARAMETERS, Measure, UnitCounts
@@ -56,9 +56,13 @@ class GateDecisions:
         block_gates: Gates on whole blocks.
         fine_gates: Gates on all other units, with the modules whose weights they scale.
         is_open: Decisions of each gate module, booleans of shape (gates,).
+
+    Raises:
+        ValueError: If a gate is not finite.
     """
 
     def __init__(self, model: PrunableModelMixin):
+        check_gates(model.named_gates())
         self.model = model
         self.block_gates: list[HardConcreteGate] = []
         self.fine_gates: dict[HardConcreteGate, GatedWeightMixin] = {}
@@ -138,6 +142,9 @@ def deterministic_sparsity(model: PrunableModelMixin, measure: Measure = PARAMET
     Args:
         model: Base or head model with gates.
         measure: Measure of the size.
+
+    Raises:
+        ValueError: If a gate is not finite.
     """
     return GateDecisions(model).sparsity(measure)
 

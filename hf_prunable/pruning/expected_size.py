@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..modeling.gates import HardConcreteGate
+from ..modeling.gates import HardConcreteGate, check_gates
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Count, LayerCounts, Measure, UnitCounts
 from ..modeling.units import BLOCK_UNITS, AttentionUnits, FeedForwardUnits, walk_gates
@@ -74,7 +74,11 @@ def expected_sparsity(model: PrunableModelMixin, measure: Measure = PARAMETERS) 
     Args:
         model: Base or head model with gates.
         measure: Measure of the size; by default all parameters of the encoder, prunable or not.
+
+    Raises:
+        ValueError: If a gate is not finite.
     """
+    check_gates(model.named_gates())
     return measure.sparsity(model.config, expected_counts(model))
 
 
@@ -88,7 +92,11 @@ def gate_statistics(model: PrunableModelMixin) -> dict[str, float]:
     Returns:
         "fractional_gates", the fraction of all gates whose deterministic value is neither 0 nor 1; and, if there are
         gates on whole blocks, "block_gates", their mean deterministic value.
+
+    Raises:
+        ValueError: If a gate is not finite.
     """
+    check_gates(model.named_gates())
     masks, block_masks = [], []
     for unit_gates in walk_gates(model):
         mask = unit_gates.gate.deterministic_mask()

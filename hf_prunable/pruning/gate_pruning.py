@@ -12,6 +12,7 @@ from .arguments import PruningArguments
 from .compaction import compact
 from .decisions import check_target
 from .gate_initialization import order_gates_by_weights_
+from .gate_sparsity import GateSparsity
 from .stages import TrainingStages
 from .student import Student
 
@@ -70,4 +71,4 @@ def compact_student(
     """
     size = {measure.option: target}
     model = compact(student.model, **size, mac_seconds=measure.mac_seconds, round_to=round_to)
-    return replace(student, model=model)
+    return replace(student, model=model, gate_sparsity=GateSparsity.of(student.model, target, measure))

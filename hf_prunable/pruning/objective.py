@@ -12,7 +12,7 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
 from .constraint import Lagrangian
 from .distillation import Distillation, captured_hidden_states
-from .expected_size import expected_sparsity
+from .expected_size import expected_counts
 
 
 class PruningObjective(nn.Module):
@@ -25,6 +25,9 @@ class PruningObjective(nn.Module):
         task_weight: Weight of the loss that the student's head computes from labels; that of the distillation loss is 1.
         measure: Measure of the sparsity that is constrained.
     """
+
+    # The loss is a mean over a micro-batch: the Trainer has to divide it by the number of micro-batches of a step.
+    accepts_loss_kwargs = False
 
     def __init__(
         self,
@@ -103,7 +106,9 @@ class PruningObjective(nn.Module):
         result = {"loss": loss, "objective_loss": loss.detach()}
         result |= {name: part.detach() for name, part in parts.items()}
         if self.lagrangian is not None:
-            sparsity = expected_sparsity(self.student, self.measure)
+            # Not `expected_sparsity`, whose check of the gates waits for the device. NaN in a gate makes the loss NaN, which
+            # the trainer refuses.
+            sparsity = self.measure.sparsity(self.student.config, expected_counts(self.student))
             result["loss"] = loss + self.lagrangian(sparsity, target)
             result["expected_sparsity"] = sparsity.detach()
         return result

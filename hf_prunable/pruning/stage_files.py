@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 
-from ..runtime.checkpoints import last_whole_checkpoint, remove_damaged_checkpoints
 from ..runtime.files import save_tensors_atomically
-from .arguments import PruningTrainingArguments
 from .student import Student
 from .trainer import PruningTrainer
 
@@ -48,18 +46,4 @@ def load_student_after(path: Path, student: Student) -> Student:
     )
     model = copy.deepcopy(student.model)
     model.load_state_dict(weights)
-    return Student(model, projections, [*student.history, *history])
-
-
-def common_checkpoint(args: PruningTrainingArguments) -> str | None:
-    """Returns the training checkpoint to continue from, as the first process finds it; `None` if there is none.
-
-    Args:
-        args: Training arguments of the stage, with the folder of its checkpoints.
-    """
-    found: list[str | None] = [None]
-    if args.process_index == 0:
-        remove_damaged_checkpoints(Path(args.output_dir))
-        checkpoint = last_whole_checkpoint(Path(args.output_dir))
-        found = [None if checkpoint is None else str(checkpoint)]
-    return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
+    return replace(student, model=model, projections=projections, history=[*student.history, *history])

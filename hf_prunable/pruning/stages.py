@@ -18,13 +18,14 @@ from transformers.utils import logging
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
 from ..modeling.units import walk_gates
+from ..runtime.checkpoints import common_checkpoint
 from ..runtime.training_plan import TrainingPlan
 from .arguments import ObjectiveArguments, PruningTrainingArguments
 from .constraint import Lagrangian
 from .distillation import Distillation
 from .fidelity import Fidelity, incomparable_reason, measure_fidelity
 from .objective import PruningObjective
-from .stage_files import common_checkpoint, load_student_after, save_student
+from .stage_files import load_student_after, save_student
 from .student import Student
 from .trainer import PruningTrainer
 from .training_data import TrainingData

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
+from .gate_sparsity import GateSparsity
 
 
 # Settings without random noise in training. Layer drop and SpecAugment destroy the correspondence between the layers of
@@ -33,11 +34,13 @@ class Student:
         model: Prunable model, with or without gates.
         projections: State dict of the projections to the teacher's hidden states; empty without distillation.
         history: Log entries of the stages so far, with `stage` (1 with gates, 2 after compaction), `step` and losses.
+        gate_sparsity: Sparsity of the gates beside the target that they were cut to; `None` before compaction.
     """
 
     model: PrunableModelMixin
     projections: dict[str, torch.Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    gate_sparsity: GateSparsity | None = None
 
 
 def load_student(

@@ -169,6 +169,9 @@ def _pruning_limits(report: PruningReport) -> list[str]:
         )
     else:
         limits.append("The held-out loss is from clips of the same data set as the training clips.")
+    gates = report.results.gate_sparsity
+    if gates is not None and gates.warning is not None:
+        limits.append(gates.warning)
     return [*limits, inherited_limits(report.inputs.model_name)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import Measure, UnitCounts
 from ..pruning.fidelity import Fidelity
+from ..pruning.gate_sparsity import GateSparsity
 from ..runtime.tables import markdown_table
 from .measurement import Latency, ModelSize, measure_size
 from .run_report import RunInputs, RunReport
@@ -105,12 +106,15 @@ class PruningResults:
         history: One entry per logging step: `step`, `stage` (1 with gates, 2 after compaction), `loss`,
             `distillation_loss` and `task_loss` as far as they are part of the objective, and in stage 1
             `target_sparsity`, `expected_sparsity` and `deterministic_sparsity`.
+        gate_sparsity: Sparsity of the learned gates beside the target, with a warning if they are far from it; `None`
+            without gates.
     """
 
     held_out_loss: HeldOutLoss | None = None
     fidelity: Fidelity | None = None
     latency: dict[str, Latency] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    gate_sparsity: GateSparsity | None = None
 
 
 @dataclass

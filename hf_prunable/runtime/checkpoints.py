@@ -7,7 +7,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
+from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -40,6 +42,26 @@ def remove_damaged_checkpoints(folder: Path) -> None:
             return
         logger.warning(f"{checkpoint} was cut short ({fault}). Going back to the checkpoint before.")
         shutil.rmtree(checkpoint)
+
+
+def common_checkpoint(args: TrainingArguments) -> str | None:
+    """Returns the training checkpoint to continue from; all processes must call this, and all get the same.
+
+    The first process looks for it and deletes damaged checkpoints.
+
+    Args:
+        args: Training arguments with the folder of the checkpoints.
+
+    Returns:
+        Path of the checkpoint; `None` if there is none.
+    """
+    found: list[str | None] = [None]
+    if args.process_index == 0:
+        folder = Path(str(args.output_dir))
+        remove_damaged_checkpoints(folder)
+        checkpoint = last_whole_checkpoint(folder)
+        found = [None if checkpoint is None else str(checkpoint)]
+    return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
 
 
 def checkpoint_fault(checkpoint: Path) -> str | None:

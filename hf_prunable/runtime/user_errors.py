@@ -53,10 +53,23 @@ def user_errors(program: str, *types: type[Exception]) -> Iterator[None]:
         program: Name of the command, such as "hf-prunable prune".
         *types: Exception types for wrong input, in addition to `ValueError`, `OSError` and `ImportError`.
     """
-    refusals: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *types)
+    with one_line_errors(program, ValueError, OSError, ImportError, *types):
+        yield
+
+
+@contextmanager
+def one_line_errors(program: str, *types: type[Exception]) -> Iterator[None]:
+    """Reports exceptions of the given types as one line and ends the process with exit status 2.
+
+    With TRANSFORMERS_VERBOSITY=debug, they keep their traceback.
+
+    Args:
+        program: Name of the command, such as "hf-prunable prune".
+        *types: Exception types that are reported in this way.
+    """
     try:
         yield
-    except refusals as error:
+    except types as error:
         if os.environ.get("TRANSFORMERS_VERBOSITY") in DEBUG_LEVELS:
             raise
         exit_with_error(program, str(error) or type(error).__name__)

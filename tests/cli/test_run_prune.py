@@ -22,6 +22,7 @@ from hf_prunable.cli import prune as run_prune
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.hub import PushError
 from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.gate_sparsity import SETTLED_TOLERANCE
 from tests.helpers.processes import ROOT
 from tests.helpers.speech_files import RATE, tone, write
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable, tiny_stock
@@ -184,6 +185,21 @@ def test_the_report_of_a_run(result):
     assert f"{sizes['pruned']['num_parameters']:,}" in card.text and report["provenance"]["machine"] in card.text
     assert card.data.eval_results[0].metric_value == pytest.approx(losses["after_final_steps"], abs=1e-6)
     assert str(folder.parent) not in card.text.replace(inputs["command"], "")
+
+
+def test_gates_far_from_their_target_are_told_in_log_report_and_card(result):
+    folder, log = result
+    results = read_report(folder)["results"]
+    gates, last = results["gate_sparsity"], [entry for entry in results["history"] if entry["stage"] == 1][-1]
+    assert gates["target"] == 0.4 and gates["have_learned"]
+    for name in ("expected", "deterministic"):
+        assert gates[name] == pytest.approx(last[f"{name}_sparsity"], abs=1e-6)
+    # Four steps are not enough.
+    assert abs(gates["expected"] - 0.4) > SETTLED_TOLERANCE
+    assert (
+        f"sparsity of 0.4000 in parameters, but the expected sparsity of the gates is {gates['expected']:.4f}" in log
+    )
+    assert gates["warning"] in log and f"- {gates['warning']}\n" in (folder / "README.md").read_text()
 
 
 def test_auto_model_loads_the_result(result):

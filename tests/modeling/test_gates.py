@@ -1,12 +1,17 @@
 """The hard-concrete gate: its distribution, its gradients, and its life inside a model."""
 
 import math
+import re
 
 import pytest
 import torch
+from transformers import AutoModel
 
-from hf_prunable.modeling.gates import LOG_ALPHA_RANGE, HardConcreteGate
+from hf_prunable import compact, deterministic_sparsity, expected_sparsity, load_prunable, sparsity_ceiling
+from hf_prunable.modeling.gates import LOG_ALPHA_RANGE, HardConcreteGate, check_gates
 from hf_prunable.modeling.units import UNITS
+from hf_prunable.pruning.decisions import GateDecisions
+from hf_prunable.pruning.expected_size import gate_statistics
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_inputs, tiny_prunable
 
 
@@ -322,3 +327,63 @@ def test_gates_that_cannot_be_are_refused(family):
     assert not list(model.named_gates()) and model.config.gates is None
     with pytest.raises(ValueError, match="need `feat_extract_norm='group'`. This model has 'layer'"):
         tiny_prunable(family, "pre").attach_gates(("conv",))
+
+
+BAD_VALUES = (float("nan"), float("inf"), -float("inf"))
+
+
+def with_bad_gates(family="wavlm", head=None, value=float("nan")):
+    """A model with three gates that are not finite in one module and one in another, and the names of these modules."""
+    model = tiny_prunable(family) if head is None else tiny_prunable(family, head=head)
+    model.attach_gates(UNITS)
+    names = [name for name, _ in model.named_gates() if "layers.1." in name and name.endswith(("vo", "int"))]
+    gates = dict(model.named_gates())
+    gates[names[0]].log_alpha.data[2:5] = value
+    gates[names[1]].log_alpha.data[7] = value
+    return model, names
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_gates_that_are_not_finite_are_named_and_counted(value):
+    model, names = with_bad_gates(value=value)
+    sizes = {name: gate.num_gates for name, gate in model.named_gates()}
+    with pytest.raises(ValueError) as raised:
+        check_gates(model.named_gates())
+    assert str(raised.value).startswith(
+        f"`log_alpha` of 4 of {sum(sizes.values())} gates is NaN or infinite: {names[0]} (3 of {sizes[names[0]]}), "
+        f"{names[1]} (1 of {sizes[names[1]]}). "
+    )
+
+
+@pytest.mark.parametrize("head", [None, "ctc"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_decided_or_counted_by_gates_that_are_not_finite(family, head):
+    model, names = with_bad_gates(family, head)
+    for decide in (
+        compact,
+        lambda model: compact(model, 0.3),
+        lambda model: compact(model, target_macs=0.3),
+        GateDecisions,
+        deterministic_sparsity,
+        expected_sparsity,
+        sparsity_ceiling,
+        gate_statistics,
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{names[0]} (3 of ")):
+            decide(model)
+
+
+@pytest.mark.parametrize("load", [load_prunable, lambda folder: AutoModel.from_pretrained(folder)])
+def test_a_checkpoint_with_gates_that_are_not_finite_is_refused(tmp_path, load):
+    model, names = with_bad_gates()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"{names[1]} (1 of ")):
+        load(tmp_path)
+
+
+def test_finite_gates_and_models_without_memory_pass():
+    model = tiny_prunable("wavlm")
+    check_gates(model.named_gates())
+    model.attach_gates(UNITS)
+    check_gates(model.named_gates())
+    check_gates(model.to("meta").named_gates())

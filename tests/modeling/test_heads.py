@@ -208,3 +208,30 @@ def test_lora(tmp_path, family, kind):
         assert torch.equal(again(**inputs).logits, merged(**inputs).logits)
     changed = {name for name, tensor in again.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {f"{name}.weight" for name in targets}
+
+
+@pytest.mark.parametrize("head, labels", [("classification", [0, 2, 1, 1]), ("ctc", [[3, 4], [5, 6], [3, 3], [7, 4]])])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_have_the_gradient_of_one_batch(family, head, labels, tmp_path):
+    """The Trainer takes a head's loss for a mean over the whole step unless it is told otherwise."""
+    clips = [
+        {"input_values": torch.tensor(noise(400, seed)), "labels": torch.tensor(labels[seed])} for seed in range(4)
+    ]
+    norms = []
+    for batch_size in (4, 1):
+        config = {"num_labels": 3} if head == "classification" else {"vocab_size": 10, "ctc_loss_reduction": "mean"}
+        args = TrainingArguments(
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            disable_tqdm=True,
+            max_steps=1,
+            logging_steps=1,
+            save_strategy="no",
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=4 // batch_size,
+            max_grad_norm=1e6,
+        )
+        trainer = Trainer(tiny_prunable(family, head=head, **QUIET, **config), args, train_dataset=clips)
+        trainer.train()
+        norms.append(trainer.state.log_history[0]["grad_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3) and norms[0] > 0

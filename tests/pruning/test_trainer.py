@@ -463,3 +463,54 @@ def test_a_compiled_run_is_the_same_run(tmp_path):
         trainer.train()
         ends.append([entry["loss"] for entry in logs_of(trainer)])
     assert ends[1] == pytest.approx(ends[0], rel=1e-5)
+
+
+class LabelledClips(Clips):
+    """Random clips of one length, each with a class id."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"labels": torch.tensor(index % 3)}
+
+
+def first_gradients(folder, batch_size, distills, task_weight):
+    """The gradients of a step over four clips, in micro-batches, and what the log says of it."""
+    student = tiny_prunable("wavlm", head="classification", num_labels=3, **NOISE_OFF)
+    distillation = Distillation(tiny_prunable("wavlm", seed=1, **NOISE_OFF), student.config) if distills else None
+    args = PruningTrainingArguments(
+        output_dir=str(folder / str(batch_size)),
+        use_cpu=True,
+        disable_tqdm=True,
+        max_steps=1,
+        logging_steps=1,
+        save_strategy="no",
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=4 // batch_size,
+        max_grad_norm=1e6,
+    )
+    objective = PruningObjective(student, distillation, None, task_weight)
+    clips = (LabelledClips if task_weight else Clips)(4)
+    trainer = PruningTrainer(objective, args, RATE, train_dataset=clips)
+    gradients = {}
+
+    class Keep(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            gradients.update(
+                {name: value.grad.clone() for name, value in objective.named_parameters() if value.grad is not None}
+            )
+
+    trainer.add_callback(Keep())
+    trainer.train()
+    return gradients, logs_of(trainer)[0]
+
+
+@pytest.mark.parametrize("distills, task_weight", [(True, 0.0), (False, 1.0), (True, 0.5)])
+def test_micro_batches_have_the_gradient_of_one_batch(tmp_path, distills, task_weight):
+    gradients, log = first_gradients(tmp_path, 4, distills, task_weight)
+    assert ("student.classifier.weight" in gradients) == bool(task_weight) and log["grad_norm"] > 0
+    for batch_size in (1, 2):
+        split, split_log = first_gradients(tmp_path, batch_size, distills, task_weight)
+        assert split.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(split[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+        for name in ("loss", "grad_norm"):
+            assert split_log[name] == pytest.approx(log[name], rel=1e-4)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_prunable.pruning.gate_sparsity import GateSparsity
 from hf_prunable.reporting.finetuning_report import (
     FULL,
     TRUNCATED,
@@ -353,6 +354,15 @@ def test_other_objectives_and_heads(tmp_path, objective, learned, limit):
     assert data.pipeline_tag == "automatic-speech-recognition"
     assert (data.eval_results[0].dataset_name, data.eval_results[0].dataset_type) == ("clips", "audiofolder")
     assert "AutoModelForCTC.from_pretrained(" in text and "outputs.logits.shape" in text
+
+
+def test_gates_that_ended_far_from_their_target_are_a_limit(tmp_path):
+    warning = "The target is a sparsity of 0.7200, but the expected sparsity of the gates is 0.4600."
+    far, near = (GateSparsity(0.72, 0.46, 0.45, True, text) for text in (warning, None))
+    card = saved(pruning_card(make_report(gate_sparsity=far), "name"), tmp_path)
+    assert f"\n- {warning}\n" in card
+    without = [str(pruning_card(make_report(gate_sparsity=gates), "name")) for gates in (near, None)]
+    assert without[0] == without[1] and "0.46" not in without[0]
 
 
 def test_a_full_model_is_not_called_pruned(tmp_path):

@@ -1,12 +1,19 @@
 """Training checkpoints of an interrupted run: the last complete one is found, damaged ones are deleted."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_prunable.runtime.checkpoints import checkpoint_fault, last_whole_checkpoint, remove_damaged_checkpoints
+from hf_prunable.runtime import checkpoints
+from hf_prunable.runtime.checkpoints import (
+    checkpoint_fault,
+    common_checkpoint,
+    last_whole_checkpoint,
+    remove_damaged_checkpoints,
+)
 
 
 def make_checkpoint(folder, step):
@@ -58,3 +65,24 @@ def test_only_what_is_newer_than_a_whole_checkpoint_is_deleted(tmp_path, caplog)
     remove_damaged_checkpoints(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(paths[:2]) and len(caplog.records) == 2
     remove_damaged_checkpoints(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_first_process_deletes_and_tells_the_others(tmp_path, monkeypatch, world_size):
+    sent = []
+    monkeypatch.setattr(checkpoints, "broadcast_object_list", lambda found: sent.append(found) or found)
+    before, broken = make_checkpoint(tmp_path, 5), make_checkpoint(tmp_path, 10)
+    cut(broken / "optimizer.pt")
+    args = SimpleNamespace(process_index=0, world_size=world_size, output_dir=str(tmp_path))
+    assert common_checkpoint(args) == str(before)
+    assert not broken.exists() and sent == [[str(before)]] * (world_size - 1)
+    args.output_dir = str(tmp_path / "missing")
+    assert common_checkpoint(args) is None
+
+
+def test_another_process_takes_what_it_is_told_and_deletes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "broadcast_object_list", lambda found: ["told"])
+    broken = make_checkpoint(tmp_path, 10)
+    cut(broken / "optimizer.pt")
+    args = SimpleNamespace(process_index=1, world_size=2, output_dir=str(tmp_path))
+    assert common_checkpoint(args) == "told" and broken.exists()

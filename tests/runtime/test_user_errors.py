@@ -55,6 +55,22 @@ def test_another_error_keeps_its_traceback(statement, environment):
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize(
+    "statement, status",
+    [("raise ValueError('wrong')", 1), ("raise ZeroDivisionError('the push failed')", 2), ("pass", 0)],
+)
+def test_only_the_errors_of_the_work_that_are_named_are_one_line(statement, status):
+    work = f"""pass
+with user_errors.one_line_errors("the command", ZeroDivisionError):
+    {statement}
+"""
+    process = start(work)
+    error = process.communicate()[1]
+    assert process.returncode == status
+    assert ("Traceback" in error) == (status == 1)
+    assert (error == "the command: error: the push failed\n") == (status == 2)
+
+
 def test_another_rank_is_silent_when_it_is_stopped():
     process = start("print('here', flush=True, file=sys.stderr); raise ValueError('wrong')", RANK="1")
     assert process.stderr.readline() == "here\n"
