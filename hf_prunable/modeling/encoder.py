@@ -253,20 +253,25 @@ class PrunableEncoder(nn.Module):
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
-        hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
-        if not self.config.do_stable_layer_norm:
-            hidden_states = self.layer_norm(hidden_states)
-        hidden_states = self.dropout(hidden_states)
-
+        hidden_states = self.embed_positions(hidden_states)
         position_bias = None
         for layer_idx, layer in enumerate(self.layers):
             if self._drops(layer_idx):
                 continue
             # By position: reentrant checkpoints see no gradient through a keyword argument.
             hidden_states, position_bias = layer(hidden_states, mask, position_bias, **kwargs)
-        if self.config.do_stable_layer_norm:
+        return BaseModelOutput(last_hidden_state=self.normalize_last(hidden_states))
+
+    def embed_positions(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Returns the input of the first layer from the projected features, of shape (batch, frames, hidden size)."""
+        hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
+        if not self.config.do_stable_layer_norm:
             hidden_states = self.layer_norm(hidden_states)
-        return BaseModelOutput(last_hidden_state=hidden_states)
+        return self.dropout(hidden_states)
+
+    def normalize_last(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Returns the encoder's output from that of the last layer: its norm with pre-norm layers, else the same."""
+        return self.layer_norm(hidden_states) if self.config.do_stable_layer_norm else hidden_states
 
     def _drops(self, layer_idx: int) -> bool:
         """Whether layer drop (arXiv 1909.11556) skips a layer; random numbers are drawn where the stock models do."""

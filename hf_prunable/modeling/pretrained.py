@@ -63,6 +63,7 @@ class PrunableModelMixin(_Base):
     config_class: ClassVar[type[PrunableConfigMixin]]
     # Modules of a base model.
     feature_extractor: PrunableFeatureEncoder
+    feature_projection: nn.Module
     encoder: PrunableEncoder
     _supports_sdpa = True
     _no_split_modules = ["PrunableEncoderLayer"]
@@ -117,6 +118,20 @@ class PrunableModelMixin(_Base):
     def get_input_embeddings(self) -> nn.Module:
         """Returns the module that takes the waveform in; peft under gradient checkpointing and torchao ask for it."""
         return self.base_model.feature_extractor.input_layer
+
+    def embed_frames(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Returns the input of the first layer, `hidden_states[0]`, without SpecAugment.
+
+        Args:
+            input_values: Audio without padding, of shape (batch, samples).
+
+        Returns:
+            Hidden states of shape (batch, frames, hidden size).
+        """
+        base = self.base_model
+        projected = base.feature_projection(base.feature_extractor(input_values).transpose(1, 2))
+        # Some families return the normalised features too.
+        return base.encoder.embed_positions(projected[0] if isinstance(projected, tuple) else projected)
 
     def attach_gates(
         self, units: tuple[str, ...] = DEFAULT_UNITS, ste: bool = True, initial_drop_rate: float = 0.05

@@ -58,7 +58,20 @@ def compact(
         )
     if round_to is not None:
         decisions = _round_and_log(decisions, round_to, target, measure)
-    cut = decisions.cut()
+    return cut_out(model, decisions.cut())
+
+
+@torch.no_grad()
+def cut_out(model: PrunableModelMixin, cut: Cut) -> PrunableModelMixin:
+    """Builds the small model of the units that stay, with deterministic gates folded in.
+
+    Args:
+        model: Base or head model, with or without gates; it is not changed.
+        cut: What stays of it.
+
+    Returns:
+        A model of the same class without gates.
+    """
     config = copy.deepcopy(model.config)
     config.gates = None
     config.pruned_shape = None if cut.shape.is_dense(config) else cut.shape.to_dict()

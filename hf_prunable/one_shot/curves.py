@@ -1,0 +1,273 @@
+"""How the loss grows when a block is pruned: an error curve for each kind of unit in each layer, and its price."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import logging
+
+from ..modeling.gated import GatedLinear, OutputBias
+from ..modeling.pretrained import PrunableModelMixin
+from ..pruning.distillation import default_layers, layer_loss
+from .blocks import AttentionBlock, FeedForwardBlock, add_output
+from .config import OneShotConfig
+from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
+from .refit import RidgeProblem, present_solution, write_solution_
+from .selection import Elimination, batch_size, eliminate
+from .statistics import NormalEquations, sum_over_processes_
+from .streams import Stream
+
+
+logger = logging.get_logger(__name__)
+
+# Inputs that are removed at once, as a fraction of a layer's inputs. Curves need less precision than the selection.
+CURVE_BATCH = 1 / 50
+# Smallest growth of the loss that a price is computed from: below it, the growth is rounding.
+SMALLEST_GROWTH = 1e-6
+
+
+@dataclass(frozen=True)
+class UnitCurve:
+    """Error of a block by the number of units of one kind that are removed, in the order of removal.
+
+    Attributes:
+        layer_idx: Index of the layer, from 0.
+        unit: Kind of unit: "qk", "vo" or "int".
+        order: Indices of the units, the least useful first.
+        growth: Growth of the block's error by each removal, never falling, in the order of `order`.
+        price: Growth of the model's loss for one unit of error.
+    """
+
+    layer_idx: int
+    unit: str
+    order: tuple[int, ...]
+    growth: tuple[float, ...]
+    price: float
+
+
+class DownstreamLoss:
+    """Loss of a model when the hidden states of one of its layers are replaced.
+
+    The loss is the mean of `layer_loss` over the layers of `default_layers` but 0, without projections.
+
+    Args:
+        student: Base model in evaluation mode.
+        teacher: Base model with the same number of layers, in evaluation mode.
+        clips: Audio of shape (clips, samples).
+        batch_size: Number of clips that are computed at once.
+    """
+
+    def __init__(self, student: PrunableModelMixin, teacher: PrunableModelMixin, clips: torch.Tensor, batch_size: int):
+        self.student, self.num_layers = student, student.config.num_hidden_layers
+        self.layers = [layer for layer in default_layers(self.num_layers) if layer > 0]
+        self.targets: dict[int, torch.Tensor] = {}
+        stream = Stream(teacher, clips, batch_size)
+        for number, states in self._run(teacher, 0, stream):
+            self.targets[number] = states
+        # Losses of the student as it is, by layer.
+        self.present: dict[int, float] = {}
+        self.present = self._losses(0, Stream(student, clips, batch_size))
+
+    def growth(self, layer_idx: int, stream: Stream) -> float:
+        """Returns by how much the loss is above that of the student as it was.
+
+        Args:
+            layer_idx: Index of the first layer that is computed.
+            stream: Input of that layer on the same clips.
+        """
+        losses = self._losses(layer_idx, stream)
+        return sum(losses[layer] - self.present[layer] for layer in losses) / len(self.layers)
+
+    def _losses(self, layer_idx: int, stream: Stream) -> dict[int, float]:
+        """Returns the mean loss over the clips of all processes, by number of the layer."""
+        losses = {}
+        for number, states in self._run(self.student, layer_idx, stream):
+            values = [layer_loss(*pair).double() for pair in zip(states, self.targets[number], strict=True)]
+            total = torch.stack((torch.stack(values).sum(), values[0].new_tensor(len(values))))
+            sum_over_processes_(total)
+            losses[number] = float(total[0] / total[1])
+        return losses
+
+    def _run(self, model: PrunableModelMixin, layer_idx: int, stream: Stream) -> Iterator[tuple[int, torch.Tensor]]:
+        """Runs the layers from an index on and yields the hidden states that the loss reads, by number of the layer."""
+        position_bias = stream.position_bias
+        states = stream.states
+        for index in range(layer_idx, self.num_layers):
+            outputs = []
+            next_bias = position_bias
+            for batch in states.split(stream.batch_size):
+                output, next_bias = model.encoder.layers[index](batch, None, position_bias)
+                outputs.append(output)
+            states, position_bias = torch.cat(outputs), next_bias
+            if index + 1 == self.num_layers and index + 1 in self.layers:
+                yield index + 1, model.encoder.normalize_last(states)
+            elif index + 1 in self.layers:
+                yield index + 1, states
+
+
+class CurveMeasurement:
+    """Measures the curves of all blocks of a student.
+
+    Args:
+        student: Base model without gates, in evaluation mode and float32; it is not changed.
+        teacher: Base model as for `LayerwisePruning`.
+        clips: This process's calibration clips, of shape (clips, samples).
+        price_clips: Number of these clips, from the first, that prices are measured on.
+        units: Kinds of units to prune.
+        config: Settings.
+    """
+
+    def __init__(
+        self,
+        student: PrunableModelMixin,
+        teacher: PrunableModelMixin,
+        clips: torch.Tensor,
+        price_clips: int,
+        units: Sequence[str],
+        config: OneShotConfig,
+    ):
+        # Rotated in place, which leaves the outputs as they are.
+        self.student, self.teacher, self.units, self.config = copy.deepcopy(student), teacher, units, config
+        self.price_clips = price_clips
+        self.loss = DownstreamLoss(self.student, teacher, clips[:price_clips], config.batch_size)
+        self.stream = Stream(self.student, clips, config.batch_size)
+        self.teacher_stream = Stream(teacher, clips, config.batch_size)
+
+    def curves(self) -> list[UnitCurve]:
+        """Returns the curves of all kinds of units in all layers that have such units."""
+        found: list[UnitCurve] = []
+        layers = range(self.student.config.num_hidden_layers)
+        for layer_idx in logging.tqdm(layers, desc="Prices"):
+            layer_input = self._layer_input()
+            found += self._attention_curves(layer_idx, layer_input)
+            found += self._feed_forward_curves(layer_idx, layer_input)
+        return found
+
+    def _attention_curves(self, layer_idx: int, layer_input: Stream) -> list[UnitCurve]:
+        block = AttentionBlock(self.student.encoder.layers[layer_idx])
+        teacher_block = AttentionBlock(self.teacher.encoder.layers[layer_idx])
+        attention = block.attention
+        found = []
+        if "qk" in self.units and attention.q_proj is not None:
+            energies = rotate_queries_and_keys_(attention, map(block.before, self.stream.batches()))
+            found.append(self._query_curve(layer_idx, attention.q_proj, torch.cat(energies), layer_input))
+        equations = equations_of(block.output_layer, self.student)
+        states, teacher_states = [], []
+        position_bias = self.stream.position_bias
+        sums = self.teacher_stream.attention_sums(teacher_block)
+        for batch, teacher_sums in zip(self.stream.batches(), sums, strict=True):
+            features, self.stream.position_bias = block.features(batch, position_bias)
+            equations.add(features, teacher_sums - batch)
+            states.append(block.normalize(add_output(batch, features, block.output_layer)))
+            teacher_states.append(teacher_block.normalize(teacher_sums))
+        equations.reduce_()
+        if "vo" in self.units and isinstance(block.output_layer, GatedLinear):
+            rotate_values_and_outputs_(attention, equations)
+            found.append(self._output_curve(layer_idx, "vo", block.output_layer, equations, layer_input))
+        self.stream.replace(states)
+        self.teacher_stream.replace(teacher_states)
+        return found
+
+    def _feed_forward_curves(self, layer_idx: int, layer_input: Stream) -> list[UnitCurve]:
+        block = FeedForwardBlock(self.student.encoder.layers[layer_idx])
+        teacher_block = FeedForwardBlock(self.teacher.encoder.layers[layer_idx])
+        equations = equations_of(block.output_layer, self.student)
+        states, teacher_states = [], []
+        sums = self.teacher_stream.feed_forward_sums(teacher_block)
+        for batch, teacher_sums in zip(self.stream.batches(), sums, strict=True):
+            features = block.features(batch)
+            equations.add(features, teacher_sums - batch)
+            states.append(block.adapt(block.normalize(add_output(batch, features, block.output_layer))))
+            teacher_states.append(teacher_block.adapt(teacher_block.normalize(teacher_sums)))
+        equations.reduce_()
+        self.stream.replace(states)
+        self.teacher_stream.replace(teacher_states)
+        if "int" not in self.units or not isinstance(block.output_layer, GatedLinear):
+            return []
+        return [self._output_curve(layer_idx, "int", block.output_layer, equations, layer_input)]
+
+    def _layer_input(self) -> Stream:
+        """Returns the present input of a layer on the clips of the prices."""
+        stream = copy.copy(self.stream)
+        stream.states = stream.states[: self.price_clips]
+        return stream
+
+    def _query_curve(
+        self, layer_idx: int, queries: GatedLinear, energies: torch.Tensor, layer_input: Stream
+    ) -> UnitCurve:
+        order = energies.argsort(stable=True)
+        growth = energies[order]
+        closed = order[: self._price_units(len(order))]
+        with restored(queries):
+            queries.weight.data[closed] = 0
+            queries.bias.data[closed] = 0
+            loss_growth = self.loss.growth(layer_idx, layer_input)
+        return make_curve(layer_idx, "qk", order.tolist(), growth.tolist(), len(closed), loss_growth)
+
+    def _output_curve(
+        self, layer_idx: int, unit: str, output_layer: GatedLinear, equations: NormalEquations, layer_input: Stream
+    ) -> UnitCurve:
+        problem = RidgeProblem.of(equations, present_solution(output_layer), self.config.ridge)
+        num_inputs = output_layer.in_features
+        elimination = eliminate(problem, [num_inputs], [0], batch_size(num_inputs, CURVE_BATCH))
+        order, growth = elimination.removed, elimination.increments
+        num_removed = self._price_units(num_inputs)
+        kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs).to(self.student.device)
+        with restored(output_layer):
+            write_solution_(output_layer, kept, problem.solve(kept))
+            loss_growth = self.loss.growth(layer_idx, layer_input)
+        return make_curve(layer_idx, unit, order, growth, num_removed, loss_growth)
+
+    def _price_units(self, num_units: int) -> int:
+        return max(1, round(num_units * self.config.price_fraction))
+
+
+def equations_of(output_layer: GatedLinear | OutputBias | None, model: PrunableModelMixin) -> NormalEquations:
+    """Returns empty normal equations for an output layer.
+
+    Args:
+        output_layer: Output layer of a block, or `None` for a removed block.
+        model: Model that the layer belongs to.
+    """
+    num_inputs = output_layer.in_features if isinstance(output_layer, GatedLinear) else 0
+    return NormalEquations(num_inputs, model.config.hidden_size, model.device)
+
+
+@contextmanager
+def restored(layer: GatedLinear) -> Iterator[None]:
+    """Restores weight and bias of a layer when the block ends."""
+    saved = layer.weight.data.clone(), layer.bias.data.clone()
+    try:
+        yield
+    finally:
+        layer.weight.data, layer.bias.data = saved
+
+
+def make_curve(
+    layer_idx: int, unit: str, order: list[int], growth: list[float], num_removed: int, loss_growth: float
+) -> UnitCurve:
+    """Builds a curve from the growth of a block's error and one measured growth of the loss.
+
+    Args:
+        layer_idx: Index of the layer, from 0.
+        unit: Kind of unit.
+        order: Indices of the units in the order of removal.
+        growth: Growth of the block's error by each removal.
+        num_removed: Number of removals that the growth of the loss was measured with.
+        loss_growth: Growth of the loss.
+    """
+    error = max(sum(growth[:num_removed]), sys.float_info.min)
+    return UnitCurve(
+        layer_idx,
+        unit,
+        tuple(order),
+        # A unit never costs less than the one before it, or the order would not be that of the costs.
+        tuple(itertools.accumulate(growth, max)),
+        max(loss_growth, SMALLEST_GROWTH) / error,
+    )

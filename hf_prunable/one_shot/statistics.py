@@ -1,0 +1,96 @@
+"""Second moments of a linear layer's inputs and targets, from which it is pruned and refitted without the audio."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+def sum_over_processes_(tensor: torch.Tensor) -> torch.Tensor:
+    """Adds up a tensor over the processes of a distributed run, in place; alone, leaves it as it is.
+
+    Args:
+        tensor: Tensor of the same shape in all processes.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+class NormalEquations:
+    """Normal equations of the regression of targets on inputs and a constant, in float64.
+
+    Their size depends on the numbers of inputs and outputs alone, not on the number of rows that were added.
+
+    Args:
+        num_inputs: Number of inputs, 0 or more.
+        num_outputs: Number of outputs.
+        device: Device of the rows that will be added.
+
+    Attributes:
+        gram: Mean products of inputs with a constant 1 appended, of shape (inputs + 1, inputs + 1).
+        cross: Mean products of these inputs and the targets, of shape (inputs + 1, outputs).
+        target_square: Mean square of the targets, summed over outputs, of shape ().
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, device: torch.device):
+        self._gram = torch.zeros(num_inputs + 1, num_inputs + 1, dtype=torch.float64, device=device)
+        self._cross = torch.zeros(num_inputs + 1, num_outputs, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Adds rows.
+
+        Args:
+            inputs: Inputs of the layer, of shape (..., inputs).
+            targets: Wanted outputs, of shape (..., outputs).
+        """
+        inputs, targets = inputs.flatten(0, -2).double(), targets.flatten(0, -2).double()
+        inputs = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
+        self._gram.addmm_(inputs.T, inputs)
+        self._cross.addmm_(inputs.T, targets)
+        self._sums += self._sums.new_tensor([len(inputs), float(targets.square().sum())])
+
+    def reduce_(self) -> NormalEquations:
+        """Adds up the sums of all processes of a distributed run, and returns the object."""
+        for sums in (self._gram, self._cross, self._sums):
+            sum_over_processes_(sums)
+        return self
+
+    def transform_(self, change: torch.Tensor) -> None:
+        """Changes the basis of the inputs.
+
+        Args:
+            change: Matrix M of the new inputs x M, of shape (inputs, inputs).
+        """
+        self._gram[:-1] = change.T @ self._gram[:-1]
+        self._gram[:, :-1] = self._gram[:, :-1] @ change
+        self._cross[:-1] = change.T @ self._cross[:-1]
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows that were added."""
+        return int(self._sums[0])
+
+    @property
+    def gram(self) -> torch.Tensor:
+        return self._gram / self._sums[0]
+
+    @property
+    def cross(self) -> torch.Tensor:
+        return self._cross / self._sums[0]
+
+    @property
+    def target_square(self) -> torch.Tensor:
+        return self._sums[1] / self._sums[0]
+
+    def error(self, kept: torch.Tensor, solution: torch.Tensor) -> float:
+        """Returns the mean squared error of a solution, summed over outputs.
+
+        Args:
+            kept: Indices of the inputs that the solution reads, of shape (kept inputs,).
+            solution: Weights of these inputs and the bias as last row, of shape (kept inputs + 1, outputs).
+        """
+        rows = torch.cat((kept, kept.new_tensor([len(self._gram) - 1])))
+        product = self.gram[rows][:, rows] @ solution
+        return float(self.target_square - 2 * (solution * self.cross[rows]).sum() + (solution * product).sum())
