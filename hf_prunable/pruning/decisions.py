@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import logging
 
+from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.encoder import KeptLayer
 from ..modeling.gated import GatedWeightMixin
 from ..modeling.gates import HardConcreteGate, check_gates
@@ -162,6 +163,30 @@ def sparsity_ceiling(model: PrunableModelMixin, measure: Measure = PARAMETERS) -
     return decisions.sparsity(measure)
 
 
+def check_target_range(config: PrunableConfigMixin, target: float, measure: Measure = PARAMETERS) -> None:
+    """Checks that a target is between 0 and 1 and above what is removed already.
+
+    Args:
+        config: Configuration of the model.
+        target: Fraction of the original dense encoder to remove.
+        measure: Measure of the size.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < target < 1:
+        raise ValueError(
+            f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
+            f"encoder's {measure} to remove: 0.72 leaves 28 %."
+        )
+    removed = measure.sparsity(config, UnitCounts.of(config.shape))
+    if target <= removed and removed > 0:
+        raise ValueError(
+            f"`{measure.option}` is {target}, and {removed:.4f} of the original dense encoder is gone already, "
+            f"counted in {measure}. Targets count from that size: ask for more."
+        )
+
+
 def check_target(model: PrunableModelMixin, target: float, measure: Measure = PARAMETERS) -> None:
     """Checks that the gates of a model can reach a target.
 
@@ -174,17 +199,7 @@ def check_target(model: PrunableModelMixin, target: float, measure: Measure = PA
         ValueError: If the target is not between 0 and 1, is below the sparsity that the model has already, or above what
             its gates can remove.
     """
-    if not 0 < target < 1:
-        raise ValueError(
-            f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
-            f"encoder's {measure} to remove: 0.72 leaves 28 %."
-        )
-    removed = measure.sparsity(model.config, UnitCounts.of(model.config.shape))
-    if target <= removed and removed > 0:
-        raise ValueError(
-            f"`{measure.option}` is {target}, and {removed:.4f} of the original dense encoder is gone already, "
-            f"counted in {measure}. Targets count from that size: ask for more."
-        )
+    check_target_range(model.config, target, measure)
     ceiling = sparsity_ceiling(model, measure)
     if target > ceiling:
         raise ValueError(
