@@ -6,16 +6,18 @@ It needs neither audio nor training, and is the baseline that other methods are 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 
 from ..modeling.configuration import PrunableConfigMixin
+from ..modeling.gated import GatedWeightMixin
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import AttentionShape, LayerShape, PrunedShape
 from ..modeling.size import PARAMETERS, Measure, UnitCounts
-from ..modeling.units import DEFAULT_UNITS
+from ..modeling.units import DEFAULT_UNITS, walk_gates
 from ..runtime.training_plan import Stage
 from .arguments import PruningTrainingArguments
 from .compaction import compact
@@ -82,18 +84,16 @@ def keep_largest_weights(
     model = copy.deepcopy(model)
     shape = uniform_shape(model.config, target, measure)
     model.attach_gates(DEFAULT_UNITS)
-    for layer, wanted in zip(model.base_model.encoder.layers, shape.layers, strict=True):
-        attention, feed_forward = layer.attention, layer.feed_forward
-        assert wanted.attention is not None
-        for module, unit, widths, kept in (
-            (attention.q_proj, "qk", attention.shape.query_key, wanted.attention.query_key),
-            (attention.out_proj, "vo", attention.shape.value_output, wanted.attention.value_output),
-            (feed_forward.output_dense, "int", (feed_forward.intermediate,), (wanted.intermediate,)),
-        ):
-            gate = module.gates[unit]
-            norms = module.unit_norms(gate).split(widths)
-            is_kept = torch.cat([_largest(group, count) for group, count in zip(norms, kept, strict=True)])
-            gate.log_alpha.data = torch.where(is_kept, OPEN, CLOSED)
+    num_seen: Counter[str] = Counter()
+    for unit_gates in walk_gates(model):
+        unit, owner = unit_gates.unit, unit_gates.owner
+        assert isinstance(owner, GatedWeightMixin)
+        # Gates come layer by layer.
+        kept = _widths(shape.layers[num_seen[unit]], unit)
+        num_seen[unit] += 1
+        groups = owner.unit_norms(unit_gates.gate).chunk(len(kept))
+        is_kept = torch.cat([_largest(group, count) for group, count in zip(groups, kept, strict=True)])
+        unit_gates.gate.log_alpha.data = torch.where(is_kept, OPEN, CLOSED)
     return compact(model)
 
 
@@ -145,6 +145,15 @@ def uniform_shape(config: PrunableConfigMixin, target: float, measure: Measure =
     _, width, num_units = min(candidates)
     intermediate, rest = divmod(num_units, depth)
     return shape_of(width, [intermediate + (layer_idx < rest) for layer_idx in range(depth)])
+
+
+def _widths(shape: LayerShape, unit: str) -> tuple[int, ...]:
+    """Returns the widths that the units of one kind have in a layer: one for each head, or that of the feed-forward block."""
+    if unit == "int":
+        return (shape.intermediate or 0,)
+    if shape.attention is None:
+        return ()
+    return shape.attention.query_key if unit == "qk" else shape.attention.value_output
 
 
 def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
