@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..modeling.configuration import PrunableConfigMixin
@@ -11,7 +11,7 @@ from ..modeling.size import Measure, UnitCounts
 from .curves import UnitCurve
 
 
-def remove_units(shape: PrunedShape, removed: dict[tuple[int, str], Sequence[int]]) -> PrunedShape:
+def remove_units(shape: PrunedShape, removed: Mapping[tuple[int, str], Sequence[int]]) -> PrunedShape:
     """Returns a shape without some units.
 
     A head without value/output dimensions goes with its query/key dimensions.

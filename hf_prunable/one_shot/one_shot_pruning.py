@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers.utils import logging
@@ -13,8 +14,9 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure, UnitCounts
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
+from ..pruning.decisions import check_target_value
 from .allocation import allocate
-from .calibration import own_clips, own_share
+from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
 from .curves import CurveMeasurement
 from .layerwise import LayerwisePruning
@@ -22,6 +24,8 @@ from .layerwise import LayerwisePruning
 
 logger = logging.get_logger(__name__)
 
+# Kinds of units that statistics can prune.
+ONE_SHOT_UNITS = ("qk", "vo", "int")
 # Part of a model that a round leaves, by default: four rounds take it to 28 %.
 ROUND_FACTOR = 0.73
 
@@ -49,10 +53,28 @@ class OneShotPruning:
         config: OneShotConfig | None = None,
     ):
         self.config = OneShotConfig() if config is None else config
+        teacher = model if teacher is None else teacher
+        check_units(units)
+        check_models(model, teacher)
+        check_clips(clips, model, self.config.allow_few_frames)
         self.model = copy.deepcopy(model).float().eval()
-        self.teacher = copy.deepcopy((model if teacher is None else teacher).base_model).float().eval()
+        self.teacher = copy.deepcopy(teacher.base_model).float().eval().to(model.device)
         self.clips, self.num_clips = own_clips(clips), len(clips)
         self.units, self.measure = tuple(units), measure
+
+    def check_target(self, target: float) -> None:
+        """Checks that the units can reach a target.
+
+        Args:
+            target: Fraction of the original dense encoder to remove, between 0 and 1.
+
+        Raises:
+            ValueError: If they cannot.
+        """
+        config = self.model.config
+        smallest = UnitCounts.of(smallest_shape(config.shape, self.units))
+        ceiling = self.measure.sparsity(config, smallest)
+        check_target_value(config, target, self.measure, ceiling, self.units)
 
     def size(self) -> int:
         """Returns the present size of the encoder."""
@@ -80,8 +102,17 @@ class OneShotPruning:
 
         Args:
             targets: Fractions of the original dense encoder to remove, in ascending order.
-            rounds: Number of rounds to the last target, 1 or more.
+            rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model.
+
+        Raises:
+            ValueError: If a target cannot be reached, targets are not ascending, or `rounds` is below 1.
         """
+        if list(targets) != sorted(set(targets)) or not targets:
+            raise ValueError(f"Targets must be in ascending order, but are {list(targets)}.")
+        if rounds is not None and rounds < 1:
+            raise ValueError(f"`rounds` must be at least 1, but is {rounds}.")
+        for target in targets:
+            self.check_target(target)
         dense = self.measure.dense(self.model.config)
         for sizes in sizes_of_rounds(self.size(), [(1 - target) * dense for target in targets], rounds):
             for size in sizes:
@@ -106,3 +137,69 @@ def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None =
         steps.append([present * (size / present) ** (number / num_rounds) for number in range(1, num_rounds + 1)])
         present = size
     return steps
+
+
+def one_shot_prune(
+    model: PrunableModelMixin,
+    clips: torch.Tensor,
+    *,
+    target_sparsity: float | list[float] | None = None,
+    target_macs: float | list[float] | None = None,
+    mac_seconds: float = MAC_SECONDS,
+    units: Sequence[str] = DEFAULT_UNITS,
+    teacher: PrunableModelMixin | None = None,
+    rounds: int | None = None,
+    config: OneShotConfig | None = None,
+) -> Any:
+    """Prunes a model without training it: minutes of statistics on some audio.
+
+    In rounds, each block's share of the size is measured; heads are rotated, their dimensions and the intermediate units
+    selected by optimal brain surgeon, output layers refitted, and feed-forward blocks reconstructed one by one. The
+    concept page `docs/concepts/one_shot.md` has the formulas. All options are keywords, hence their number.
+
+    Args:
+        model: Base or head model without gates, dense or pruned before; it is not changed. On a GPU, all is computed
+            there.
+        clips: Audio of shape (clips, samples), normalised as the model wants it. 200 clips of 4 s are a good start. In a
+            distributed run, the same in all processes, which share the work.
+        target_sparsity: Fraction of the original dense encoder's parameters to remove, between 0 and 1; or a list in
+            ascending order.
+        target_macs: Fraction of its multiply-accumulates to remove; instead of `target_sparsity`.
+        mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
+        units: Kinds of units to prune: "qk", "vo" (query/key and value/output dimensions of each head), "int"
+            (intermediate units).
+        teacher: Base or head model whose hidden states are to be kept; `None` for those of the model.
+        rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model. More
+            rounds take longer and keep more.
+        config: Settings that seldom need a change.
+
+    Returns:
+        A model of the same class and dtype; a list of models for a list of targets.
+
+    Raises:
+        ValueError: If there is no target or one that cannot be reached, or model, teacher or audio cannot serve.
+    """
+    targets, measure = choose_target(target_sparsity, target_macs, mac_seconds)
+    if targets is None:
+        raise ValueError("Give a target: `target_sparsity=0.72` leaves 28 % of the parameters.")
+    pruning = OneShotPruning(model, clips, units=units, measure=measure, teacher=teacher, config=config)
+    several = isinstance(targets, Sequence)
+    models = [
+        copy.deepcopy(small).to(model.dtype).train(model.training)
+        for small in pruning.run(targets if several else [targets], rounds)
+    ]
+    return models if several else models[0]
+
+
+def check_units(units: Sequence[str]) -> None:
+    """Checks the kinds of units to prune.
+
+    Args:
+        units: Kinds of units.
+
+    Raises:
+        ValueError: If one cannot be pruned by statistics, or there are none.
+    """
+    unknown = sorted(set(units) - set(ONE_SHOT_UNITS))
+    if unknown or not units:
+        raise ValueError(f"Units are {list(units)}; one-shot pruning removes {', '.join(ONE_SHOT_UNITS)}.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers.utils import logging
 
+from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.encoder import KeptLayer
 from ..modeling.gated import GatedWeightMixin
 from ..modeling.gates import HardConcreteGate, check_gates
@@ -174,23 +175,40 @@ def check_target(model: PrunableModelMixin, target: float, measure: Measure = PA
         ValueError: If the target is not between 0 and 1, is below the sparsity that the model has already, or above what
             its gates can remove.
     """
+    check_target_value(model.config, target, measure, sparsity_ceiling(model, measure), model.config.gates["units"])
+
+
+def check_target_value(
+    config: PrunableConfigMixin, target: float, measure: Measure, ceiling: float, units: Sequence[str]
+) -> None:
+    """Checks that a target lies between what is removed already and what can be removed.
+
+    Args:
+        config: Configuration of the model.
+        target: Fraction of the original dense encoder to remove.
+        measure: Measure of the size.
+        ceiling: Largest fraction that can be removed.
+        units: Kinds of units that may be removed.
+
+    Raises:
+        ValueError: If it does not.
+    """
     if not 0 < target < 1:
         raise ValueError(
             f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
             f"encoder's {measure} to remove: 0.72 leaves 28 %."
         )
-    removed = measure.sparsity(model.config, UnitCounts.of(model.config.shape))
+    removed = measure.sparsity(config, UnitCounts.of(config.shape))
     if target <= removed and removed > 0:
         raise ValueError(
             f"`{measure.option}` is {target}, and {removed:.4f} of the original dense encoder is gone already, "
             f"counted in {measure}. Targets count from that size: ask for more."
         )
-    ceiling = sparsity_ceiling(model, measure)
     if target > ceiling:
         raise ValueError(
-            f"`{measure.option}` is {target}, and gates on {', '.join(model.config.gates['units'])} can "
-            f"remove at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model, counted in {measure}. Ask for less, "
-            "or gate more kinds of units."
+            f"`{measure.option}` is {target}, and removing all units of the kinds {', '.join(units)} "
+            f"removes at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model, counted in {measure}. Ask for less, "
+            "or prune more kinds of units."
         )
 
 
