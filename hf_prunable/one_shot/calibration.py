@@ -72,11 +72,11 @@ def check_clips(clips: torch.Tensor, model: PrunableModelMixin, allow_few_frames
     num_frames = count_frames(model.config, clips.shape[1])
     if num_frames < 1:
         raise ValueError(f"Calibration clips of {clips.shape[1]} samples are too short for one frame of this model.")
-    needed, found = _largest_input(model.config.shape), num_frames * len(clips)
-    if found < needed and not allow_few_frames:
+    needed, num_rows = _largest_input(model.config.shape), num_frames * len(clips)
+    if num_rows < needed and not allow_few_frames:
         seconds = needed * clips.shape[1] / num_frames / SAMPLING_RATE
         raise ValueError(
-            f"The calibration clips have {found} frames, and a layer of this model has {needed} inputs, which the frames "
+            f"The calibration clips have {num_rows} frames, and a layer of this model has {needed} inputs, which the frames "
             f"cannot tell apart. Give at least {seconds:.0f} s of audio in all, better ten times that, or set "
             "`allow_few_frames` to let the ridge decide."
         )
@@ -116,10 +116,14 @@ def check_models(model: PrunableModelMixin, teacher: PrunableModelMixin) -> None
                 "`model.detach_gates()` first."
             )
         candidate._check_not_prepared()
-        for name, module in candidate.base_model.encoder.layers.named_modules():
-            if name.endswith(("_proj", "_dense")) and not isinstance(module, GatedLinear | OutputBias):
+        for name, module in candidate.base_model.encoder.named_modules():
+            if (
+                name.startswith("layers.")
+                and name.endswith(("_proj", "_dense"))
+                and not isinstance(module, GatedLinear | OutputBias)
+            ):
                 raise ValueError(
-                    f"In the {role}, encoder.layers.{name} is a {type(module).__name__}, of a tool that has changed the "
+                    f"In the {role}, encoder.{name} is a {type(module).__name__}, of a tool that has changed the "
                     "model. Merge or remove what it added first."
                 )
     own, wanted = model.config, teacher.config

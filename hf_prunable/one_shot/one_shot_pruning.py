@@ -11,11 +11,11 @@ import torch
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
-from ..modeling.size import PARAMETERS, Measure, UnitCounts
+from ..modeling.size import MAC_SECONDS, PARAMETERS, Measure, UnitCounts, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
 from ..pruning.decisions import check_target_value
-from .allocation import allocate
+from .allocation import allocate, smallest_shape
 from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
 from .curves import CurveMeasurement
@@ -139,7 +139,7 @@ def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None =
     return steps
 
 
-def one_shot_prune(
+def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
     model: PrunableModelMixin,
     clips: torch.Tensor,
     *,
@@ -185,7 +185,7 @@ def one_shot_prune(
     pruning = OneShotPruning(model, clips, units=units, measure=measure, teacher=teacher, config=config)
     several = isinstance(targets, Sequence)
     models = [
-        copy.deepcopy(small).to(model.dtype).train(model.training)
+        copy.deepcopy(small).to(dtype=model.dtype).train(model.training)
         for small in pruning.run(targets if several else [targets], rounds)
     ]
     return models if several else models[0]
