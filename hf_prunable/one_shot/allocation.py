@@ -110,6 +110,43 @@ def allocate(
     return shape_after(low)
 
 
+def allocate_stock(config: PrunableConfigMixin, shape: PrunedShape, max_size: float, measure: Measure) -> PrunedShape:
+    """Finds the largest shape of at most a given size that a stock class can express: one width for all feed-forward blocks.
+
+    Args:
+        config: Configuration of the model.
+        shape: Present shape, which a stock class can express.
+        max_size: Largest size allowed, in the unit of the measure.
+        measure: Measure of the size.
+
+    Raises:
+        ValueError: If a stock class cannot express the present shape, or one unit in each layer is too large.
+    """
+    fields = shape.stock_fields(config)
+    if fields is None:
+        raise ValueError(
+            "A stock class cannot express the present shape of the model: its heads are not whole, or its layers differ in "
+            "width. Start from the dense model."
+        )
+
+    def shape_of(width: int) -> PrunedShape:
+        return replace(shape, layers=tuple(replace(layer, intermediate=width) for layer in shape.layers))
+
+    def size_of(width: int) -> int:
+        return measure.count(config, UnitCounts.of(shape_of(width)))
+
+    low, high = 1, fields["intermediate_size"]
+    if size_of(low) > max_size:
+        raise ValueError(
+            f"A size of {max_size:.0f} {measure} cannot be reached with a stock class: with one intermediate unit in each "
+            f"layer, {size_of(low)} are left."
+        )
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size_of(middle) <= max_size else (low, middle - 1)
+    return shape_of(low)
+
+
 def unit_size(config: PrunableConfigMixin, unit: str, measure: Measure) -> int:
     """Returns the size of one unit, without what its block has once.
 

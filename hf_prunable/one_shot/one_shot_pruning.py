@@ -11,11 +11,12 @@ import torch
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.shape import PrunedShape
 from ..modeling.size import MAC_SECONDS, PARAMETERS, Measure, UnitCounts, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
 from ..pruning.decisions import check_target_value
-from .allocation import allocate, smallest_shape
+from .allocation import allocate, allocate_stock, smallest_shape
 from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
 from .curves import CurveMeasurement
@@ -33,16 +34,20 @@ ROUND_FACTOR = 0.73
 class OneShotPruning:
     """Prunes a model in rounds, each with new statistics.
 
+    The options are the keywords of `one_shot_prune`, hence their number.
+
     Args:
         model: Base or head model without gates; it is not changed.
         clips: Audio of shape (clips, samples), normalised as the model wants it; the same in all processes.
         units: Kinds of units to prune: "qk", "vo", "int".
         measure: Measure of the targets.
         teacher: Base model whose hidden states are to be kept; `None` for those of the model.
+        stock_shape: Whether the result has a shape that a stock class can express: only units of the kind "int" are
+            removed then, the same number in each layer.
         config: Settings.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords of `one_shot_prune`, which pass through
         self,
         model: PrunableModelMixin,
         clips: torch.Tensor,
@@ -50,6 +55,7 @@ class OneShotPruning:
         units: Sequence[str] = DEFAULT_UNITS,
         measure: Measure = PARAMETERS,
         teacher: PrunableModelMixin | None = None,
+        stock_shape: bool = False,
         config: OneShotConfig | None = None,
     ):
         self.config = OneShotConfig() if config is None else config
@@ -60,7 +66,8 @@ class OneShotPruning:
         self.model = copy.deepcopy(model).float().eval()
         self.teacher = copy.deepcopy(teacher.base_model).float().eval().to(model.device)
         self.clips, self.num_clips = own_clips(clips), len(clips)
-        self.units, self.measure = tuple(units), measure
+        self.units, self.measure = ("int",) if stock_shape else tuple(units), measure
+        self.stock_shape = stock_shape
 
     def check_target(self, target: float) -> None:
         """Checks that the units can reach a target.
@@ -88,14 +95,21 @@ class OneShotPruning:
             max_size: Largest size allowed, in the unit of the measure.
         """
         base, config = self.model.base_model, self.config
-        curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
-        price_clips = own_share(min(config.price_clips, self.num_clips))
-        curves = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).curves()
-        shape = allocate(base.config, base.config.shape, curves, max_size, self.measure)
+        shape = self._allocate(base, max_size)
         self.model = copy.deepcopy(self.model)
         cut = LayerwisePruning(self.model.base_model, self.teacher, self.clips, config).prune_(shape)
         self.model = cut_out(self.model, cut)
         return self.model
+
+    def _allocate(self, base: PrunableModelMixin, max_size: float) -> PrunedShape:
+        """Returns the shape of the next round."""
+        config = self.config
+        if self.stock_shape:
+            return allocate_stock(base.config, base.config.shape, max_size, self.measure)
+        curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
+        price_clips = own_share(min(config.price_clips, self.num_clips))
+        curves = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).curves()
+        return allocate(base.config, base.config.shape, curves, max_size, self.measure)
 
     def run(self, targets: Sequence[float], rounds: int | None = None) -> Iterator[PrunableModelMixin]:
         """Prunes to one target after the other and yields the model at each.
@@ -149,6 +163,7 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
     units: Sequence[str] = DEFAULT_UNITS,
     teacher: PrunableModelMixin | None = None,
     rounds: int | None = None,
+    stock_shape: bool = False,
     config: OneShotConfig | None = None,
 ) -> Any:
     """Prunes a model without training it: minutes of statistics on some audio.
@@ -171,6 +186,8 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
         teacher: Base or head model whose hidden states are to be kept; `None` for those of the model.
         rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model. More
             rounds take longer and keep more.
+        stock_shape: Whether to restrict the result to what a stock class can express, one feed-forward width for all
+            layers: `save_pretrained` then writes a stock checkpoint, which loads without this library.
         config: Settings that seldom need a change.
 
     Returns:
@@ -179,16 +196,23 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
     Raises:
         ValueError: If there is no target or one that cannot be reached, or model, teacher or audio cannot serve.
     """
-    targets, measure = choose_target(target_sparsity, target_macs, mac_seconds)
+    targets, measure = choose_target(as_list(target_sparsity), as_list(target_macs), mac_seconds)
     if targets is None:
         raise ValueError("Give a target: `target_sparsity=0.72` leaves 28 % of the parameters.")
-    pruning = OneShotPruning(model, clips, units=units, measure=measure, teacher=teacher, config=config)
-    several = isinstance(targets, Sequence)
-    models = [
-        copy.deepcopy(small).to(dtype=model.dtype).train(model.training)
-        for small in pruning.run(targets if several else [targets], rounds)
-    ]
-    return models if several else models[0]
+    pruning = OneShotPruning(
+        model, clips, units=units, measure=measure, teacher=teacher, stock_shape=stock_shape, config=config
+    )
+    models = []
+    for small in pruning.run(targets, rounds):
+        finished: Any = copy.deepcopy(small)
+        models.append(finished.to(model.dtype).train(model.training))
+    is_list = isinstance(target_sparsity, list) or isinstance(target_macs, list)
+    return models if is_list else models[0]
+
+
+def as_list(target: float | list[float] | None) -> list[float] | None:
+    """Returns a single target as a list of one."""
+    return target if target is None or isinstance(target, list) else [target]
 
 
 def check_units(units: Sequence[str]) -> None:
