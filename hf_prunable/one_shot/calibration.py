@@ -9,6 +9,7 @@ from ..modeling.gated import GatedLinear, OutputBias
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
 from ..modeling.size import SAMPLING_RATE, count_frames
+from ..pruning.fidelity import incomparable_reason
 from ..runtime.messages import first_names
 
 
@@ -126,15 +127,9 @@ def check_models(model: PrunableModelMixin, teacher: PrunableModelMixin) -> None
                     f"In the {role}, encoder.{name} is a {type(module).__name__}, of a tool that has changed the "
                     "model. Merge or remove what it added first."
                 )
-    own, wanted = model.config, teacher.config
-    if own.hidden_size != wanted.hidden_size or own.num_hidden_layers > wanted.num_hidden_layers:
+    if reason := incomparable_reason(model.config, teacher.config):
+        raise ValueError(reason)
+    if model.config.do_stable_layer_norm != teacher.config.do_stable_layer_norm:
         raise ValueError(
-            f"The model has {own.num_hidden_layers} layers of size {own.hidden_size}, and the teacher has "
-            f"{wanted.num_hidden_layers} of size {wanted.hidden_size}. A teacher needs the same size and at least as many "
-            "layers."
+            "Model and teacher differ in the order of their norms. Give a teacher of the same family and size."
         )
-    if own.do_stable_layer_norm != wanted.do_stable_layer_norm or [own.conv_kernel, own.conv_stride] != [
-        wanted.conv_kernel,
-        wanted.conv_stride,
-    ]:
-        raise ValueError("Model and teacher differ in their convolutions or in the order of their norms.")

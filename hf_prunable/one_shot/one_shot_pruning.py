@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ..modeling.size import MAC_SECONDS, PARAMETERS, Measure, UnitCounts, choose
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
 from ..pruning.decisions import check_target_value
-from .allocation import allocate, allocate_stock, smallest_shape
+from .allocation import CheapestFirst, OneWidth, RemovalOrder, smallest_shape
 from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
 from .curves import CurveMeasurement
@@ -87,29 +87,40 @@ class OneShotPruning:
         """Returns the present size of the encoder."""
         return self.measure.count(self.model.config, UnitCounts.of(self.model.config.shape))
 
-    @torch.no_grad()
     def round(self, max_size: float) -> PrunableModelMixin:
         """Prunes the present model to a size and returns it.
 
         Args:
             max_size: Largest size allowed, in the unit of the measure.
+
+        Raises:
+            ValueError: If the size cannot be reached.
         """
-        base, config = self.model.base_model, self.config
-        shape = self._allocate(base, max_size)
-        self.model = copy.deepcopy(self.model)
-        cut = LayerwisePruning(self.model.base_model, self.teacher, self.clips, config).prune_(shape)
-        self.model = cut_out(self.model, cut)
+        order = self.order()
+        self.model = self.pruned(order.shape_after(order.removals_to(max_size)))
         return self.model
 
-    def _allocate(self, base: PrunableModelMixin, max_size: float) -> PrunedShape:
-        """Returns the shape of the next round."""
-        config = self.config
+    @torch.no_grad()
+    def order(self) -> RemovalOrder:
+        """Measures what the units of the present model are worth, and returns the order of their removal."""
+        base, config = self.model.base_model, self.config
         if self.stock_shape:
-            return allocate_stock(base.config, base.config.shape, max_size, self.measure)
+            return OneWidth(base.config, base.config.shape, self.measure)
         curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
         price_clips = own_share(min(config.price_clips, self.num_clips))
         curves = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).curves()
-        return allocate(base.config, base.config.shape, curves, max_size, self.measure)
+        return CheapestFirst(base.config, base.config.shape, curves, self.measure)
+
+    @torch.no_grad()
+    def pruned(self, shape: PrunedShape) -> PrunableModelMixin:
+        """Returns the present model pruned to a shape.
+
+        Args:
+            shape: Shape of the result, with no width above the present one.
+        """
+        model = copy.deepcopy(self.model)
+        cut = LayerwisePruning(model.base_model, self.teacher, self.clips, self.config).prune_(shape)
+        return cut_out(model, cut)
 
     def run(self, targets: Sequence[float], rounds: int | None = None) -> Iterator[PrunableModelMixin]:
         """Prunes to one target after the other and yields the model at each.
@@ -132,6 +143,41 @@ class OneShotPruning:
             for size in sizes:
                 self.round(size)
             yield self.model
+
+    def smallest(self, is_good: Callable[[PrunableModelMixin], bool]) -> PrunableModelMixin:
+        """Returns the smallest model that passes a test: with one more removal, it fails.
+
+        Rounds are made until a model fails. The removals of the last round are then bisected, each time with a model that
+        is pruned and tested.
+
+        Args:
+            is_good: Test of a model, such as a limit of its loss.
+
+        Raises:
+            ValueError: If the model fails as it is.
+        """
+        if not is_good(self.model):
+            raise ValueError("The model misses the target before anything is removed. Ask for less fidelity.")
+        while True:
+            order = self.order()
+            reachable = max(self.size() * ROUND_FACTOR, order.size_after(order.num_removals))
+            low, high = 0, order.removals_to(reachable)
+            if not high:
+                return self.model
+            candidate = self.pruned(order.shape_after(high))
+            if is_good(candidate):
+                self.model = candidate
+                continue
+            best = self.model
+            while high - low > 1:
+                middle = (low + high) // 2
+                candidate = self.pruned(order.shape_after(middle))
+                if is_good(candidate):
+                    low, best = middle, candidate
+                else:
+                    high = middle
+            self.model = best
+            return best
 
 
 def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None = None) -> list[list[float]]:
