@@ -29,7 +29,11 @@ from .modeling.wavlm import (
     PrunableWavLMForXVector,
     PrunableWavLMModel,
 )
-from .pruning.compaction import compact
+from .one_shot.compaction import compact
+from .one_shot.config import OneShotConfig
+from .one_shot.head_rotation import rotate_heads_
+from .one_shot.layerwise import refit_
+from .one_shot.one_shot_pruning import one_shot_prune
 from .pruning.decisions import deterministic_sparsity, sparsity_ceiling
 from .pruning.expected_size import expected_sparsity
 from .truncation.truncated_model import truncate
@@ -71,6 +75,7 @@ __all__ = [
     "LayerProfile",
     "LayerShape",
     "Measure",
+    "OneShotConfig",
     "OnnxExport",
     "OnnxModel",
     "PrunableHubertConfig",
@@ -100,8 +105,11 @@ __all__ = [
     "graph_convexity",
     "layer_convexity",
     "load_prunable",
+    "one_shot_prune",
     "profile_features",
     "prunable_class",
+    "refit_",
+    "rotate_heads_",
     "sparsity_ceiling",
     "truncate",
 ]

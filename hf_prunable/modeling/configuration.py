@@ -114,8 +114,11 @@ class PrunableConfigMixin(_Base):
         return prunable
 
     def to_stock(self) -> PreTrainedConfig:
-        """Returns the stock configuration with the same widths, without shape and gates."""
-        values = self.to_dict()
+        """Returns the stock configuration, without shape and gates.
+
+        Its widths are those of the shape if a stock class can express it, else those of the original model.
+        """
+        values = self.to_dict() | (self.shape.stock_fields(self) or {})
         for name in ("pruned_shape", "gates", "auto_map", "model_type"):
             values.pop(name, None)
         if values["dense_num_hidden_layers"] is None:

@@ -240,8 +240,8 @@ class PrunableModelMixin(_Base):
 
     @property
     def is_stock(self) -> bool:
-        """Whether a stock class can express this model: it has no gates, and its layers have all their units."""
-        return self.config.gates is None and self.config.shape.is_dense(self.config)
+        """Whether a stock class can express this model: without gates, with whole heads and one feed-forward width."""
+        return self.config.gates is None and self.config.shape.stock_fields(self.config) is not None
 
     def to_stock(self) -> PreTrainedModel:
         """Returns the same model as a stock class; both share their tensors.
@@ -251,8 +251,8 @@ class PrunableModelMixin(_Base):
         """
         if not self.is_stock:
             raise ValueError(
-                f"{self.stock_class.__name__} cannot express this model: it has gates or is narrower than its "
-                "configuration's widths. Save it as it is; AutoModel loads it with `import hf_prunable`."
+                f"{self.stock_class.__name__} cannot express this model: it has gates, heads that are not whole, or layers of "
+                "different widths. Save it as it is; AutoModel loads it with `import hf_prunable`."
             )
         with torch.device("meta"):
             stock = self.stock_class(self.config.to_stock())

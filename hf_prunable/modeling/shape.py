@@ -118,6 +118,22 @@ class PrunedShape:
         """
         return self == PrunedShape.dense(config)
 
+    def stock_fields(self, config: Any) -> dict[str, Any] | None:
+        """Returns the widths of a stock configuration that express this shape; `None` if there are none.
+
+        A stock class has one feed-forward width for all layers and all heads at full width; its convolutions may have any
+        number of channels.
+
+        Args:
+            config: Stock or prunable configuration.
+        """
+        attention = AttentionShape.dense(config.num_attention_heads, config.hidden_size // config.num_attention_heads)
+        widths = {layer.intermediate for layer in self.layers}
+        width = widths.pop() if len(widths) == 1 else config.intermediate_size
+        if widths or not width or any(layer.attention != attention for layer in self.layers):
+            return None
+        return {"conv_dim": list(self.conv_channels), "intermediate_size": width}
+
     def first_layers(self, num_layers: int) -> PrunedShape:
         """Returns the shape of the model truncated after layer `num_layers`, counted from 1."""
         return replace(self, layers=self.layers[:num_layers])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..modeling.configuration import PrunableConfigMixin
@@ -11,7 +12,7 @@ from ..modeling.size import Measure, UnitCounts
 from .curves import UnitCurve
 
 
-def remove_units(shape: PrunedShape, removed: dict[tuple[int, str], Sequence[int]]) -> PrunedShape:
+def remove_units(shape: PrunedShape, removed: Mapping[tuple[int, str], Sequence[int]]) -> PrunedShape:
     """Returns a shape without some units.
 
     A head without value/output dimensions goes with its query/key dimensions.
@@ -64,50 +65,121 @@ def smallest_shape(shape: PrunedShape, units: Sequence[str]) -> PrunedShape:
     return remove_units(shape, {key: value for key, value in removed.items() if key[1] in units})
 
 
-def allocate(
-    config: PrunableConfigMixin, shape: PrunedShape, curves: Sequence[UnitCurve], max_size: float, measure: Measure
-) -> PrunedShape:
-    """Finds the shape of at most a given size that costs the least loss.
+class RemovalOrder(ABC):
+    """Order in which units are removed from a model, until a size is reached.
 
-    All removals are ordered by the loss that they cost for what they free, and made in this order until the size is
-    reached.
+    Args:
+        config: Configuration of the model.
+        measure: Measure of the size.
+    """
+
+    def __init__(self, config: PrunableConfigMixin, measure: Measure):
+        self.config, self.measure = config, measure
+
+    @property
+    @abstractmethod
+    def num_removals(self) -> int:
+        """Number of removals until nothing is left to remove."""
+
+    @abstractmethod
+    def shape_after(self, num_removals: int) -> PrunedShape:
+        """Returns the shape after some removals.
+
+        Args:
+            num_removals: Number of removals, from 0 to `num_removals`.
+        """
+
+    def size_after(self, num_removals: int) -> int:
+        """Returns the size after some removals, in the unit of the measure.
+
+        Args:
+            num_removals: Number of removals, from 0 to `num_removals`.
+        """
+        return self.measure.count(self.config, UnitCounts.of(self.shape_after(num_removals)))
+
+    def removals_to(self, max_size: float) -> int:
+        """Returns the smallest number of removals that reaches a size.
+
+        Args:
+            max_size: Largest size allowed, in the unit of the measure.
+
+        Raises:
+            ValueError: If all removals do not reach it.
+        """
+        low, high = 0, self.num_removals
+        if self.size_after(high) > max_size:
+            raise ValueError(
+                f"A size of {max_size:.0f} {self.measure} cannot be reached: {self.size_after(high)} are left without any "
+                "of the units that may be removed."
+            )
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.size_after(middle) <= max_size else (middle + 1, high)
+        return low
+
+
+class CheapestFirst(RemovalOrder):
+    """Removes the units of all blocks in the order of the loss that they cost for the size that they free.
 
     Args:
         config: Configuration of the model.
         shape: Present shape.
         curves: Curve of each kind of unit in each layer.
-        max_size: Largest size allowed, in the unit of the measure.
+        measure: Measure of the size.
+    """
+
+    def __init__(self, config: PrunableConfigMixin, shape: PrunedShape, curves: Sequence[UnitCurve], measure: Measure):
+        super().__init__(config, measure)
+        self.shape, self.curves = shape, curves
+        costs = []
+        for curve_idx, curve in enumerate(curves):
+            freed = unit_size(config, curve.unit, measure)
+            costs += [(growth * curve.price / freed, curve_idx, index) for index, growth in enumerate(curve.growth)]
+        # Removals as indices of the curve and of the unit in its order.
+        self.removals = [(curve_idx, index) for _, curve_idx, index in sorted(costs)]
+
+    @property
+    def num_removals(self) -> int:
+        return len(self.removals)
+
+    def shape_after(self, num_removals: int) -> PrunedShape:
+        removed: dict[tuple[int, str], list[int]] = {(curve.layer_idx, curve.unit): [] for curve in self.curves}
+        for curve_idx, index in self.removals[:num_removals]:
+            curve = self.curves[curve_idx]
+            removed[curve.layer_idx, curve.unit].append(curve.order[index])
+        return remove_units(self.shape, removed)
+
+
+class OneWidth(RemovalOrder):
+    """Removes one intermediate unit from every layer at a time, which keeps a shape that a stock class can express.
+
+    Args:
+        config: Configuration of the model.
+        shape: Present shape.
         measure: Measure of the size.
 
     Raises:
-        ValueError: If removing all units does not reach the size.
+        ValueError: If a stock class cannot express the present shape.
     """
-    removals = []
-    for curve_idx, curve in enumerate(curves):
-        freed = unit_size(config, curve.unit, measure)
-        removals += [(growth * curve.price / freed, curve_idx, index) for index, growth in enumerate(curve.growth)]
-    removals.sort()
 
-    def shape_after(num_removals: int) -> PrunedShape:
-        removed: dict[tuple[int, str], list[int]] = {(curve.layer_idx, curve.unit): [] for curve in curves}
-        for _, curve_idx, index in removals[:num_removals]:
-            curve = curves[curve_idx]
-            removed[curve.layer_idx, curve.unit].append(curve.order[index])
-        return remove_units(shape, removed)
+    def __init__(self, config: PrunableConfigMixin, shape: PrunedShape, measure: Measure):
+        super().__init__(config, measure)
+        fields = shape.stock_fields(config)
+        if fields is None:
+            raise ValueError(
+                "A stock class cannot express the present shape of the model: its heads are not whole, or its layers differ "
+                "in width. Start from the dense model."
+            )
+        self.shape, self.width = shape, fields["intermediate_size"]
 
-    def size_after(num_removals: int) -> int:
-        return measure.count(config, UnitCounts.of(shape_after(num_removals)))
+    @property
+    def num_removals(self) -> int:
+        # A stock class has no feed-forward block without units.
+        return self.width - 1
 
-    low, high = 0, len(removals)
-    if size_after(high) > max_size:
-        raise ValueError(
-            f"A size of {max_size:.0f} {measure} cannot be reached: {size_after(high)} are left without any of the units "
-            "that may be pruned."
-        )
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if size_after(middle) <= max_size else (middle + 1, high)
-    return shape_after(low)
+    def shape_after(self, num_removals: int) -> PrunedShape:
+        width = self.width - num_removals
+        return replace(self.shape, layers=tuple(replace(layer, intermediate=width) for layer in self.shape.layers))
 
 
 def unit_size(config: PrunableConfigMixin, unit: str, measure: Measure) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import logging
 
-from ..modeling.gated import GatedLinear, OutputBias
+from ..modeling.gated import GatedLinear
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.distillation import default_layers, layer_loss
 from .blocks import AttentionBlock, FeedForwardBlock, add_output
@@ -20,7 +20,7 @@ from .config import OneShotConfig
 from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
 from .refit import RidgeProblem, present_solution, write_solution_
 from .selection import Elimination, batch_size, eliminate
-from .statistics import NormalEquations, sum_over_processes_
+from .statistics import NormalEquations, equations_of, sum_over_processes_
 from .streams import Stream
 
 
@@ -226,17 +226,6 @@ class CurveMeasurement:
 
     def _price_units(self, num_units: int) -> int:
         return max(1, round(num_units * self.config.price_fraction))
-
-
-def equations_of(output_layer: GatedLinear | OutputBias | None, model: PrunableModelMixin) -> NormalEquations:
-    """Returns empty normal equations for an output layer.
-
-    Args:
-        output_layer: Output layer of a block, or `None` for a removed block.
-        model: Model that the layer belongs to.
-    """
-    num_inputs = output_layer.in_features if isinstance(output_layer, GatedLinear) else 0
-    return NormalEquations(num_inputs, model.config.hidden_size, model.device)
 
 
 @contextmanager

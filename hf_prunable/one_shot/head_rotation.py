@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
 from ..modeling.attention import PrunableAttention
 from ..modeling.gated import GatedLinear
+from ..modeling.pretrained import PrunableModelMixin
+from ..runtime.evaluation_mode import evaluation_mode
+from .blocks import AttentionBlock, FeedForwardBlock, add_output
+from .calibration import check_clips, check_models, own_clips
 from .rotation import rotate_query_key, rotate_rows_, rotate_value_output
-from .statistics import NormalEquations, sum_over_processes_
+from .statistics import NormalEquations, equations_of, sum_over_processes_
+from .streams import Stream
 
 
 def query_key_grams(
@@ -100,3 +106,68 @@ def rotate_values_and_outputs_(
         energies.append(rotation.energy)
     equations.transform_(change)
     return energies, change
+
+
+@dataclass(frozen=True)
+class LayerEnergies:
+    """How much of each head the first dimensions of its rotated basis carry.
+
+    Attributes:
+        query_key: Fraction of the mean squared scores that the first 1, 2, ... query/key dimensions carry, one tensor of
+            shape (width,) per head; empty for a head without them.
+        value_output: Fraction of the mean squared output that the first value/output dimensions carry, likewise.
+    """
+
+    query_key: tuple[torch.Tensor, ...]
+    value_output: tuple[torch.Tensor, ...]
+
+
+def rotate_heads_(model: PrunableModelMixin, clips: torch.Tensor, batch_size: int = 8) -> list[LayerEnergies]:
+    """Rotates the heads of all layers so that their first dimensions carry most, in place.
+
+    Outputs stay the same to rounding, with any audio. The basis is that of the frames of `clips`.
+
+    Args:
+        model: Base or head model without gates, dense or pruned, in float32 or float64.
+        clips: Audio of shape (clips, samples), normalised as the model wants it; the same in all processes.
+        batch_size: Number of clips that are computed at once, 1 or more.
+
+    Returns:
+        What the first dimensions of each head carry, one entry per layer.
+
+    Raises:
+        ValueError: If the model cannot be rotated, has another dtype, or the audio cannot serve.
+    """
+    check_models(model, model)
+    check_clips(clips, model, allow_few_frames=True)
+    if model.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"The model is {model.dtype}, in which a rotation is not exact. Load it in float32.")
+    energies = []
+    with evaluation_mode([model]):
+        base = model.base_model
+        stream = Stream(base, own_clips(clips), batch_size)
+        for layer in base.encoder.layers:
+            block, feed_forward = AttentionBlock(layer), FeedForwardBlock(layer)
+            attention = block.attention
+            query_key = rotate_queries_and_keys_(attention, map(block.before, stream.batches()))
+            equations = equations_of(block.output_layer, base)
+            states, position_bias = [], stream.position_bias
+            for batch in stream.batches():
+                features, stream.position_bias = block.features(batch, position_bias)
+                equations.add(features, torch.zeros_like(batch))
+                states.append(block.normalize(add_output(batch, features, block.output_layer)))
+            stream.replace(states)
+            value_output: list[torch.Tensor] = []
+            if attention.heads:
+                value_output, _ = rotate_values_and_outputs_(attention, equations.reduce_())
+            energies.append(LayerEnergies(*map(_carried, (query_key, value_output))))
+            sums = stream.feed_forward_sums(feed_forward)
+            stream.replace([feed_forward.adapt(feed_forward.normalize(batch)) for batch in sums])
+    return energies
+
+
+def _carried(energies: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Returns the fraction of the total that the first entries of each tensor add up to."""
+    return tuple(
+        (energy.cumsum(0) / energy.sum().clamp_min(torch.finfo(energy.dtype).tiny)).cpu() for energy in energies
+    )

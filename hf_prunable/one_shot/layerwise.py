@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,13 +15,13 @@ from ..modeling.shape import AttentionShape, PrunedShape
 from ..modeling.units import AttentionUnits
 from ..pruning.decisions import Cut
 from .blocks import AttentionBlock, FeedForwardBlock, add_output
+from .calibration import check_clips, check_models, own_clips
 from .config import OneShotConfig
-from .curves import equations_of
 from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
 from .reconstruction import FrameSample, reconstruct_feed_forward_
 from .refit import RidgeProblem, present_solution, write_solution_
 from .selection import batch_size, eliminate
-from .statistics import NormalEquations, sum_over_processes_
+from .statistics import NormalEquations, equations_of, sum_over_processes_
 from .streams import Stream
 
 
@@ -85,7 +86,8 @@ class LayerwisePruning:
             rotate_queries_and_keys_(block.attention, map(block.before, self.stream.batches()))
             self._close_queries_(block.attention, shape)
         equations = equations_of(block.output_layer, self.student)
-        contexts, teacher_states = [], []
+        contexts: list[torch.Tensor] = []
+        teacher_states = []
         position_bias = self.stream.position_bias
         sums = self.teacher_stream.attention_sums(teacher_block)
         for states, teacher_sums in zip(self.stream.batches(), sums, strict=True):
@@ -97,12 +99,9 @@ class LayerwisePruning:
         kept = None
         if shape is not None and block.output_layer is not None:
             kept, change = self._refit_attention_(block, shape, equations.reduce_())
-            contexts = [features @ change.float() for features in contexts]
-        states = [
-            block.normalize(add_output(batch, features, block.output_layer))
-            for batch, features in zip(self.stream.batches(), contexts, strict=True)
-        ]
-        self.stream.replace(states)
+            contexts = [features @ change.to(features.dtype) for features in contexts]
+        pairs = zip(self.stream.batches(), contexts, strict=True)
+        self.stream.replace([block.normalize(add_output(*pair, block.output_layer)) for pair in pairs])
         return kept
 
     def _refit_attention_(
@@ -192,3 +191,35 @@ class LayerwisePruning:
         kept = elimination.kept(present).to(self.student.device)
         write_solution_(output_layer, kept, problem.solve(kept))
         return kept
+
+
+@torch.no_grad()
+def refit_(
+    small: PrunableModelMixin,
+    teacher: PrunableModelMixin,
+    clips: torch.Tensor,
+    *,
+    config: OneShotConfig | None = None,
+) -> None:
+    """Refits the output layers of a pruned model to a teacher by least squares, in place; its shape stays.
+
+    Serves any pruned model, whatever made its shape: gates, uniform widths, another tool. Each block's output layer is
+    fitted to what takes the model's residual stream to the teacher's. Feed-forward blocks are then reconstructed by
+    `config.reconstruction_steps` gradient steps each.
+
+    Args:
+        small: Base or head model without gates, on any device.
+        teacher: Base or head model with equal hidden size and at least as many layers.
+        clips: Audio of shape (clips, samples), normalised as the models want it; the same in all processes.
+        config: Settings.
+
+    Raises:
+        ValueError: If the models do not fit, or the audio cannot serve.
+    """
+    config = OneShotConfig() if config is None else config
+    check_models(small, teacher)
+    check_clips(clips, small, config.allow_few_frames)
+    student, reference = (copy.deepcopy(model.base_model).float().eval() for model in (small, teacher))
+    reference = reference.to(student.device)
+    LayerwisePruning(student, reference, own_clips(clips), config).prune_(student.config.shape)
+    small.base_model.load_state_dict(student.state_dict())

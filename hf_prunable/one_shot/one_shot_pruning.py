@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
-from ..modeling.size import PARAMETERS, Measure, UnitCounts
+from ..modeling.shape import PrunedShape
+from ..modeling.size import MAC_SECONDS, PARAMETERS, Measure, UnitCounts, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
-from .allocation import allocate
-from .calibration import own_clips, own_share
+from ..pruning.decisions import check_target_value
+from .allocation import CheapestFirst, OneWidth, RemovalOrder, smallest_shape
+from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
 from .curves import CurveMeasurement
 from .layerwise import LayerwisePruning
@@ -22,6 +25,8 @@ from .layerwise import LayerwisePruning
 
 logger = logging.get_logger(__name__)
 
+# Kinds of units that statistics can prune.
+ONE_SHOT_UNITS = ("qk", "vo", "int")
 # Part of a model that a round leaves, by default: four rounds take it to 28 %.
 ROUND_FACTOR = 0.73
 
@@ -29,16 +34,20 @@ ROUND_FACTOR = 0.73
 class OneShotPruning:
     """Prunes a model in rounds, each with new statistics.
 
+    The options are the keywords of `one_shot_prune`, hence their number.
+
     Args:
         model: Base or head model without gates; it is not changed.
         clips: Audio of shape (clips, samples), normalised as the model wants it; the same in all processes.
         units: Kinds of units to prune: "qk", "vo", "int".
         measure: Measure of the targets.
         teacher: Base model whose hidden states are to be kept; `None` for those of the model.
+        stock_shape: Whether the result has a shape that a stock class can express: only units of the kind "int" are
+            removed then, the same number in each layer.
         config: Settings.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords of `one_shot_prune`, which pass through
         self,
         model: PrunableModelMixin,
         clips: torch.Tensor,
@@ -46,47 +55,129 @@ class OneShotPruning:
         units: Sequence[str] = DEFAULT_UNITS,
         measure: Measure = PARAMETERS,
         teacher: PrunableModelMixin | None = None,
+        stock_shape: bool = False,
         config: OneShotConfig | None = None,
     ):
         self.config = OneShotConfig() if config is None else config
+        teacher = model if teacher is None else teacher
+        check_units(units)
+        check_models(model, teacher)
+        check_clips(clips, model, self.config.allow_few_frames)
         self.model = copy.deepcopy(model).float().eval()
-        self.teacher = copy.deepcopy((model if teacher is None else teacher).base_model).float().eval()
+        self.teacher = copy.deepcopy(teacher.base_model).float().eval().to(model.device)
         self.clips, self.num_clips = own_clips(clips), len(clips)
-        self.units, self.measure = tuple(units), measure
+        self.units, self.measure = ("int",) if stock_shape else tuple(units), measure
+        self.stock_shape = stock_shape
+
+    def check_target(self, target: float) -> None:
+        """Checks that the units can reach a target.
+
+        Args:
+            target: Fraction of the original dense encoder to remove, between 0 and 1.
+
+        Raises:
+            ValueError: If they cannot.
+        """
+        config = self.model.config
+        smallest = UnitCounts.of(smallest_shape(config.shape, self.units))
+        ceiling = self.measure.sparsity(config, smallest)
+        check_target_value(config, target, self.measure, ceiling, self.units)
 
     def size(self) -> int:
         """Returns the present size of the encoder."""
         return self.measure.count(self.model.config, UnitCounts.of(self.model.config.shape))
 
-    @torch.no_grad()
     def round(self, max_size: float) -> PrunableModelMixin:
         """Prunes the present model to a size and returns it.
 
         Args:
             max_size: Largest size allowed, in the unit of the measure.
+
+        Raises:
+            ValueError: If the size cannot be reached.
         """
+        order = self.order()
+        self.model = self.pruned(order.shape_after(order.removals_to(max_size)))
+        return self.model
+
+    @torch.no_grad()
+    def order(self) -> RemovalOrder:
+        """Measures what the units of the present model are worth, and returns the order of their removal."""
         base, config = self.model.base_model, self.config
+        if self.stock_shape:
+            return OneWidth(base.config, base.config.shape, self.measure)
         curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
         price_clips = own_share(min(config.price_clips, self.num_clips))
         curves = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).curves()
-        shape = allocate(base.config, base.config.shape, curves, max_size, self.measure)
-        self.model = copy.deepcopy(self.model)
-        cut = LayerwisePruning(self.model.base_model, self.teacher, self.clips, config).prune_(shape)
-        self.model = cut_out(self.model, cut)
-        return self.model
+        return CheapestFirst(base.config, base.config.shape, curves, self.measure)
+
+    @torch.no_grad()
+    def pruned(self, shape: PrunedShape) -> PrunableModelMixin:
+        """Returns the present model pruned to a shape.
+
+        Args:
+            shape: Shape of the result, with no width above the present one.
+        """
+        model = copy.deepcopy(self.model)
+        cut = LayerwisePruning(model.base_model, self.teacher, self.clips, self.config).prune_(shape)
+        return cut_out(model, cut)
 
     def run(self, targets: Sequence[float], rounds: int | None = None) -> Iterator[PrunableModelMixin]:
         """Prunes to one target after the other and yields the model at each.
 
         Args:
             targets: Fractions of the original dense encoder to remove, in ascending order.
-            rounds: Number of rounds to the last target, 1 or more.
+            rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model.
+
+        Raises:
+            ValueError: If a target cannot be reached, targets are not ascending, or `rounds` is below 1.
         """
+        if list(targets) != sorted(set(targets)) or not targets:
+            raise ValueError(f"Targets must be in ascending order, but are {list(targets)}.")
+        if rounds is not None and rounds < 1:
+            raise ValueError(f"`rounds` must be at least 1, but is {rounds}.")
+        for target in targets:
+            self.check_target(target)
         dense = self.measure.dense(self.model.config)
         for sizes in sizes_of_rounds(self.size(), [(1 - target) * dense for target in targets], rounds):
             for size in sizes:
                 self.round(size)
             yield self.model
+
+    def smallest(self, is_good: Callable[[PrunableModelMixin], bool]) -> PrunableModelMixin:
+        """Returns the smallest model that passes a test: with one more removal, it fails.
+
+        Rounds are made until a model fails. The removals of the last round are then bisected, each time with a model that
+        is pruned and tested.
+
+        Args:
+            is_good: Test of a model, such as a limit of its loss.
+
+        Raises:
+            ValueError: If the model fails as it is.
+        """
+        if not is_good(self.model):
+            raise ValueError("The model misses the target before anything is removed. Ask for less fidelity.")
+        while True:
+            order = self.order()
+            reachable = max(self.size() * ROUND_FACTOR, order.size_after(order.num_removals))
+            low, high = 0, order.removals_to(reachable)
+            if not high:
+                return self.model
+            candidate = self.pruned(order.shape_after(high))
+            if is_good(candidate):
+                self.model = candidate
+                continue
+            best = self.model
+            while high - low > 1:
+                middle = (low + high) // 2
+                candidate = self.pruned(order.shape_after(middle))
+                if is_good(candidate):
+                    low, best = middle, candidate
+                else:
+                    high = middle
+            self.model = best
+            return best
 
 
 def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None = None) -> list[list[float]]:
@@ -106,3 +197,79 @@ def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None =
         steps.append([present * (size / present) ** (number / num_rounds) for number in range(1, num_rounds + 1)])
         present = size
     return steps
+
+
+def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
+    model: PrunableModelMixin,
+    clips: torch.Tensor,
+    *,
+    target_sparsity: float | list[float] | None = None,
+    target_macs: float | list[float] | None = None,
+    mac_seconds: float = MAC_SECONDS,
+    units: Sequence[str] = DEFAULT_UNITS,
+    teacher: PrunableModelMixin | None = None,
+    rounds: int | None = None,
+    stock_shape: bool = False,
+    config: OneShotConfig | None = None,
+) -> Any:
+    """Prunes a model without training it: minutes of statistics on some audio.
+
+    In rounds, each block's share of the size is measured; heads are rotated, their dimensions and the intermediate units
+    selected by optimal brain surgeon, output layers refitted, and feed-forward blocks reconstructed one by one. The
+    concept page `docs/concepts/one_shot.md` has the formulas. All options are keywords, hence their number.
+
+    Args:
+        model: Base or head model without gates, dense or pruned before; it is not changed. On a GPU, all is computed
+            there.
+        clips: Audio of shape (clips, samples), normalised as the model wants it. 200 clips of 4 s are a good start. In a
+            distributed run, the same in all processes, which share the work.
+        target_sparsity: Fraction of the original dense encoder's parameters to remove, between 0 and 1; or a list in
+            ascending order.
+        target_macs: Fraction of its multiply-accumulates to remove; instead of `target_sparsity`.
+        mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
+        units: Kinds of units to prune: "qk", "vo" (query/key and value/output dimensions of each head), "int"
+            (intermediate units).
+        teacher: Base or head model whose hidden states are to be kept; `None` for those of the model.
+        rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model. More
+            rounds take longer and keep more.
+        stock_shape: Whether to restrict the result to what a stock class can express, one feed-forward width for all
+            layers: `save_pretrained` then writes a stock checkpoint, which loads without this library.
+        config: Settings that seldom need a change.
+
+    Returns:
+        A model of the same class and dtype; a list of models for a list of targets.
+
+    Raises:
+        ValueError: If there is no target or one that cannot be reached, or model, teacher or audio cannot serve.
+    """
+    targets, measure = choose_target(as_list(target_sparsity), as_list(target_macs), mac_seconds)
+    if targets is None:
+        raise ValueError("Give a target: `target_sparsity=0.72` leaves 28 % of the parameters.")
+    pruning = OneShotPruning(
+        model, clips, units=units, measure=measure, teacher=teacher, stock_shape=stock_shape, config=config
+    )
+    models = []
+    for small in pruning.run(targets, rounds):
+        finished: Any = copy.deepcopy(small)
+        models.append(finished.to(model.dtype).train(model.training))
+    is_list = isinstance(target_sparsity, list) or isinstance(target_macs, list)
+    return models if is_list else models[0]
+
+
+def as_list(target: float | list[float] | None) -> list[float] | None:
+    """Returns a single target as a list of one."""
+    return target if target is None or isinstance(target, list) else [target]
+
+
+def check_units(units: Sequence[str]) -> None:
+    """Checks the kinds of units to prune.
+
+    Args:
+        units: Kinds of units.
+
+    Raises:
+        ValueError: If one cannot be pruned by statistics, or there are none.
+    """
+    unknown = sorted(set(units) - set(ONE_SHOT_UNITS))
+    if unknown or not units:
+        raise ValueError(f"Units are {list(units)}; one-shot pruning removes {', '.join(ONE_SHOT_UNITS)}.")

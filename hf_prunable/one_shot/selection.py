@@ -63,6 +63,8 @@ def eliminate(
         batch_size: Number of inputs that are removed at once, 1 or more. Above 1, scores are not updated within a batch,
             but the error of a batch and the weights after it are exact.
     """
+    if sum(group_kept) == sum(group_sizes):
+        return Elimination([], [])
     inverse = torch.linalg.inv(problem.matrix)
     weights = inverse @ problem.right_side
     num_inputs = len(inverse) - 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from ..modeling.gated import GatedLinear, OutputBias
+from ..modeling.pretrained import PrunableModelMixin
+
 
 def sum_over_processes_(tensor: torch.Tensor) -> torch.Tensor:
     """Adds up a tensor over the processes of a distributed run, in place; alone, leaves it as it is.
@@ -94,3 +97,14 @@ class NormalEquations:
         rows = torch.cat((kept, kept.new_tensor([len(self._gram) - 1])))
         product = self.gram[rows][:, rows] @ solution
         return float(self.target_square - 2 * (solution * self.cross[rows]).sum() + (solution * product).sum())
+
+
+def equations_of(output_layer: GatedLinear | OutputBias | None, model: PrunableModelMixin) -> NormalEquations:
+    """Returns empty normal equations for an output layer.
+
+    Args:
+        output_layer: Output layer of a block, or `None` for a removed block.
+        model: Model that the layer belongs to.
+    """
+    num_inputs = output_layer.in_features if isinstance(output_layer, GatedLinear) else 0
+    return NormalEquations(num_inputs, model.config.hidden_size, model.device)

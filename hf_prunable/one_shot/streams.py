@@ -29,7 +29,7 @@ class Stream:
     def __init__(self, model: PrunableModelMixin, clips: torch.Tensor, batch_size: int):
         self.batch_size = batch_size
         batches = clips.split(batch_size)
-        self.states = torch.cat([model.embed_frames(batch.to(model.device, torch.float32)) for batch in batches])
+        self.states = torch.cat([model.embed_frames(batch.to(model.device, model.dtype)) for batch in batches])
         self.position_bias: Any = None
 
     def batches(self) -> Iterator[torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -163,30 +163,6 @@ def sparsity_ceiling(model: PrunableModelMixin, measure: Measure = PARAMETERS) -
     return decisions.sparsity(measure)
 
 
-def check_target_range(config: PrunableConfigMixin, target: float, measure: Measure = PARAMETERS) -> None:
-    """Checks that a target is between 0 and 1 and above what is removed already.
-
-    Args:
-        config: Configuration of the model.
-        target: Fraction of the original dense encoder to remove.
-        measure: Measure of the size.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not 0 < target < 1:
-        raise ValueError(
-            f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
-            f"encoder's {measure} to remove: 0.72 leaves 28 %."
-        )
-    removed = measure.sparsity(config, UnitCounts.of(config.shape))
-    if target <= removed and removed > 0:
-        raise ValueError(
-            f"`{measure.option}` is {target}, and {removed:.4f} of the original dense encoder is gone already, "
-            f"counted in {measure}. Targets count from that size: ask for more."
-        )
-
-
 def check_target(model: PrunableModelMixin, target: float, measure: Measure = PARAMETERS) -> None:
     """Checks that the gates of a model can reach a target.
 
@@ -199,13 +175,40 @@ def check_target(model: PrunableModelMixin, target: float, measure: Measure = PA
         ValueError: If the target is not between 0 and 1, is below the sparsity that the model has already, or above what
             its gates can remove.
     """
-    check_target_range(model.config, target, measure)
-    ceiling = sparsity_ceiling(model, measure)
+    check_target_value(model.config, target, measure, sparsity_ceiling(model, measure), model.config.gates["units"])
+
+
+def check_target_value(
+    config: PrunableConfigMixin, target: float, measure: Measure, ceiling: float, units: Sequence[str]
+) -> None:
+    """Checks that a target lies between what is removed already and what can be removed.
+
+    Args:
+        config: Configuration of the model.
+        target: Fraction of the original dense encoder to remove.
+        measure: Measure of the size.
+        ceiling: Largest fraction that can be removed.
+        units: Kinds of units that may be removed.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not 0 < target < 1:
+        raise ValueError(
+            f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
+            f"encoder's {measure} to remove: 0.72 leaves 28 %."
+        )
+    removed = measure.sparsity(config, UnitCounts.of(config.shape))
+    if target <= removed and removed > 0:
+        raise ValueError(
+            f"`{measure.option}` is {target}, and {removed:.4f} of the original dense encoder is gone already, "
+            f"counted in {measure}. Targets count from that size: ask for more."
+        )
     if target > ceiling:
         raise ValueError(
-            f"`{measure.option}` is {target}, and gates on {', '.join(model.config.gates['units'])} can "
-            f"remove at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model, counted in {measure}. Ask for less, "
-            "or gate more kinds of units."
+            f"`{measure.option}` is {target}, and removing all units of the kinds {', '.join(units)} "
+            f"removes at most {math.floor(ceiling * 1e4) / 1e4:.4f} of this model, counted in {measure}. Ask for less, "
+            "or prune more kinds of units."
         )
 
 

@@ -21,7 +21,7 @@ from ..modeling.units import DEFAULT_UNITS, walk_gates
 from ..runtime.training_plan import Stage
 from .arguments import PruningTrainingArguments
 from .compaction import compact
-from .decisions import check_target_range
+from .decisions import check_target_value
 from .method import PruningMethod
 from .stages import TrainingStages
 from .student import Student
@@ -118,7 +118,7 @@ def uniform_shape(config: PrunableConfigMixin, target: float, measure: Measure =
             "Uniform widths are cut out of a model with all units of its layers, and this one was pruned before. Start from "
             "the original model, or choose another method."
         )
-    check_target_range(config, target, measure)
+    check_target_value(config, target, measure, 1.0, DEFAULT_UNITS)
     num_heads, head_dim = config.num_attention_heads, config.hidden_size // config.num_attention_heads
     dense_size = measure.dense(config)
     max_size = (1 - target) * dense_size
