@@ -88,9 +88,7 @@ def read_calibration_audio(
     return CalibrationAudio(batch["input_values"], num_clips, num_too_short)
 
 
-def _crops_of_dataset(
-    dataset: Dataset, sampling_rate: int, request: CropRequest
-) -> tuple[list[np.ndarray], int, int]:
+def _crops_of_dataset(dataset: Dataset, sampling_rate: int, request: CropRequest) -> tuple[list[np.ndarray], int, int]:
     """Returns crops, the number of clips that they are from, and the number of clips that are too short."""
     length = round(request.seconds * sampling_rate)
     capacities = [round(seconds * sampling_rate) // length for seconds in dataset["seconds"][:]]
