@@ -19,7 +19,7 @@ from ..pruning.method import PruningMethod
 from ..pruning.stages import TrainingStages
 from ..pruning.student import Student
 from ..runtime.training_plan import Stage
-from .allocation import CheapestFirst, smallest_shape
+from .allocation import CheapestFirst, OneWidth, smallest_shape
 from .arguments import OneShotArguments
 from .calibration import check_models
 from .one_shot_pruning import OneShotPruning, check_units, sizes_of_rounds
@@ -72,7 +72,12 @@ class OneShotMethod(PruningMethod):
         """
         check_models(model, model)
         config, units = model.config, self.options.prune_units
-        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest_shape(config.shape, units)))
+        if self.one_shot.stock_shape:
+            order = OneWidth(config, config.shape, self.measure)
+            smallest, units = order.shape_after(order.num_removals), ["int"]
+        else:
+            smallest = smallest_shape(config.shape, units)
+        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest))
         for target in self.targets:
             check_target_value(config, target, self.measure, ceiling, units)
         if self.targets != sorted(set(self.targets)):
@@ -111,6 +116,7 @@ class OneShotMethod(PruningMethod):
             units=self.options.prune_units,
             measure=self.measure,
             teacher=stages.teacher,
+            stock_shape=self.one_shot.stock_shape,
             config=self.config,
         )
 
