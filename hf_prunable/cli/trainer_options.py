@@ -35,12 +35,8 @@ PRUNING_GROUPS = {
         "dataset_name dataset_config_name dataset_split streaming min_seconds held_out_fraction held_out_clips "
         "dataloader_num_workers"
     ),
-    "objective": (
-        "objective distillation_layers distillation_form share_projections crop_seconds task label_column task_weight"
-    ),
-    "gates": (
-        "ste initial_drop_rate initial_norm_spread gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"
-    ),
+    "objective": ("objective distillation_layers share_projections crop_seconds task label_column task_weight"),
+    "gates": ("ste initial_drop_rate gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"),
     "one-shot pruning": "calibration_clips calibration_seconds rounds stock_shape",
     "training": (
         "max_steps final_steps learning_rate final_learning_rate warmup_steps final_warmup_steps lr_scheduler_type "
@@ -53,10 +49,11 @@ PRUNING_GROUPS = {
     ),
 }
 PRUNING_RARE_GROUPS = {
+    "objective and gates, seldom needed": "distillation_form initial_norm_spread",
     "one-shot pruning, seldom needed": (
         "ridge curve_clips price_clips price_fraction reconstruction_steps reconstruction_frames reconstruction_rate "
         "calibration_batch_size allow_few_frames"
-    )
+    ),
 }
 FINETUNING_GROUPS = {
     "what to truncate": "model_name_or_path truncate layer_criterion n_neighbors max_pairs profile_clips num_permutations",

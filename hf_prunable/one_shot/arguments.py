@@ -38,13 +38,11 @@ class OneShotArguments:
     calibration_seconds: float = field(default=4.0, metadata={"help": "Length of each of them in seconds."})
     rounds: int | None = field(
         default=None,
-        metadata={"help": "Rounds to the last target, each with new statistics; by default each leaves three quarters."},
+        metadata={"help": "Rounds with new statistics; by default, each leaves about three quarters."},
     )
     stock_shape: bool = field(
         default=False,
-        metadata={
-            "help": "Remove intermediate units alone, equally many in each layer: a checkpoint of a stock class."
-        },
+        metadata={"help": "Make a checkpoint of a stock class: one feed-forward width, attention whole."},
     )
     ridge: float = _setting("ridge")
     curve_clips: int = _setting("curve_clips")

@@ -57,10 +57,7 @@ class PruningArguments:
     )
     method: str = field(
         default=GATES,
-        metadata={
-            "help": "'gates' trains gates with the weights, 'one_shot' needs statistics of some clips alone, 'magnitude' keeps "
-            "the largest weights."
-        },
+        metadata={"help": "'gates': trained; 'one_shot': by statistics of audio; 'magnitude': by weights."},
     )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
