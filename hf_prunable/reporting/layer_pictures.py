@@ -171,8 +171,8 @@ def draw_prices(rounds: Sequence[PruningRound], path: str | os.PathLike) -> None
     axes.set_yscale("log")
     axes.set_xlabel("Layer index", fontsize=NORMAL)
     _style(axes, f"Growth of the loss without {100 * rounds[0].price_fraction:.0f} % of the units")
-    figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=NORMAL)
-    figure.suptitle("Estimated loss of pruning one kind of unit in one layer", fontsize=LARGE)
+    figure.legend(loc="outside lower center", ncols=len(shown), frameon=False, fontsize=NORMAL)
+    figure.suptitle("Price of pruning one kind of unit in one layer, estimated", fontsize=LARGE)
     figure.savefig(path)
 
 
