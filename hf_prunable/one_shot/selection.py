@@ -112,7 +112,8 @@ def _removal_scores(weights: torch.Tensor, inverse: torch.Tensor, width: int) ->
     num_inputs = len(weights) // width
     blocks = inverse.unflatten(1, (num_inputs, width)).unflatten(0, (num_inputs, width)).diagonal(dim1=0, dim2=2)
     weights = weights.unflatten(0, (num_inputs, width))
-    return (weights * torch.linalg.solve(blocks.permute(2, 0, 1), weights)).sum((1, 2))
+    # The inverse of small blocks is fast; solving for each of them with all outputs as right sides is not.
+    return (weights * (torch.linalg.inv(blocks.permute(2, 0, 1)) @ weights)).sum((1, 2))
 
 
 def _within_surplus(batch: torch.Tensor, group_of: torch.Tensor, surplus: torch.Tensor) -> torch.Tensor:
