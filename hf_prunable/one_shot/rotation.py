@@ -14,6 +14,9 @@ import torch
 # Smallest eigenvalue that roots are taken of, as a fraction of the largest. Both roots clamp alike, so that they stay
 # inverses of each other and the rotation stays exact.
 SMALLEST_EIGENVALUE = 1e-9
+# Smallest value that the largest eigenvalue is taken as. Statistics of silence or of a single frame can be 0, and a basis
+# for them must fit into float32.
+SMALLEST_GRAM = 1e-24
 
 
 @dataclass
@@ -53,7 +56,7 @@ def square_roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gram: Matrix of shape (width, width), float64.
     """
     values, vectors = torch.linalg.eigh(gram)
-    largest = values[-1].clamp_min(torch.finfo(gram.dtype).tiny ** 0.5)
+    largest = values[-1].clamp_min(SMALLEST_GRAM)
     roots = values.clamp_min(SMALLEST_EIGENVALUE * largest).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
@@ -70,7 +73,7 @@ def rotate_query_key(query_gram: torch.Tensor, key_gram: torch.Tensor) -> QueryK
     query_root, query_inverse = square_roots(query_gram)
     key_root, key_inverse = square_roots(key_gram)
     left, values, right = torch.linalg.svd(query_root @ key_root)
-    scale = values.clamp_min(torch.finfo(values.dtype).tiny ** 0.5).sqrt()
+    scale = values.sqrt()
     return QueryKeyRotation(query_inverse @ left * scale, key_inverse @ right.T * scale, values.square())
 
 
@@ -85,7 +88,7 @@ def rotate_value_output(context_gram: torch.Tensor, output: torch.Tensor) -> Val
     """
     root, inverse = square_roots(context_gram)
     left, values, right = torch.linalg.svd(root @ output.T, full_matrices=False)
-    scale = values.clamp_min(torch.finfo(values.dtype).tiny ** 0.5).sqrt()
+    scale = values.sqrt()
     return ValueOutputRotation(inverse @ left * scale, right.T * scale, values.square())
 
 
