@@ -122,20 +122,26 @@ def test_first_dimensions_are_the_best_approximation_of_the_scores(name):
             assert float(energy.sum()) == pytest.approx(float(full.square().mean()), rel=1e-6)
             for rank in range(len(energy) + 1):
                 error = (full - queries[:, :rank] @ keys[:, :rank].T).square().sum()
-                assert float(error) == pytest.approx(float(values[rank:].sum()), rel=1e-6, abs=1e-7 * float(values.sum()))
+                assert float(error) == pytest.approx(
+                    float(values[rank:].sum()), rel=1e-6, abs=1e-7 * float(values.sum())
+                )
 
 
 @pytest.mark.parametrize("name", ["wavlm-post-group", "hubert-pre-layer", "wav2vec2-post-ragged", "adapters"])
 @torch.no_grad()
 def test_first_dimensions_are_the_best_approximation_of_the_outputs(name):
     model, clips = variant(name).double(), make_clips(4, 800).double()
-    layers = [layer for layer in model.encoder.layers if isinstance(getattr(layer.attention, "out_proj", None), GatedLinear)]
+    layers = [
+        layer for layer in model.encoder.layers if isinstance(getattr(layer.attention, "out_proj", None), GatedLinear)
+    ]
     _, outputs = rotate_model_(model, clips)
     for energies, layer in zip(outputs.values(), layers, strict=True):
         attention = layer.attention
         (contexts,) = captured_inputs(model, [attention.out_proj], clips)
         widths = attention.shape.value_output
-        parts = zip(energies, contexts.flatten(0, 1).split(widths, -1), attention.out_proj.weight.split(widths, 1), strict=True)
+        parts = zip(
+            energies, contexts.flatten(0, 1).split(widths, -1), attention.out_proj.weight.split(widths, 1), strict=True
+        )
         for energy, states, columns in parts:
             full = states @ columns.T
             values = torch.linalg.svdvals(full).square()
@@ -143,7 +149,9 @@ def test_first_dimensions_are_the_best_approximation_of_the_outputs(name):
             assert float(energy.sum()) == pytest.approx(float(full.square().sum(1).mean()), rel=1e-6)
             for rank in range(len(energy) + 1):
                 error = (full - states[:, :rank] @ columns[:, :rank].T).square().sum()
-                assert float(error) == pytest.approx(float(values[rank:].sum()), rel=1e-6, abs=1e-7 * float(values.sum()))
+                assert float(error) == pytest.approx(
+                    float(values[rank:].sum()), rel=1e-6, abs=1e-7 * float(values.sum())
+                )
 
 
 def test_equations_follow_the_new_basis():

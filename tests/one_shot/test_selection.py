@@ -180,6 +180,8 @@ def test_fewer_frames_than_inputs():
     check_path(problem, elimination.removed, elimination.increments)
 
 
-@pytest.mark.parametrize(("num_inputs", "fraction", "expected"), [(0, 0.1, 1), (3, 0.1, 1), (100, 0.02, 2), (10, 1, 10)])
+@pytest.mark.parametrize(
+    ("num_inputs", "fraction", "expected"), [(0, 0.1, 1), (3, 0.1, 1), (100, 0.02, 2), (10, 1, 10)]
+)
 def test_batch_size(num_inputs, fraction, expected):
     assert batch_size(num_inputs, fraction) == expected
