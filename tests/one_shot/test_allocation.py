@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from hf_prunable import AttentionShape, LayerShape, PrunedShape
 from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts
-from hf_prunable.one_shot.allocation import allocate, remove_units, smallest_shape, unit_size
+from hf_prunable.one_shot.allocation import CheapestFirst, OneWidth, remove_units, smallest_shape, unit_size
 from hf_prunable.one_shot.curves import UnitCurve
-from tests.helpers.one_shot_models import CHANNELS, NARROW, RAGGED, SHAPES
+from tests.helpers.one_shot_models import CHANNELS, DENSE_ATTENTION, NARROW, RAGGED, SHAPES
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_config
 
 
@@ -41,6 +41,11 @@ def make_curves(shape, units=("qk", "vo", "int"), seed=0, ties=False):
                 order = torch.randperm(count, generator=generator)
                 curves.append(UnitCurve(layer_idx, unit, tuple(order.tolist()), tuple(growth.tolist()), price))
     return curves
+
+
+def allocate(config, shape, curves, max_size, measure):
+    order = CheapestFirst(config, shape, curves, measure)
+    return order.shape_after(order.removals_to(max_size))
 
 
 def size_of(config, shape, measure):
@@ -140,6 +145,30 @@ def test_present_size_removes_nothing(name):
     shape = shape_of(config, name)
     for size in (size_of(config, shape, PARAMETERS), 1e12):
         assert allocate(config, shape, make_curves(shape), size, PARAMETERS) == shape
+
+
+@given(part=st.floats(0, 1), width=st.integers(2, 40), measure=st.sampled_from([PARAMETERS, MACS]))
+def test_one_width_meets_the_target_to_one_unit_a_layer(part, width, measure):
+    config = make_config()
+    shape = PrunedShape(CHANNELS, (LayerShape(DENSE_ATTENTION, width),) * 3)
+    order = OneWidth(config, shape, measure)
+    assert order.shape_after(0) == shape and order.shape_after(order.num_removals).layers[2].intermediate == 1
+    present, least = (order.size_after(removals) for removals in (0, order.num_removals))
+    target = least + part * (present - least)
+    removals = order.removals_to(target)
+    found = order.shape_after(removals)
+    assert size_of(config, found, measure) == order.size_after(removals) <= target
+    assert removals == 0 or order.size_after(removals - 1) > target
+    assert len({layer.intermediate for layer in found.layers}) == 1
+    assert found.stock_fields(config) is not None
+    with pytest.raises(ValueError, match="cannot be reached"):
+        order.removals_to(least - 1)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_one_width_needs_a_shape_of_a_stock_class(name):
+    with pytest.raises(ValueError, match="stock class cannot express"):
+        OneWidth(make_config(), SHAPES[name], PARAMETERS)
 
 
 def test_cheap_units_go_first():

@@ -8,6 +8,7 @@ import torch
 from hf_prunable.modeling.gated import GatedLinear
 from hf_prunable.one_shot.head_rotation import (
     query_key_grams,
+    rotate_heads_,
     rotate_queries_and_keys_,
     rotate_values_and_outputs_,
 )
@@ -228,3 +229,48 @@ def test_a_trained_size_of_weights_stays_exact():
     rotate_model_(model, make_clips(8))
     for one, two in zip(hidden_states(model, make_clips(2)), hidden_states(before, make_clips(2)), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+
+
+def test_public_rotation_of_a_model_in_training_mode():
+    """The same as layer by layer, with what the first dimensions carry; mode, gradients and random state stay."""
+    for name in VARIANTS:
+        model = variant(name).train()
+        model.encoder.layers[0].requires_grad_(False)
+        flags = [parameter.requires_grad for parameter in model.parameters()]
+        before, expected = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+        scores, outputs = rotate_model_(expected, make_clips(7))
+        state = torch.get_rng_state()
+        energies = rotate_heads_(model, make_clips(7), batch_size=3)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert model.training and all(module.training for module in model.modules())
+        assert [parameter.requires_grad for parameter in model.parameters()] == flags
+        assert all(parameter.grad_fn is None and parameter.is_leaf for parameter in model.parameters())
+        model(make_clips(2)).last_hidden_state.sum().backward()
+        assert_near(model.eval(), before, make_clips(2), 2e-5)
+        assert len(energies) == 3
+        for layer_idx, (layer, shape) in enumerate(zip(energies, model.config.shape.layers, strict=True)):
+            attention = shape.attention
+            assert tuple(map(len, layer.query_key)) == (attention.query_key if attention else ())
+            assert tuple(map(len, layer.value_output)) == (attention.value_output if attention else ())
+            for carried, energy in zip(
+                (*layer.query_key, *layer.value_output),
+                (*scores.get(layer_idx, ()), *outputs.get(layer_idx, ())),
+                strict=True,
+            ):
+                torch.testing.assert_close(carried, energy.cumsum(0) / energy.sum(), rtol=1e-3, atol=1e-5)
+                assert not len(carried) or float(carried[-1]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_public_rotation_in_float64(family):
+    model = tiny_prunable(family).double()
+    before = copy.deepcopy(model)
+    rotate_heads_(model, make_clips(7).double())
+    assert_near(model, before, make_clips(2).double(), 1e-10)
+    assert not torch.equal(model.encoder.layers[0].attention.v_proj.weight, before.encoder.layers[0].attention.v_proj.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rotation_in_half_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match="float32"):
+        rotate_heads_(tiny_prunable("wavlm").to(dtype), make_clips(7))
