@@ -267,7 +267,9 @@ def test_public_rotation_in_float64(family):
     before = copy.deepcopy(model)
     rotate_heads_(model, make_clips(7).double())
     assert_near(model, before, make_clips(2).double(), 1e-10)
-    assert not torch.equal(model.encoder.layers[0].attention.v_proj.weight, before.encoder.layers[0].attention.v_proj.weight)
+    assert not torch.equal(
+        model.encoder.layers[0].attention.v_proj.weight, before.encoder.layers[0].attention.v_proj.weight
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -16,6 +16,7 @@ import hf_prunable
 from hf_prunable import PrunedShape, load_prunable, one_shot_prune
 from hf_prunable.data import synthetic_speech
 from hf_prunable.modeling.size import Measure, UnitCounts, count_parameters
+from hf_prunable.one_shot.allocation import smallest_shape
 from hf_prunable.one_shot.layerwise import LayerwisePruning
 from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, sizes_of_rounds
 from hf_prunable.pruning.compaction import cut_out
@@ -23,22 +24,19 @@ from hf_prunable.pruning.distillation import default_layers, hidden_states_of, l
 from hf_prunable.truncation.truncated_model import truncate
 from tests.helpers.one_shot_models import FAST, VARIANTS, assert_near, hidden_states, make_clips, variant
 from tests.helpers.tiny_models import FAMILIES, HEADS, NORM_ORDERS, tiny_prunable
-from tests.one_shot.test_allocation import fits_into, size_of
+from tests.one_shot.test_allocation import fits_into
 
 
 CLIPS = make_clips()
 FAST = replace(FAST, curve_clips=8, price_clips=4)
-# The largest unit of a tiny model: a head's last value/output dimension takes its query/key dimensions with it.
 PARAMETERS = Measure()
 
 
 def targets_of(model, *parts):
     """Targets that remove some parts of what can still be removed."""
-    pruning = OneShotPruning(model, CLIPS, config=FAST)
-    config = pruning.model.config
-    present = PARAMETERS.sparsity(config, UnitCounts.of(config.shape))
-    ceiling = hf_prunable.one_shot.one_shot_pruning.smallest_shape(config.shape, ("qk", "vo", "int"))
-    ceiling = PARAMETERS.sparsity(config, UnitCounts.of(ceiling))
+    config = model.config
+    shapes = config.shape, smallest_shape(config.shape, ("qk", "vo", "int"))
+    present, ceiling = (PARAMETERS.sparsity(config, UnitCounts.of(shape)) for shape in shapes)
     return [present + part * (ceiling - present) for part in parts]
 
 
@@ -234,7 +232,7 @@ def test_the_smallest_model_that_passes():
     def is_good(small):
         tested.append(small)
         losses = [layer_loss(*pair) for pair in zip(hidden_states(small, CLIPS), targets, strict=True)]
-        return float(torch.stack(losses).mean()) < 0.25
+        return float(torch.stack(losses).mean()) < 0.005
 
     pruning = OneShotPruning(model, CLIPS, config=FAST)
     best = pruning.smallest(is_good)
@@ -295,7 +293,9 @@ def test_default_rounds():
 
 @pytest.fixture(scope="module")
 def teacher():
-    return load_prunable(Path(hf_prunable.__file__).parent / "demo" / "wavlm-mini").float().eval()
+    """The first half of the demo's teacher."""
+    model = load_prunable(Path(hf_prunable.__file__).parent / "demo" / "wavlm-mini")
+    return truncate(model.float(), 6).eval()
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,12 @@ def speech(tmp_path_factory):
 
 
 def uniform_magnitude(model, target):
-    """The model with the same part of each layer removed, the units with the smallest weights."""
+    """The model with the same part of each layer removed, the units with the smallest weights.
+
+    Args:
+        model: Dense model.
+        target: Part of its parameters to remove.
+    """
 
     def shape_at(keep):
         layers = []
@@ -320,10 +325,10 @@ def uniform_magnitude(model, target):
             layers.append(replace(layer, attention=attention, intermediate=round(layer.intermediate * keep)))
         return PrunedShape(model.config.shape.conv_channels, tuple(layers))
 
-    def sparsity(keep):
-        return PARAMETERS.sparsity(model.config, UnitCounts.of(shape_at(keep)))
+    def removed(keep):
+        return 1 - count_parameters(model.config, UnitCounts.of(shape_at(keep))) / model.num_parameters()
 
-    keep = min((number / 100 for number in range(1, 100)), key=lambda keep: abs(sparsity(keep) - target))
+    keep = min((number / 100 for number in range(1, 100)), key=lambda keep: abs(removed(keep) - target))
     shape = shape_at(keep)
     small = copy.deepcopy(model)
     small.attach_gates(("qk", "vo", "int"))
@@ -350,11 +355,11 @@ def distillation_loss(student, teacher, clips):
 
 
 def test_one_shot_beats_magnitude_on_a_trained_model(teacher, speech):
-    """At 30 %, by far more than refits alone would: the prototypes had 0.012 to 0.016 against 0.14."""
+    """At 30 %, by far; on whole models, prototypes had 0.012 to 0.016 against 0.14."""
     clips, others = speech
     plain = uniform_magnitude(teacher, 0.3)
+    assert 1 - plain.num_parameters() / teacher.num_parameters() == pytest.approx(0.3, abs=0.01)
     target = PARAMETERS.sparsity(teacher.config, UnitCounts.of(plain.config.shape))
-    assert target == pytest.approx(0.3, abs=0.01)
     config = replace(FAST, curve_clips=12, price_clips=4, reconstruction_steps=10, reconstruction_frames=512)
     small = one_shot_prune(teacher, clips, target_sparsity=target, rounds=1, config=config)
     assert small.num_parameters() <= plain.num_parameters()
@@ -363,11 +368,8 @@ def test_one_shot_beats_magnitude_on_a_trained_model(teacher, speech):
     # Each part of the algorithm at work: the same shape with present weights, and with uniform widths.
     same = copy.deepcopy(teacher)
     with torch.no_grad():
-        cut = LayerwisePruning(same, teacher, clips, replace(config, reconstruction_steps=0)).prune_(plain.config.shape)
+        cut = LayerwisePruning(same, teacher, clips, replace(config, reconstruction_steps=0)).prune_(
+            plain.config.shape
+        )
     uniform = distillation_loss(cut_out(same, cut), teacher, others)
     assert losses[0] < uniform < losses[1]
-
-
-def test_size_helpers_agree():
-    config = tiny_prunable("hubert").config
-    assert size_of(config, config.shape, PARAMETERS) == config.dense_num_parameters

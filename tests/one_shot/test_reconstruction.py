@@ -66,7 +66,9 @@ def test_only_kept_units_the_bias_and_the_norm_behind_it_change(name):
     reconstruct(layer, states, targets)
     after = layer.state_dict()
     changed = {key for key in after if not torch.equal(after[key], before[key])}
-    expected = {f"feed_forward.{part}.{kind}" for part in ("intermediate_dense", "output_dense") for kind in ("weight", "bias")}
+    expected = {
+        f"feed_forward.{part}.{kind}" for part in ("intermediate_dense", "output_dense") for kind in ("weight", "bias")
+    }
     if not layer.pre_norm:
         expected |= {"final_layer_norm.weight", "final_layer_norm.bias"}
     assert changed == expected
@@ -131,7 +133,9 @@ def test_no_steps():
 def test_frames_are_those_of_all_clips():
     clips, frames = FrameSample(5, 7, 0, torch.device("cpu")).draw(4000)
     assert len(clips) == len(frames) == 4000
-    assert set(zip(clips.tolist(), frames.tolist(), strict=True)) == {(clip, frame) for clip in range(5) for frame in range(7)}
+    assert set(zip(clips.tolist(), frames.tolist(), strict=True)) == {
+        (clip, frame) for clip in range(5) for frame in range(7)
+    }
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
