@@ -61,6 +61,19 @@ def square_roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 
+def _signed_svd(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns a reduced singular value decomposition whose signs do not depend on rounding.
+
+    The entry of largest magnitude in each left singular vector is positive.
+
+    Args:
+        matrix: Matrix of shape (rows, columns).
+    """
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
+    return left * signs, values, right * signs.T
+
+
 def rotate_query_key(query_gram: torch.Tensor, key_gram: torch.Tensor) -> QueryKeyRotation:
     """Finds the basis in which the first r dimensions give the best approximation of rank r of the scores.
 
@@ -72,7 +85,7 @@ def rotate_query_key(query_gram: torch.Tensor, key_gram: torch.Tensor) -> QueryK
     """
     query_root, query_inverse = square_roots(query_gram)
     key_root, key_inverse = square_roots(key_gram)
-    left, values, right = torch.linalg.svd(query_root @ key_root)
+    left, values, right = _signed_svd(query_root @ key_root)
     scale = values.sqrt()
     return QueryKeyRotation(query_inverse @ left * scale, key_inverse @ right.T * scale, values.square())
 
@@ -87,7 +100,7 @@ def rotate_value_output(context_gram: torch.Tensor, output: torch.Tensor) -> Val
         output: Columns W of the output projection that read the head, of shape (hidden size, width), float64.
     """
     root, inverse = square_roots(context_gram)
-    left, values, right = torch.linalg.svd(root @ output.T, full_matrices=False)
+    left, values, right = _signed_svd(root @ output.T)
     scale = values.sqrt()
     return ValueOutputRotation(inverse @ left * scale, right.T * scale, values.square())
 
