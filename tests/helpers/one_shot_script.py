@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from hf_prunable import one_shot_prune, refit_, rotate_heads_
 from hf_prunable.one_shot.calibration import rank_and_size
-from tests.helpers.one_shot_models import FAST, RAGGED, make_clips
+from tests.helpers.one_shot_models import FAST, RAGGED, hidden_states, make_clips
 from tests.helpers.tiny_models import tiny_prunable
 
 
@@ -25,7 +25,7 @@ MODELS = {"wavlm-post": ("wavlm", "post"), "wav2vec2-pre": ("wav2vec2", "pre")}
 
 
 def results(name):
-    """State dicts of all that is computed from shared clips, by what computed them."""
+    """Yields all models that are computed from shared clips, by what computed them."""
     family, norm_order = MODELS[name]
     # An odd number, so that two processes have different ones.
     clips, model = make_clips(13), tiny_prunable(family, norm_order)
@@ -37,7 +37,7 @@ def results(name):
     yield "refit", small
     # Fewer clips for prices than processes.
     for num_clips in (1, 5):
-        config = replace(CONFIG, price_clips=num_clips, curve_clips=7)
+        config = replace(CONFIG, price_clips=num_clips, curve_clips=7, reconstruction_steps=0)
         yield f"prune{num_clips}", one_shot_prune(model, clips, target_sparsity=0.25, rounds=2, config=config)
 
 
@@ -58,7 +58,9 @@ def main():
     rank, num_ranks = rank_and_size()
     for name in MODELS:
         for kind, model in results(name):
-            save_file(model.state_dict(), folder / f"{name}-{kind}-{num_ranks}-{rank}.safetensors")
+            states = {f"states.{number}": states for number, states in enumerate(hidden_states(model, make_clips(3, seed=1)))}
+            result = {name: tensor.clone() for name, tensor in (model.state_dict() | states).items()}
+            save_file(result, folder / f"{name}-{kind}-{num_ranks}-{rank}.safetensors")
     (folder / f"few-{num_ranks}-{rank}.txt").write_text(few_clips())
     if dist.is_initialized():
         dist.barrier()

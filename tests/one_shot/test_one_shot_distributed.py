@@ -10,6 +10,11 @@ from tests.helpers.one_shot_script import MODELS
 from tests.helpers.processes import helper_command, with_root
 
 
+# Of hidden states around 1, and of weights as a fraction of the largest of their tensor.
+OUTPUT_TOLERANCE = 2e-5
+WEIGHT_TOLERANCE = 1e-4
+
+
 def launch(folder, ranks):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
     completed = subprocess.run(
@@ -39,7 +44,9 @@ def test_two_processes_are_one(folder, name, kind):
     for key, value in one.items():
         assert torch.equal(two[key], other[key]), key
         if kind != "prune1":
-            torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-5, msg=key)
+            # Rounding depends on the batches; directions of which a head has little enlarge it in its weights alone.
+            tolerance = OUTPUT_TOLERANCE if key.startswith("states.") else WEIGHT_TOLERANCE * float(value.abs().max())
+            torch.testing.assert_close(two[key], value, rtol=0, atol=tolerance, msg=key)
 
 
 def test_fewer_clips_than_processes(folder):

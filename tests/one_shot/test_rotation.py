@@ -137,18 +137,13 @@ def test_rows_are_multiplied_in_place(dtype, tolerance):
 
 
 @given(seed=st.integers(0, 200), width=st.integers(1, 8))
-def test_the_basis_does_not_depend_on_rounding(seed, width):
-    """Signs of singular vectors are arbitrary, and would differ between sums in another order."""
+def test_signs_of_the_basis_do_not_depend_on_rounding(seed, width):
+    """They are arbitrary in a decomposition, and would differ between sums in another order."""
     queries, keys = make_queries_and_keys(width=width, seed=seed)
-    noise = 1 + 1e-13 * normal(width, width, seed=seed + 9)
-    grams = gram_of(queries), gram_of(keys)
-    noisy = [gram * (noise + noise.T) / 2 for gram in grams]
+    query_gram, key_gram = gram_of(queries), gram_of(keys)
     output = normal(12, width, seed=seed + 4)
-    for one, two in (
-        (rotate_query_key(*grams), rotate_query_key(*noisy)),
-        (rotate_value_output(grams[0], output), rotate_value_output(noisy[0], output * (1 + 1e-13))),
-    ):
-        for name in ("query", "key", "value", "output"):
-            if hasattr(one, name):
-                values = getattr(one, name)
-                assert float((values - getattr(two, name)).abs().max() / values.abs().max()) < 1e-4
+    query_key, value_output = rotate_query_key(query_gram, key_gram), rotate_value_output(query_gram, output)
+    query_root, _ = square_roots(query_gram)
+    for matrix in (query_key.query, value_output.value):
+        left = query_root @ matrix
+        assert (left.gather(0, left.abs().argmax(0, keepdim=True)) > 0).all()
