@@ -166,7 +166,7 @@ class CurveMeasurement:
             batch = batch_size(num_inputs, CURVE_BATCH)
             elimination = eliminate(problem, [num_inputs], [1], batch, width)
             order, growth = elimination.removed, elimination.increments
-            num_removed = min(self._price_units(num_inputs), len(order))
+            num_removed = self._price_units(growth)
             kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs)
             with restored(reader):
                 write_channels_(reader, kept, problem)
