@@ -31,6 +31,9 @@ logger = logging.get_logger(__name__)
 CURVE_BATCH = 1 / 50
 # Smallest growth of the loss that a price is computed from: below it, the growth is rounding.
 SMALLEST_GROWTH = 1e-6
+# Smallest error that a price is computed from, as a fraction of the error without any unit. Units that do nothing, as in
+# a masked model, have none.
+SMALLEST_ERROR = 1e-7
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class CurveMeasurement:
             batch = batch_size(num_inputs, CURVE_BATCH)
             elimination = eliminate(problem, [num_inputs], [1], batch, width)
             order, growth = elimination.removed, elimination.increments
-            num_removed = min(self._price_units(num_inputs), len(order))
+            num_removed = self._price_units(growth)
             kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs)
             with restored(reader):
                 write_channels_(reader, kept, problem)
@@ -226,7 +229,7 @@ class CurveMeasurement:
     ) -> UnitCurve:
         order = energies.argsort(stable=True)
         growth = energies[order]
-        closed = order[: self._price_units(len(order))]
+        closed = order[: self._price_units(growth.tolist())]
         with restored(queries):
             queries.weight.data[closed] = 0
             queries.bias.data[closed] = 0
@@ -240,15 +243,20 @@ class CurveMeasurement:
         num_inputs = output_layer.in_features
         elimination = eliminate(problem, [num_inputs], [0], batch_size(num_inputs, CURVE_BATCH))
         order, growth = elimination.removed, elimination.increments
-        num_removed = self._price_units(num_inputs)
+        num_removed = self._price_units(growth)
         kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs).to(self.student.device)
         with restored(output_layer):
             write_solution_(output_layer, kept, problem.solve(kept))
             loss_growth = self.loss.growth(layer_idx, layer_input)
         return make_curve(layer_idx, unit, order, growth, num_removed, loss_growth)
 
-    def _price_units(self, num_units: int) -> int:
-        return max(1, round(num_units * self.config.price_fraction))
+    def _price_units(self, growth: list[float]) -> int:
+        """Returns the number of removals that a price is measured with: more than asked for if these change nothing."""
+        num_units = max(1, round(len(growth) * self.config.price_fraction))
+        errors = list(itertools.accumulate(growth))
+        while num_units < len(growth) and errors[num_units - 1] < SMALLEST_ERROR * errors[-1]:
+            num_units += 1
+        return num_units
 
 
 @contextmanager

@@ -79,8 +79,11 @@ class OneShotPruning:
             ValueError: If they cannot.
         """
         config = self.model.config
-        smallest = UnitCounts.of(smallest_shape(config.shape, self.units))
-        ceiling = self.measure.sparsity(config, smallest)
+        smallest = smallest_shape(config.shape, self.units)
+        if self.stock_shape:
+            order = OneWidth(config, config.shape, self.measure)
+            smallest = order.shape_after(order.num_removals)
+        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest))
         check_target_value(config, target, self.measure, ceiling, self.units)
 
     def size(self) -> int:
