@@ -6,21 +6,19 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from hf_prunable import AttentionShape, LayerShape, PrunedShape, compact, load_prunable
+from hf_prunable import compact, load_prunable
 from hf_prunable.modeling.size import UnitCounts, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS, PAPER_UNITS
 from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.gate_initialization import order_gates_by_weights_
+from hf_prunable.pruning.magnitude import OPEN, keep_largest_weights, uniform_shape
 from hf_prunable.pruning.student import NOISE_OFF
 
 
-# Values of log_alpha: from 2.4 up a gate's deterministic value is 1, from -2.4 down it is 0.
-OPEN, CLOSED = 4.0, -4.0
 WHOLE_HEADS = ("mha", "head", "ffn", "int")
 
 
@@ -52,7 +50,7 @@ class Student:
             training: Training arguments of a row with both stages.
             ungated_learning_rate: Peak learning rate of rows without gates; `None` for that of the gate stage.
         """
-        training, steps = copy.copy(training), training.max_steps + training.final_steps
+        training, steps = copy.copy(training), training.max_steps + training.num_final_steps
         if not self.learns_gates:
             training.final_steps = steps
             training.final_learning_rate = ungated_learning_rate or training.learning_rate
@@ -119,48 +117,6 @@ def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
     return compact(student, target_sparsity)
 
 
-def uniform_shape(config: Any, target_sparsity: float) -> PrunedShape:
-    """Computes the largest shape within the target's size with one head width, and feed-forward widths within one unit.
-
-    Attention and feed-forward lose the same fraction of units, up to rounding of the head width. The remaining size goes to
-    one more intermediate unit in each of the first layers.
-
-    Args:
-        config: Configuration of a dense model.
-        target_sparsity: Fraction of parameters to remove, between 0 and 1.
-
-    Raises:
-        ValueError: If a model with one unit of each kind is larger than the target's size.
-    """
-    dense, depth = PrunedShape.dense(config), config.num_hidden_layers
-    num_heads, head_dim = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    size = (1 - target_sparsity) * config.dense_num_parameters
-
-    def shape_of(width: int, intermediates: list[int]) -> PrunedShape:
-        attention = AttentionShape(tuple(range(num_heads)), (width,) * num_heads, (width,) * num_heads)
-        return PrunedShape(dense.conv_channels, tuple(LayerShape(attention, units) for units in intermediates))
-
-    def num_parameters(width: int, intermediates: list[int]) -> int:
-        return count_parameters(config, UnitCounts.of(shape_of(width, intermediates)))
-
-    unit_size = num_parameters(1, [2] + [1] * (depth - 1)) - num_parameters(1, [1] * depth)
-    candidates = []
-    for width in range(1, head_dim + 1):
-        num_units = depth + int((size - num_parameters(width, [1] * depth)) // unit_size)
-        if num_units >= depth:
-            num_units = min(num_units, depth * config.intermediate_size)
-            candidates.append((abs(width / head_dim - num_units / depth / config.intermediate_size), width, num_units))
-    if not candidates:
-        raise ValueError(
-            f"`target_sparsity` is {target_sparsity}, but a model with one dimension per head and one intermediate unit "
-            f"per layer has {num_parameters(1, [1] * depth):,} of {config.dense_num_parameters:,} parameters. Ask for "
-            "less."
-        )
-    _, width, num_units = min(candidates)
-    intermediate, rest = divmod(num_units, depth)
-    return shape_of(width, [intermediate + (layer_idx < rest) for layer_idx in range(depth)])
-
-
 def uniform_width(teacher: str, target_sparsity: float) -> PreTrainedModel:
     """Builds a student of `uniform_shape` that keeps the units with the largest weight norms.
 
@@ -168,26 +124,7 @@ def uniform_width(teacher: str, target_sparsity: float) -> PreTrainedModel:
         teacher: Folder or Hub id of the dense checkpoint.
         target_sparsity: Fraction of parameters to remove, between 0 and 1.
     """
-    student = gated(teacher, target_sparsity, DEFAULT_UNITS)
-    shape = uniform_shape(student.config, target_sparsity)
-    for layer, wanted in zip(student.encoder.layers, shape.layers, strict=True):
-        attention, dense = layer.attention, layer.feed_forward.output_dense
-        for module, unit, widths, kept in (
-            (attention.q_proj, "qk", attention.shape.query_key, wanted.attention.query_key),
-            (attention.out_proj, "vo", attention.shape.value_output, wanted.attention.value_output),
-            (dense, "int", (layer.feed_forward.intermediate,), (wanted.intermediate,)),
-        ):
-            gate = module.gates[unit]
-            norms = module.unit_norms(gate).split(widths)
-            is_kept = torch.cat([_largest(group, count) for group, count in zip(norms, kept, strict=True)])
-            gate.log_alpha.data = torch.where(is_kept, OPEN, CLOSED)
-    return compact(student)
-
-
-def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
-    is_largest = torch.zeros(len(values), dtype=torch.bool)
-    is_largest[values.topk(count).indices] = True
-    return is_largest
+    return keep_largest_weights(load_prunable(teacher, dtype=torch.float32, **NOISE_OFF), target_sparsity)
 
 
 def from_scratch(teacher: str, target_sparsity: float) -> PreTrainedModel:

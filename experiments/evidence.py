@@ -31,7 +31,7 @@ from experiments.evidence_report import write_report
 from experiments.evidence_results import Run, is_finished, load_results, plan_runs, result_path, settings_of
 from hf_prunable import load_prunable
 from hf_prunable.modeling.size import UnitCounts, count_macs
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, ObjectiveArguments, PruningTrainingArguments
 from hf_prunable.pruning.gate_pruning import compact_student
 from hf_prunable.pruning.stages import TrainingStages, final_stage_name
 from hf_prunable.pruning.training_data import TrainingData
@@ -212,6 +212,7 @@ def _data_settings(options: EvidenceArguments) -> dict[str, Any]:
 
 def main() -> None:
     options, training = HfArgumentParser((EvidenceArguments, PruningTrainingArguments)).parse_args_into_dataclasses()
+    training = training.with_final_steps(DEFAULT_FINAL_STEPS)
     folder = Path(training.output_dir)
     if not options.report_only:
         make_results(options, training, folder)

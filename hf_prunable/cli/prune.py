@@ -1,7 +1,10 @@
-"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates, compacts at one or several targets, trains the result.
+"""Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint to one or several targets, by trained gates or without training.
 
     hf-prunable prune --model_name_or_path microsoft/wavlm-base --dataset_name my_recordings \
         --target_sparsity 0.72 --output_dir wavlm-base-pruned
+
+    hf-prunable prune --method one_shot --model_name_or_path microsoft/wavlm-base --dataset_name my_recordings \
+        --target_sparsity 0.3 0.5 0.72 --output_dir wavlm-base-smaller
 
     accelerate launch -m hf_prunable.cli.prune recipe.yaml
 
@@ -11,7 +14,6 @@ run.
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 import sys
@@ -26,8 +28,9 @@ from ..data.labels import LabelEncoding, load_label_encoding
 from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete, load_config
-from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
-from ..pruning.gate_pruning import GatePruning
+from ..one_shot.arguments import OneShotArguments
+from ..one_shot.method import OneShotMethod
+from ..pruning.arguments import GATES, ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, load_student, restore_noise_
@@ -37,6 +40,7 @@ from ..reporting.provenance import Provenance, command_line
 from ..reporting.pruning_report import (
     DENSE,
     PRUNED,
+    Calibration,
     HeldOutLoss,
     PruningInputs,
     PruningReport,
@@ -52,6 +56,7 @@ from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
+from .pruning_methods import check_options, make_method, settings_of_method
 from .trainer_options import PRUNING_TABLE
 
 
@@ -74,13 +79,14 @@ class PruningRecipe:
     continue from them. With several processes, all of them make these calls, and the main process writes the results.
 
     Args:
-        options: Options for the checkpoint, its gates and the size of the pruned model.
+        options: Options for the checkpoint, the method and the size of the pruned model.
         speech_options: Options for the audio.
         objective: Options for the losses.
         training: Training arguments; `output_dir` must be a new or an empty folder.
+        one_shot: Options of one-shot pruning; `None` for their defaults.
 
     Raises:
-        ValueError: If options contradict each other.
+        ValueError: If options contradict each other, or belong to another method.
     """
 
     def __init__(
@@ -89,13 +95,16 @@ class PruningRecipe:
         speech_options: SpeechArguments,
         objective: ObjectiveArguments,
         training: PruningTrainingArguments,
+        one_shot: OneShotArguments | None = None,
     ):
         self.options, self.speech_options, self.objective = options, speech_options, objective
         # Read now, because a recipe file may have changed when the run is over.
         self.command = command_line(sys.argv)
-        self.method = GatePruning(options)
+        self.one_shot = OneShotArguments() if one_shot is None else one_shot
+        check_options(options, self.one_shot, training)
+        self.method = make_method(options, self.one_shot, training.seed)
         self.parts = options.parts()
-        training = copy.copy(training)
+        training = training.with_final_steps(self.method.default_final_steps)
         self.hub = HubPush.take_from(training, list(self.parts.values()))
         self.output_dir = Path(training.output_dir)
         self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
@@ -165,13 +174,16 @@ class PruningRecipe:
             self.objective.crop_seconds,
             self.labels,
         )
-        self.plan = plan_stages(self.method.targets, self.training, data, self.output_dir)
+        first_stage = self.method.first_stage(self.training)
+        self.plan = plan_stages(self.method.targets, self.training, data, self.output_dir, first_stage)
         self.stages = TrainingStages(model, teacher, self.training, self.objective, data, self.plan)
+        self.method.read_input(self.stages)
 
     def _setup_report(self) -> None:
         """Records the inputs of the run and its software and hardware, for the reports of all targets."""
         model = self.stages.initial_student.model
         self.inputs = PruningInputs(
+            method=self.options.method,
             command=self.command,
             model_name=self.options.model_name_or_path,
             family=model.config.stock_config_class.model_type,
@@ -181,10 +193,25 @@ class PruningRecipe:
             teacher_name=self.teacher_name,
             objective=self.objective.objective,
             units=self.options.prune_units,
-            steps={"with gates": self.training.max_steps, "after compaction": self.training.final_steps},
+            steps=self._steps(),
             seed=self.training.seed,
+            calibration=self._calibration(),
         )
         self.provenance = Provenance.of_this_process(model.device)
+
+    def _steps(self) -> dict[str, int]:
+        """Returns the number of optimizer steps by name of the stage."""
+        final_steps = self.training.num_final_steps
+        if self.options.method == GATES:
+            return {"with gates": self.training.max_steps, "after compaction": final_steps}
+        return {"after pruning": final_steps} if final_steps else {}
+
+    def _calibration(self) -> Calibration | None:
+        """Describes the calibration audio; `None` for a method without any."""
+        if not isinstance(self.method, OneShotMethod):
+            return None
+        request, audio = self.method.request, self.method.audio
+        return Calibration(request.num_crops, request.seconds, audio.num_clips, audio.num_too_short)
 
     def _record_settings(self) -> None:
         """Records what the result depends on, or compares it with the interrupted run that is continued."""
@@ -193,27 +220,34 @@ class PruningRecipe:
         settings = (
             asdict(self.options) | asdict(self.speech_options) | asdict(self.objective) | self.training.settings()
         )
+        settings = settings_of_method(self.options.method, settings, self.one_shot)
         settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
         remember_settings(self.working_dir, settings | {"clips": self.speech.digest}, self.options.override)
 
     def prune(self) -> None:
         """Makes and saves the student of each target."""
-        dense_loss = self.stages.held_out_loss(self.stages.initial_student)
+        dense_loss = self._held_out_loss(self.stages.initial_student)
         for target, student in self.method.students(self.stages):
-            losses = HeldOutLoss(dense_loss, self.stages.held_out_loss(student))
-            if self.training.final_steps > 0:
+            loss = self._held_out_loss(student)
+            losses = None if dense_loss is None or loss is None else HeldOutLoss(dense_loss, loss)
+            if self.training.num_final_steps > 0:
                 student = self.stages.train_student(student, final_stage_name(target))
-                losses.after_final_steps = self.stages.held_out_loss(student)
+                if losses is not None:
+                    losses.after_final_steps = self.stages.held_out_loss(student)
             if self.is_main_process:
                 self.save(student, target, losses)
 
-    def save(self, student: Student, target: float, losses: HeldOutLoss) -> None:
+    def _held_out_loss(self, student: Student) -> float | None:
+        """Returns the loss of the objective on the held-out clips; `None` in a run that trains nothing."""
+        return self.stages.held_out_loss(student) if self._steps() else None
+
+    def save(self, student: Student, target: float, losses: HeldOutLoss | None) -> None:
         """Saves a finished student with its report and card.
 
         Args:
             student: Student to save. Dropout, layer drop and SpecAugment of its configuration are restored.
             target: Target that it was compacted to.
-            losses: Losses on the held-out clips.
+            losses: Losses on the held-out clips; `None` if nothing was trained.
 
         Raises:
             RuntimeError: If a fresh process does not load the model, or computes something else with it.
@@ -230,7 +264,7 @@ class PruningRecipe:
         publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), self.auto_class)
         logger.info(f"At a target of {target:g}:\n{format_table(report)}")
 
-    def _report(self, student: Student, target: float, losses: HeldOutLoss) -> PruningReport:
+    def _report(self, student: Student, target: float, losses: HeldOutLoss | None) -> PruningReport:
         """Measures a finished student beside the dense model."""
         dense, pruned = load_complete(self.options.model_name_or_path), student.model.base_model
         measure, round_to = self.method.measure, self.options.round_to
@@ -241,6 +275,8 @@ class PruningRecipe:
         report.results.fidelity = self.stages.fidelity(pruned, dense if is_dense else load_complete(reference_name))
         report.results.held_out_loss, report.results.history = losses, student.history
         report.results.gate_sparsity = student.gate_sparsity
+        if isinstance(self.method, OneShotMethod):
+            report.results.rounds = list(self.method.rounds)
         report.results.latency = measure_latency(
             {DENSE: as_loaded(dense), PRUNED: pruned},
             seconds=self.options.latency_seconds,
@@ -263,13 +299,14 @@ def prune(
     speech_options: SpeechArguments,
     objective: ObjectiveArguments,
     training: PruningTrainingArguments,
+    one_shot: OneShotArguments | None = None,
 ) -> Path:
     """Runs the recipe, whose arguments these are.
 
     Returns:
         The folder of the result, which is only there when it is complete; with several targets, with a folder for each.
     """
-    recipe = PruningRecipe(options, speech_options, objective, training)
+    recipe = PruningRecipe(options, speech_options, objective, training, one_shot)
     recipe.setup()
     recipe.prune()
     recipe.finish()
@@ -280,9 +317,9 @@ def make_parser() -> OptionParser:
     """Returns the parser of the command's options."""
     return OptionParser(
         PROGRAM,
-        "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: trains gates with the weights, removes what the gates have closed,\n"
-        "and trains the smaller model.",
-        (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments),
+        "Prunes a WavLM, HuBERT or wav2vec 2.0 checkpoint: by gates that are trained with the weights, after which the smaller\n"
+        "model is trained; or without training, by statistics of some clips (`--method one_shot`).",
+        (PruningArguments, SpeechArguments, ObjectiveArguments, PruningTrainingArguments, OneShotArguments),
         PRUNING_TABLE,
     )
 

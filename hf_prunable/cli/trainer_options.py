@@ -29,18 +29,15 @@ FINETUNING_HELP = {
 
 PRUNING_GROUPS = {
     "what to prune": (
-        "model_name_or_path teacher_name_or_path target_sparsity target_macs mac_seconds round_to prune_units"
+        "model_name_or_path teacher_name_or_path method target_sparsity target_macs mac_seconds round_to prune_units"
     ),
     "data": (
         "dataset_name dataset_config_name dataset_split streaming min_seconds held_out_fraction held_out_clips "
         "dataloader_num_workers"
     ),
-    "objective": (
-        "objective distillation_layers distillation_form share_projections crop_seconds task label_column task_weight"
-    ),
-    "gates": (
-        "ste initial_drop_rate initial_norm_spread gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"
-    ),
+    "objective": ("objective distillation_layers share_projections crop_seconds task label_column task_weight"),
+    "gates": ("ste initial_drop_rate gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"),
+    "one-shot pruning": "calibration_clips calibration_seconds rounds stock_shape",
     "training": (
         "max_steps final_steps learning_rate final_learning_rate warmup_steps final_warmup_steps lr_scheduler_type "
         "max_grad_norm freeze_feature_encoder per_device_train_batch_size per_device_eval_batch_size "
@@ -49,6 +46,13 @@ PRUNING_GROUPS = {
     "output": (
         "output_dir override latency_seconds logging_steps save_steps save_total_limit report_to push_to_hub "
         "hub_model_id hub_private_repo"
+    ),
+}
+PRUNING_RARE_GROUPS = {
+    "objective and gates, seldom needed": "distillation_form initial_norm_spread",
+    "one-shot pruning, seldom needed": (
+        "ridge curve_clips price_clips price_fraction reconstruction_steps reconstruction_frames reconstruction_rate "
+        "calibration_batch_size allow_few_frames"
     ),
 }
 FINETUNING_GROUPS = {
@@ -99,14 +103,18 @@ REFUSED_BY_FINETUNING = {
 
 
 def _table(
-    groups: Mapping[str, str], refused: Mapping[str, str], help_texts: Mapping[str, str] = TRAINER_HELP
+    groups: Mapping[str, str],
+    refused: Mapping[str, str],
+    help_texts: Mapping[str, str] = TRAINER_HELP,
+    rare_groups: Mapping[str, str] | None = None,
 ) -> OptionTable:
     return OptionTable(
         groups={title: names.split() for title, names in groups.items()},
         help_texts=help_texts,
         refused={name: advice for names, advice in {**REFUSED_BY_BOTH, **refused}.items() for name in names.split()},
+        rare_groups={title: names.split() for title, names in (rare_groups or {}).items()},
     )
 
 
-PRUNING_TABLE = _table(PRUNING_GROUPS, REFUSED_BY_PRUNING)
+PRUNING_TABLE = _table(PRUNING_GROUPS, REFUSED_BY_PRUNING, rare_groups=PRUNING_RARE_GROUPS)
 FINETUNING_TABLE = _table(FINETUNING_GROUPS, REFUSED_BY_FINETUNING, TRAINER_HELP | FINETUNING_HELP)

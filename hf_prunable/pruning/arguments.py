@@ -16,6 +16,10 @@ from .distillation import LOSSES
 
 
 DEFAULT_TARGET = 0.72
+# Steps of the second stage after learned gates.
+DEFAULT_FINAL_STEPS = 25_000
+# Names of the pruning methods.
+GATES, ONE_SHOT, MAGNITUDE = METHODS = ("gates", "one_shot", "magnitude")
 # Whether distillation and a task's loss take part, by the name of the objective.
 OBJECTIVES = {"distillation": (True, False), "task": (False, True), "both": (True, True)}
 
@@ -42,10 +46,18 @@ MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS = 0.002, 8.0
 
 @dataclass
 class PruningArguments:
-    """Options for the checkpoint, its gates and the size of the pruned model."""
+    """Options for the checkpoint, the method and the size of the pruned model.
+
+    Raises:
+        ValueError: If the method is unknown.
+    """
 
     model_name_or_path: str = field(
         metadata={"help": "Folder or Hub id of the checkpoint to prune, stock or pruned before."}
+    )
+    method: str = field(
+        default=GATES,
+        metadata={"help": "'gates': trained; 'one_shot': by statistics of audio; 'magnitude': by weights."},
     )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
@@ -69,7 +81,7 @@ class PruningArguments:
     )
     prune_units: list[str] = field(
         default_factory=lambda: list(DEFAULT_UNITS),
-        metadata={"help": "Kinds of units with gates: mha, head, qk, vo, ffn, int, conv."},
+        metadata={"help": "Kinds of units to prune: mha, head, qk, vo, ffn, int, conv."},
     )
     ste: bool = field(default=True, metadata={"help": "Straight-through estimator for the gates' limits 0 and 1."})
     initial_drop_rate: float = field(
@@ -88,6 +100,8 @@ class PruningArguments:
     )
 
     def __post_init__(self):
+        if self.method not in METHODS:
+            raise ValueError(f"`method` is {self.method!r}; choose from {', '.join(map(repr, METHODS))}.")
         # A recipe may give a single target without the brackets of a list.
         for name in ("target_sparsity", "target_macs"):
             if isinstance(getattr(self, name), int | float):
@@ -109,6 +123,19 @@ class PruningArguments:
             return {targets[0]: ""}
         name = measure.option.removeprefix("target_")
         return {target: f"{name}-{target:g}" for target in targets}
+
+
+def default_gate_rates(max_steps: int) -> dict[str, float]:
+    """Returns the default learning rates of gates and multipliers by the name of the argument.
+
+    Args:
+        max_steps: Number of steps of the first stage.
+    """
+    steps = max(max_steps, 1)
+    return {
+        "gate_learning_rate": max(GATE_RATE, GATE_RATE_TIMES_STEPS / steps),
+        "multiplier_learning_rate": max(MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS / steps),
+    }
 
 
 @dataclass
@@ -183,8 +210,11 @@ class PruningTrainingArguments(TrainingArguments):
     max_steps: int = field(
         default=50_000, metadata={"help": "Steps of the first stage, which trains gates and weights."}
     )
-    final_steps: int = field(
-        default=25_000, metadata={"help": "Steps of the second stage, after compaction; 0 to leave it out."}
+    final_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": f"Steps of the second stage, on the pruned model; by default {DEFAULT_FINAL_STEPS} after gates, else 0."
+        },
     )
     learning_rate: float = field(
         default=2e-4, metadata={"help": "Peak learning rate of the weights in the first stage."}
@@ -232,11 +262,14 @@ class PruningTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        steps = max(self.max_steps, 1)
-        if self.gate_learning_rate is None:
-            self.gate_learning_rate = max(GATE_RATE, GATE_RATE_TIMES_STEPS / steps)
-        if self.multiplier_learning_rate is None:
-            self.multiplier_learning_rate = max(MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS / steps)
+        for name, rate in default_gate_rates(self.max_steps).items():
+            if getattr(self, name) is None:
+                setattr(self, name, rate)
+
+    @property
+    def num_final_steps(self) -> int:
+        """Number of steps of the second stage; as after learned gates if none was given."""
+        return DEFAULT_FINAL_STEPS if self.final_steps is None else self.final_steps
 
     @property
     def micro_batches_per_step(self) -> int:
@@ -254,9 +287,19 @@ class PruningTrainingArguments(TrainingArguments):
         args.output_dir = str(folder)
         return args
 
+    def with_final_steps(self, default: int) -> PruningTrainingArguments:
+        """Returns a copy with a number of steps of the second stage.
+
+        Args:
+            default: Number of steps if none was given.
+        """
+        args = copy.copy(self)
+        args.final_steps = default if self.final_steps is None else self.final_steps
+        return args
+
     def for_final_stage(self) -> PruningTrainingArguments:
         """Returns a copy for the second stage, after compaction."""
         args = copy.copy(self)
-        args.max_steps, args.learning_rate = self.final_steps, self.final_learning_rate
+        args.max_steps, args.learning_rate = self.num_final_steps, self.final_learning_rate
         args.warmup_steps = self.final_warmup_steps
         return args

@@ -5,31 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
-from .arguments import PruningArguments
+from ..runtime.training_plan import Stage
+from .arguments import DEFAULT_FINAL_STEPS, PruningTrainingArguments
 from .compaction import compact
 from .decisions import check_target
 from .gate_initialization import order_gates_by_weights_
 from .gate_sparsity import GateSparsity
+from .method import PruningMethod
 from .stages import TrainingStages
 from .student import Student
 
 
-class GatePruning:
-    """Pruning by hard-concrete gates that are trained with the weights (arXiv 2306.01385).
+class GatePruning(PruningMethod):
+    """Pruning by hard-concrete gates that are trained with the weights (arXiv 2306.01385)."""
 
-    Args:
-        options: Options for gates and targets.
-
-    Raises:
-        ValueError: If targets are given in parameters and in multiply-accumulates.
-    """
-
-    def __init__(self, options: PruningArguments):
-        self.options = options
-        self.targets, self.measure = options.targets()
+    default_final_steps: ClassVar[int] = DEFAULT_FINAL_STEPS
 
     def prepare_(self, model: PrunableModelMixin) -> None:
         """Attaches the gates to a model and checks the targets.
@@ -43,6 +37,10 @@ class GatePruning:
         model.attach_gates(tuple(self.options.prune_units), self.options.ste, self.options.initial_drop_rate)
         for target in self.targets:
             check_target(model, target, self.measure)
+
+    def first_stage(self, args: PruningTrainingArguments) -> Stage:
+        """Returns the stage that trains the gates."""
+        return Stage("train gates and weights", args.max_steps)
 
     def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
         """Trains the gates once and yields each target with the student that is compacted to it.

@@ -13,21 +13,26 @@ from .training_data import TrainingData
 
 
 def plan_stages(
-    targets: Sequence[float], args: PruningTrainingArguments, data: TrainingData, output_dir: Path
+    targets: Sequence[float],
+    args: PruningTrainingArguments,
+    data: TrainingData,
+    output_dir: Path,
+    first_stage: Stage,
 ) -> TrainingPlan:
-    """Returns the plan of a run that trains gates once and a student for each target.
+    """Returns the plan of a run with one stage for all targets, and then one for each.
 
     Args:
         targets: Targets of the run.
         args: Training arguments.
         data: Training and held-out clips.
         output_dir: Folder of the result.
+        first_stage: Stage of the pruning method.
     """
-    stages = {GATE_STAGE_NAME: Stage("train gates and weights", args.max_steps)}
-    if args.final_steps > 0:
+    stages = {GATE_STAGE_NAME: first_stage}
+    if args.num_final_steps > 0:
         for target in targets:
             name = "train the pruned model" + (f" at a target of {target:g}" if len(targets) > 1 else "")
-            stages[final_stage_name(target)] = Stage(name, args.final_steps)
+            stages[final_stage_name(target)] = Stage(name, args.num_final_steps)
     clips = data.train_clips
     audio = Audio(None if isinstance(clips, SpeechStream) else clips["seconds"][:], len(data.held_out_clips))
     return TrainingPlan(stages, args, audio, str(output_dir))

@@ -40,6 +40,7 @@ class TrainingData:
         label_encoding: LabelEncoding | None = None,
     ):
         self.train_clips, self.held_out_clips = train_clips, held_out_clips
+        self.feature_extractor = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate
         self.label_encoding = label_encoding
         self.collator: CropCollator | LabelledCollator

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from ..one_shot.round_files import PruningRound
 from ..pruning.fidelity import Fidelity
 from ..truncation.layer_choice import LayerChoice
 from ..truncation.layer_profile import LayerProfile
@@ -33,6 +34,7 @@ CHOSEN_MARKER: dict[str, Any] = {
     "linestyle": "none",
 }
 ERROR_ALPHA, BAND_ALPHA, BAND_HATCH = 0.15, 0.25, "///"
+UNIT_NAMES = {"qk": "query/key dimensions", "vo": "value/output dimensions", "int": "intermediate units"}
 CHOSEN, ERROR, BAND = "last layer kept", "one standard error", "95 % band of permuted labels"
 
 
@@ -142,6 +144,35 @@ def draw_fidelity(fidelity: Fidelity, path: str | os.PathLike, reference: str = 
     bottom.set_ylim(bottom=0)
     bottom.set_xlabel("Hidden state (0: input of the first layer)", fontsize=NORMAL)
     figure.suptitle(f"Hidden states of the pruned model against the {reference}'s, held-out audio", fontsize=LARGE)
+    figure.savefig(path)
+
+
+def draw_prices(rounds: Sequence[PruningRound], path: str | os.PathLike) -> None:
+    """Draws the growth of the loss over the layers, for each kind of unit, before the first and before the last round.
+
+    Args:
+        rounds: Rounds with prices, one or more.
+        path: Output file; its extension selects the image format.
+    """
+    figure = new_figure(*SIZE)
+    axes = figure.subplots()
+    shown = {"first round": rounds[0], "last round": rounds[-1]} if len(rounds) > 1 else {"": rounds[0]}
+    for dashes, (name, pruning_round) in enumerate(shown.items()):
+        for color, (unit, unit_name) in enumerate(UNIT_NAMES.items()):
+            prices = [price for price in pruning_round.prices if price.unit == unit]
+            axes.plot(
+                [price.layer_idx for price in prices],
+                [price.loss_growth for price in prices],
+                DASHES[dashes],
+                color=COLORS[color],
+                label=f"{unit_name}, {name}" if name else unit_name,
+                **(LINE | {"markersize": 7}),
+            )
+    axes.set_yscale("log")
+    axes.set_xlabel("Layer index", fontsize=NORMAL)
+    _style(axes, f"Growth of the loss without {100 * rounds[0].price_fraction:.0f} % of the units")
+    figure.legend(loc="outside lower center", ncols=len(shown), frameon=False, fontsize=NORMAL)
+    figure.suptitle("Price of pruning one kind of unit in one layer, estimated", fontsize=LARGE)
     figure.savefig(path)
 
 

@@ -9,9 +9,11 @@ from huggingface_hub import EvalResult, ModelCard
 
 from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..modeling.shape import PrunedShape
+from ..pruning.arguments import GATES
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .finetuning_report import TRUNCATED, FinetuningReport
 from .finetuning_report import format_table as format_finetuning_table
+from .method_texts import describe_method, describe_training, has_prices, limit_of_method, settings_of_method
 from .model_card_parts import (
     PIPELINE_TAGS,
     bullets,
@@ -29,19 +31,20 @@ from .pruning_report import format_table as format_pruning_table
 
 
 SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE = "shape.png", "sparsity_curve.png", "fidelity.png"
+PRICES_PICTURE = "prices.png"
 PROFILE_PICTURE, CONFUSION_PICTURE = "layer_profile.png", "confusion.png"
 PRUNED_TAGS = ["pruned", "structured-pruning"]
 # What the classes are and the name of the task.
 TASKS = {"word": ("words", "Word classification"), "speaker": ("speakers", "Speaker identification")}
-LEARNED_BY = {
-    "distillation": "by distillation, without labels",
-    "task": "from labels",
-    "both": "from labels and by distillation",
-}
 
 
 def pruning_card(
-    report: PruningReport, name: str, *, repo_id: str | None = None, auto_class: str = BASE_MODEL
+    report: PruningReport,
+    name: str,
+    *,
+    repo_id: str | None = None,
+    auto_class: str = BASE_MODEL,
+    is_stock: bool = False,
 ) -> ModelCard:
     """Makes the card of a pruned model.
 
@@ -50,6 +53,7 @@ def pruning_card(
         name: Name of the model.
         repo_id: Hub id that the usage snippet loads from; `None` uses `name`.
         auto_class: Name of the Auto class of the saved head.
+        is_stock: Whether the model loads without hf_prunable.
     """
     inputs, sizes = report.inputs, report.sizes
     removed = 1 - sizes.pruned.num_parameters / sizes.dense.num_parameters
@@ -59,11 +63,10 @@ def pruning_card(
         ),
         title=name,
         summary=(
-            f"{link(inputs.model_name)} with {100 * removed:.1f} % of its encoder parameters removed by structured "
-            f"pruning with hf_prunable. {_speed_and_fidelity(report)}The pruning decisions were learned "
-            f"{LEARNED_BY[inputs.objective]}."
-        ),
-        **usage(auto_class, repo_id or name, is_stock=False),
+            f"{link(inputs.model_name)} with {100 * removed:.1f} % of its encoder parameters removed by "
+            f"{describe_method(inputs)}. {_speed_and_fidelity(report)}{describe_training(inputs)}"
+        ).strip(),
+        **usage(auto_class, repo_id or name, is_stock),
         removed=_removed_units(report),
         removed_picture={"file": SHAPE_PICTURE, "caption": "Widths of every layer after pruning"},
         measured=format_pruning_table(report).strip(),
@@ -71,6 +74,7 @@ def pruning_card(
         command=inputs.command,
         reproduction=_pruning_reproduction(report),
         limits=_pruning_limits(report),
+        citation=inputs.method == GATES,
     )
 
 
@@ -91,7 +95,11 @@ def _speed_and_fidelity(report: PruningReport) -> str:
 
 def _pruning_details(report: PruningReport) -> dict[str, Any]:
     """Returns the template's variables for the pictures of the results, and for the section that is collapsed."""
-    pictures = [{"file": CURVE_PICTURE, "caption": "Sparsity and loss over the optimizer steps"}]
+    pictures = []
+    if report.inputs.method == GATES:
+        pictures.append({"file": CURVE_PICTURE, "caption": "Sparsity and loss over the optimizer steps"})
+    if has_prices(report):
+        pictures.append({"file": PRICES_PICTURE, "caption": "Growth of the loss when units of one kind and layer go"})
     fidelity, reference = report.results.fidelity, report.inputs.reference
     if fidelity is None:
         return {"pictures": pictures}
@@ -143,13 +151,12 @@ def _removed_units(report: PruningReport) -> str:
 
 def _pruning_reproduction(report: PruningReport) -> str:
     inputs = report.inputs
-    steps = ", ".join(f"{count:,} steps {stage}" for stage, count in inputs.steps.items())
     return bullets(
-        f"Gates on {', '.join(inputs.units)}; {steps}; seed {inputs.seed}.",
+        *settings_of_method(report),
         inputs.teacher_name and f"Teacher: {link(inputs.teacher_name)}.",
         data_line(inputs),
         *software_lines(report.provenance),
-        f"Training log and all measurements: [{report.FILE_NAME}]({report.FILE_NAME}).",
+        f"{'Training log and all' if inputs.steps else 'All'} measurements: [{report.FILE_NAME}]({report.FILE_NAME}).",
     )
 
 
@@ -162,13 +169,7 @@ def _pruning_limits(report: PruningReport) -> list[str]:
             f" Latency was measured on the machine named above with {clips} of {latency.clip_seconds:g} s; ratios differ on "
             "other machines and for other lengths."
         )
-    if report.inputs.objective == "distillation":
-        limits.append(
-            "The model was trained to reproduce the hidden states of its teacher. This run measured no accuracy on a task: "
-            "evaluate the model on your task before use."
-        )
-    else:
-        limits.append("The held-out loss is from clips of the same data set as the training clips.")
+    limits.append(limit_of_method(report.inputs))
     gates = report.results.gate_sparsity
     if gates is not None and gates.warning is not None:
         limits.append(gates.warning)
@@ -222,6 +223,7 @@ def truncation_card(
             "Latency was measured on the machine named above; ratios differ on other machines.",
             inherited_limits(inputs.model_name),
         ],
+        citation=True,
     )
 
 

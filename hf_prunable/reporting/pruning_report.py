@@ -8,6 +8,8 @@ from typing import Any
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import Measure, UnitCounts
+from ..one_shot.round_files import PruningRound
+from ..pruning.arguments import GATES
 from ..pruning.fidelity import Fidelity
 from ..pruning.gate_sparsity import GateSparsity
 from ..runtime.tables import markdown_table
@@ -25,23 +27,45 @@ LOSS_NAMES = {
 }
 
 
+@dataclass
+class Calibration:
+    """Audio that one-shot pruning took its statistics from.
+
+    Attributes:
+        num_crops: Number of crops.
+        seconds: Length of a crop in seconds.
+        num_clips: Number of training clips that the crops were cut from.
+        num_too_short: Number of training clips that are shorter than a crop.
+    """
+
+    num_crops: int
+    seconds: float
+    num_clips: int
+    num_too_short: int
+
+
 @dataclass(kw_only=True)
 class PruningInputs(RunInputs):
     """Inputs of a pruning run.
 
     Attributes:
+        method: Pruning method: "gates", "one_shot" or "magnitude".
         teacher_name: Folder or Hub id of the teacher, as given by the user; `None` without distillation.
         objective: Training objective of the student: "distillation", "task" or "both".
-        units: Kinds of units that had gates.
-        steps: Number of optimizer steps of each stage.
+        units: Kinds of units that were pruned.
+        steps: Number of optimizer steps of each stage; empty for a run without training.
         seed: Random seed of the run.
+        calibration: Audio of the statistics; `None` for a method without them.
     """
+
+    method: str = GATES
 
     teacher_name: str | None
     objective: str
     units: list[str]
     steps: dict[str, int]
     seed: int
+    calibration: Calibration | None = None
 
     @property
     def reference(self) -> str:
@@ -99,7 +123,7 @@ class PruningResults:
     """Measurements of a pruning run.
 
     Attributes:
-        held_out_loss: Losses before and after pruning; `None` until they are measured.
+        held_out_loss: Losses before and after pruning; `None` until they are measured, and for a run without training.
         fidelity: Agreement of the pruned model's hidden states with those of the teacher, or without one of the dense
             model, on held-out audio; `None` if it is not measured or cannot be.
         latency: Latencies of the models `DENSE` and `PRUNED`; empty until they are measured.
@@ -108,6 +132,7 @@ class PruningResults:
             `target_sparsity`, `expected_sparsity` and `deterministic_sparsity`.
         gate_sparsity: Sparsity of the learned gates beside the target, with a warning if they are far from it; `None`
             without gates.
+        rounds: Rounds of one-shot pruning; empty for other methods.
     """
 
     held_out_loss: HeldOutLoss | None = None
@@ -115,6 +140,7 @@ class PruningResults:
     latency: dict[str, Latency] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     gate_sparsity: GateSparsity | None = None
+    rounds: list[PruningRound] = field(default_factory=list)
 
 
 @dataclass
@@ -194,7 +220,7 @@ def format_table(report: PruningReport) -> str:
         ),
         *_latency_rows(results.latency),
         *_fidelity_rows(report.inputs.reference, results.fidelity),
-        *_loss_rows(LOSS_NAMES[report.inputs.objective], results.held_out_loss),
+        *_loss_rows(report.inputs, results.held_out_loss),
         ("Target sparsity", "", _percent(sizes.target_sparsity, 2), ""),
         (f"Achieved sparsity{rounded}", "", _percent(sizes.met_sparsity, 2), ""),
     ]
@@ -257,14 +283,15 @@ def _fidelity_rows(reference: str, fidelity: Fidelity | None) -> list[tuple[str,
     return [(name, "", _four_decimals(value), "") for name, value in values.items()]
 
 
-def _loss_rows(name: str, loss: HeldOutLoss | None) -> list[tuple[str, str, str, str]]:
+def _loss_rows(inputs: PruningInputs, loss: HeldOutLoss | None) -> list[tuple[str, str, str, str]]:
     if loss is None:
         return []
-    name = f"{name}, held-out audio"
+    name = f"{LOSS_NAMES[inputs.objective]}, held-out audio"
+    cut = "compaction" if inputs.method == GATES else "pruning"
     if loss.after_final_steps is None:
         return [(name, _four_decimals(loss.dense), _four_decimals(loss.after_compaction), "")]
     return [
-        (f"{name}, after compaction", _four_decimals(loss.dense), _four_decimals(loss.after_compaction), ""),
+        (f"{name}, after {cut}", _four_decimals(loss.dense), _four_decimals(loss.after_compaction), ""),
         (f"{name}, after the final steps", _four_decimals(loss.dense), _four_decimals(loss.after_final_steps), ""),
     ]
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import torch
 
 from ..modeling.pretrained import PrunableModelMixin
+from ..pruning.arguments import GATES
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .eval_results import save_eval_results
 from .finetuning_report import FinetuningReport
-from .layer_pictures import draw_fidelity
+from .layer_pictures import draw_fidelity, draw_prices
+from .method_texts import has_prices
 from .model_card import (
     CONFUSION_PICTURE,
     CURVE_PICTURE,
     FIDELITY_PICTURE,
+    PRICES_PICTURE,
     SHAPE_PICTURE,
     pruning_card,
     truncation_card,
@@ -52,10 +55,14 @@ def publish_pruning(
     """
     report.save(folder)
     draw_shape(model.config.shape, model.config, folder / SHAPE_PICTURE)
-    draw_sparsity_curve(report.results.history, folder / CURVE_PICTURE, report.sizes.measure)
+    if report.inputs.method == GATES:
+        draw_sparsity_curve(report.results.history, folder / CURVE_PICTURE, report.sizes.measure)
+    if has_prices(report):
+        draw_prices(report.results.rounds, folder / PRICES_PICTURE)
     if report.results.fidelity is not None:
         draw_fidelity(report.results.fidelity, folder / FIDELITY_PICTURE, report.inputs.reference)
-    save_card(pruning_card(report, name, repo_id=repo_id, auto_class=auto_class), folder)
+    card = pruning_card(report, name, repo_id=repo_id, auto_class=auto_class, is_stock=model.is_stock)
+    save_card(card, folder)
     _check_reload(model, folder, auto_class, report.inputs.sampling_rate, report.inputs.seed)
 
 

@@ -31,11 +31,13 @@ class OptionTable:
         groups: Names of the options that `--help` lists, by the title of their group.
         help_texts: Help texts that replace those of the dataclass fields, by the name of the option.
         refused: Advice for options that have no effect in the command, by the name of the option.
+        rare_groups: Names of further options that `--help_all` lists, by the title of their group.
     """
 
     groups: Mapping[str, Sequence[str]]
     help_texts: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    rare_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class OptionParser(CommandParser, HfArgumentParser):
@@ -116,11 +118,11 @@ class OptionParser(CommandParser, HfArgumentParser):
 
     def format_help(self) -> str:
         """Returns the help with the options of the groups."""
-        return self._format_groups(self._grouped_actions())
+        return self._format_groups(self._grouped_actions(self.table.groups))
 
     def format_help_all(self) -> str:
         """Returns the help with all options that have an effect."""
-        groups = self._grouped_actions()
+        groups = self._grouped_actions({**self.table.groups, **self.table.rare_groups})
         shown = {action.dest for actions in groups.values() for action in actions}
         rest = [action for action in self._first_actions().values() if action.dest not in shown]
         return self._format_groups({**groups, REMAINING_OPTIONS: rest})
@@ -147,9 +149,9 @@ class OptionParser(CommandParser, HfArgumentParser):
                 actions.setdefault(action.dest, action)
         return actions
 
-    def _grouped_actions(self) -> dict[str, list[argparse.Action]]:
+    def _grouped_actions(self, groups: Mapping[str, Sequence[str]]) -> dict[str, list[argparse.Action]]:
         actions = self._first_actions()
-        return {title: [actions[name] for name in names] for title, names in self.table.groups.items()}
+        return {title: [actions[name] for name in names] for title, names in groups.items()}
 
     def _format_groups(self, groups: Mapping[str, Sequence[argparse.Action]]) -> str:
         formatter = self._get_formatter()

@@ -28,15 +28,15 @@ NO_GPU = (
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of a run in which a model is trained.
+    """Stage of a run.
 
     Attributes:
         name: Short description, such as "train the pruned model".
-        num_steps: Number of optimizer steps.
+        num_steps: Number of optimizer steps; 0 for a stage without training.
     """
 
     name: str
-    num_steps: int
+    num_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class TrainingPlan:
         args = self.args
         clips = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         lines = [f"Device: {describe_device(args)}"]
-        lines += [
-            f"Stage {number}: {stage.name}, {stage.num_steps:,} steps of {clips} clips"
-            for number, stage in enumerate(self.stages.values(), start=1)
-        ]
+        for number, stage in enumerate(self.stages.values(), start=1):
+            steps = f", {stage.num_steps:,} steps of {clips} clips" if stage.num_steps else ""
+            lines.append(f"Stage {number}: {stage.name}{steps}")
         lines += [f"Audio:  {self.audio.describe()}", f"Output: {self.output_dir}"]
-        if args.device.type == "cpu" and not args.use_cpu:
+        is_trained = any(stage.num_steps for stage in self.stages.values())
+        if is_trained and args.device.type == "cpu" and not args.use_cpu:
             lines.append(NO_GPU)
         return "\n".join(lines)
 

@@ -294,7 +294,7 @@ class TestBadInput:
             ({"target_sparsity": 72.0}, "must lie between 0 and 1, but is 72.0. .*0.72 leaves 28 %"),
             (
                 {"target_sparsity": 0.9},
-                r"is 0.9, and gates on qk, vo, int .*at most 0\.6\d+ .*Ask for less, or gate more",
+                r"is 0.9, and removing all units of the kinds qk, vo, int .*at most 0\.6\d+ .*Ask for less, or prune more",
             ),
             ({"prune_units": ["mha", "heads"]}, r"Unknown units \['heads'\]: choose one or more of mha, head, qk"),
             ({"initial_drop_rate": 0.0}, "`initial_drop_rate` must be between 0 and 1, but is 0.0"),

@@ -40,7 +40,8 @@ def test_an_option_takes_one_line_or_two(parser):
 
 
 def test_every_own_option_is_in_a_group(parser):
-    grouped = [name for names in parser.table.groups.values() for name in names]
+    groups = {**parser.table.groups, **parser.table.rare_groups}
+    grouped = [name for names in groups.values() for name in names]
     assert len(grouped) == len(set(grouped))
     # FSDP and DDP need it, and nobody else.
     missing = {field.name for field in own_options(parser)} - set(grouped) - {"ddp_find_unused_parameters"}

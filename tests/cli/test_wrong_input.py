@@ -54,7 +54,7 @@ WRONG = {
     "missing teacher": (["prune", "recipe.yaml", "--teacher_name_or_path", "./nowhere"], "nowhere"),
     "missing audio": (["prune", "recipe.yaml", "--dataset_name", "./nowhere"], "there is no such file or folder"),
     "no audio": (["prune", "recipe.yaml", "--dataset_name", "bert"], "no audio in it"),
-    "target too high": (["prune", "recipe.yaml", "--target_sparsity", "0.99"], "is 0.99, and gates on"),
+    "target too high": (["prune", "recipe.yaml", "--target_sparsity", "0.99"], "is 0.99, and removing all units"),
     "two kinds of target": (["prune", "recipe.yaml", "--target_macs", "0.5"], "target_macs"),
     "output in use": (["prune", "recipe.yaml", "--output_dir", "audio"], "'audio' is not empty"),
     "no labels": (["prune", "recipe.yaml", "--objective", "task", "--task", "ctc"], "text"),

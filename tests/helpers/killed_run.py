@@ -2,8 +2,10 @@
 
     python -m tests.helpers.killed_run RECIPE.yaml '{"micro_batch": 17, "delay": 0.02}'
     python -m tests.helpers.killed_run RECIPE.yaml '{"save": 3}'
+    python -m tests.helpers.killed_run RECIPE.yaml '{"cut": 2}'
 
-The first is killed a moment after its 17th micro-batch, the second when its 3rd file of a checkpoint is half written.
+The first is killed a moment after its 17th micro-batch, the second when its 3rd file of a checkpoint is half written, the
+third when the model of its 2nd round of one-shot pruning is about to be cut out.
 """
 
 import json
@@ -59,7 +61,23 @@ def kill_at_a_micro_batch():
     PruningTrainer.training_step = counted
 
 
-if "save" in KILL:
+def kill_before_a_cut():
+    from hf_prunable.one_shot import one_shot_pruning
+
+    begun, cut_out = [], one_shot_pruning.cut_out
+
+    def counted(*args, **kwargs):
+        begun.append(None)
+        if len(begun) == KILL["cut"]:
+            kill()
+        return cut_out(*args, **kwargs)
+
+    one_shot_pruning.cut_out = counted
+
+
+if "cut" in KILL:
+    kill_before_a_cut()
+elif "save" in KILL:
     # Before anything imports the functions by name.
     cut_a_file()
 elif KILL:

@@ -53,5 +53,5 @@ def test_a_student_for_each_target(option):
 
 def test_targets_out_of_reach_are_refused_before_training():
     method = GatePruning(PruningArguments("model", target_sparsity=[0.3, 0.9]))
-    with pytest.raises(ValueError, match="is 0.9, and gates on qk, vo, int can remove at most"):
+    with pytest.raises(ValueError, match="is 0.9, and removing all units of the kinds qk, vo, int removes at most"):
         method.prepare_(tiny_prunable("wavlm"))

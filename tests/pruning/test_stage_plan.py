@@ -7,7 +7,8 @@ from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable.data.streaming import SpeechStream
-from hf_prunable.pruning.arguments import PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.gate_pruning import GatePruning
 from hf_prunable.pruning.stage_plan import plan_stages
 from hf_prunable.pruning.training_data import TrainingData
 
@@ -17,7 +18,8 @@ def plan(tmp_path, targets, is_stream=False, **options):
     clips = Dataset.from_dict({"audio": [{"bytes": b"", "path": None}] * 3, "seconds": [1800.0] * 3})
     train_clips = SpeechStream(clips.to_iterable_dataset(), 1.0) if is_stream else clips
     data = TrainingData(train_clips, clips.select([0]), Wav2Vec2FeatureExtractor(), 5.0)
-    return plan_stages(targets, args, data, Path("pruned"))
+    first_stage = GatePruning(PruningArguments("model")).first_stage(args)
+    return plan_stages(targets, args, data, Path("pruned"), first_stage)
 
 
 @pytest.mark.parametrize(

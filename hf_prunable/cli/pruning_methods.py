@@ -1,0 +1,111 @@
+"""The methods of `hf-prunable prune`: which options belong to each, and the object that prunes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Any
+
+from ..one_shot.arguments import OneShotArguments
+from ..one_shot.method import OneShotMethod
+from ..pruning.arguments import (
+    GATES,
+    MAGNITUDE,
+    ONE_SHOT,
+    PruningArguments,
+    PruningTrainingArguments,
+    default_gate_rates,
+)
+from ..pruning.gate_pruning import GatePruning
+from ..pruning.magnitude import MagnitudePruning
+from ..pruning.method import PruningMethod
+
+
+FINAL_STAGE_ADVICE = {
+    "max_steps": "`final_steps` trains the pruned model",
+    "learning_rate": "`final_learning_rate` is that of the pruned model",
+    "warmup_steps": "`final_warmup_steps` are those of the pruned model",
+}
+# Options that belong to one method alone, by its name.
+OPTIONS_OF = {
+    GATES: (
+        "round_to",
+        "ste",
+        "initial_drop_rate",
+        "initial_norm_spread",
+        "gate_learning_rate",
+        "multiplier_learning_rate",
+        "sparsity_warmup_steps",
+        *FINAL_STAGE_ADVICE,
+    ),
+    ONE_SHOT: tuple(option.name for option in fields(OneShotArguments)),
+}
+
+
+def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int) -> PruningMethod:
+    """Returns the pruning method of a run.
+
+    Args:
+        options: Options for model, method and targets.
+        one_shot: Options of one-shot pruning.
+        seed: Random seed of the run.
+
+    Raises:
+        ValueError: If options are out of range.
+    """
+    if options.method == ONE_SHOT:
+        return OneShotMethod(options, one_shot, seed)
+    return {GATES: GatePruning, MAGNITUDE: MagnitudePruning}[options.method](options)
+
+
+def check_options(options: PruningArguments, one_shot: OneShotArguments, training: PruningTrainingArguments) -> None:
+    """Checks that no option of another method was given.
+
+    Args:
+        options: Options for model, method and targets.
+        one_shot: Options of one-shot pruning.
+        training: Training arguments.
+
+    Raises:
+        ValueError: If one was given. A value that is the default counts as not given.
+    """
+    given = {
+        name
+        for arguments in (options, one_shot, training)
+        for name, default in _defaults(arguments).items()
+        if getattr(arguments, name) != default
+    }
+    for method, names in OPTIONS_OF.items():
+        wrong = [name for name in names if name in given]
+        if method != options.method and wrong:
+            listed = ", ".join(f"`{name}`" for name in wrong)
+            advice = [FINAL_STAGE_ADVICE[name] for name in wrong if name in FINAL_STAGE_ADVICE]
+            hint = f" There is no training before pruning: {'; '.join(advice)}." if advice else ""
+            raise ValueError(
+                f"{listed} {'has' if len(wrong) == 1 else 'have'} no effect with the method {options.method!r}, only with "
+                f"{method!r}.{hint}"
+            )
+
+
+def _defaults(arguments: Any) -> dict[str, Any]:
+    """Returns the defaults of a dataclass's fields by name, without those that have none."""
+    defaults = {
+        option.name: option.default_factory() if option.default_factory is not MISSING else option.default
+        for option in fields(arguments)
+        if option.default is not MISSING or option.default_factory is not MISSING
+    }
+    if isinstance(arguments, PruningTrainingArguments):
+        defaults |= default_gate_rates(arguments.max_steps)
+    return defaults
+
+
+def settings_of_method(method: str, settings: Mapping[str, Any], one_shot: OneShotArguments) -> dict[str, Any]:
+    """Returns the settings that a result of a method depends on.
+
+    Args:
+        method: Name of the method.
+        settings: Settings by name, of all methods.
+        one_shot: Options of one-shot pruning.
+    """
+    others = {name for other, names in OPTIONS_OF.items() if other != method for name in names}
+    return {name: value for name, value in {**settings, **asdict(one_shot)}.items() if name not in others}

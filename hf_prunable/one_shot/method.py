@@ -1,0 +1,177 @@
+"""One-shot pruning as the method of a run: calibration audio, rounds that survive an interruption, students."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from accelerate.utils import broadcast_object_list
+from transformers.utils import logging
+
+from ..data.calibration_audio import CalibrationAudio, CropRequest, read_calibration_audio
+from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.size import UnitCounts
+from ..pruning.arguments import PruningArguments, PruningTrainingArguments
+from ..pruning.decisions import check_target_value
+from ..pruning.method import PruningMethod
+from ..pruning.stages import TrainingStages
+from ..pruning.student import Student
+from ..runtime.training_plan import Stage
+from .allocation import CheapestFirst, OneWidth, smallest_shape
+from .arguments import OneShotArguments
+from .calibration import check_models
+from .one_shot_pruning import OneShotPruning, check_units, sizes_of_rounds
+from .round_files import PruningRound, load_round, round_path, save_round
+
+
+logger = logging.get_logger(__name__)
+
+Value = TypeVar("Value")
+
+
+class OneShotMethod(PruningMethod):
+    """Pruning by statistics of some clips, in rounds, without training.
+
+    Args:
+        options: Options for the model and its targets.
+        one_shot: Options for calibration audio and rounds.
+        seed: Random seed of the run.
+
+    Attributes:
+        audio: Calibration audio, read by `read_input`.
+        rounds: Records of the rounds up to the student that `students` has yielded last.
+
+    Raises:
+        ValueError: If options are out of range.
+    """
+
+    audio: CalibrationAudio
+
+    def __init__(self, options: PruningArguments, one_shot: OneShotArguments, seed: int):
+        super().__init__(options)
+        self.one_shot, self.config = one_shot, one_shot.config(seed)
+        self.request = CropRequest(one_shot.calibration_clips, one_shot.calibration_seconds, seed)
+        if one_shot.rounds is not None and one_shot.rounds < 1:
+            raise ValueError(f"`rounds` is {one_shot.rounds}; it must be 1 or more.")
+        check_units(options.prune_units)
+        self.rounds: list[PruningRound] = []
+        # Sizes that the rounds to each target end at.
+        self._schedule: list[list[float]] = []
+        self._pruning: OneShotPruning
+
+    def prepare_(self, model: PrunableModelMixin) -> None:
+        """Checks model and targets, and plans the rounds.
+
+        Args:
+            model: Model without gates, dense or pruned before; it is not changed.
+
+        Raises:
+            ValueError: If the model has gates or foreign modules, or its units cannot reach a target.
+        """
+        check_models(model, model)
+        config, units = model.config, self.options.prune_units
+        if self.one_shot.stock_shape:
+            order = OneWidth(config, config.shape, self.measure)
+            smallest, units = order.shape_after(order.num_removals), ["int"]
+        else:
+            smallest = smallest_shape(config.shape, units)
+        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest))
+        for target in self.targets:
+            check_target_value(config, target, self.measure, ceiling, units)
+        if self.targets != sorted(set(self.targets)):
+            raise ValueError(f"`{self.measure.option}` must be in ascending order, but is {self.targets}.")
+        present = self.measure.count(config, UnitCounts.of(config.shape))
+        sizes = [(1 - target) * self.measure.dense(config) for target in self.targets]
+        self._schedule = sizes_of_rounds(present, sizes, self.one_shot.rounds)
+
+    @property
+    def num_rounds(self) -> int:
+        """Number of rounds to the last target; known after `prepare_`."""
+        return sum(map(len, self._schedule))
+
+    def first_stage(self, args: PruningTrainingArguments) -> Stage:
+        """Returns the stage of the rounds, which trains no model."""
+        rounds = "1 round" if self.num_rounds == 1 else f"{self.num_rounds} rounds"
+        return Stage(
+            f"one-shot pruning in {rounds}, with statistics of {self.request.num_crops:,} clips of "
+            f"{self.request.seconds:g} s"
+        )
+
+    def read_input(self, stages: TrainingStages) -> None:
+        """Reads the calibration audio from the training clips, and checks audio and teacher.
+
+        Args:
+            stages: Stages of the run, whose initial student is a prepared model.
+
+        Raises:
+            ValueError: If there is too little audio, or the teacher does not fit the model.
+        """
+        model, data = stages.initial_student.model, stages.data
+        self.audio = read_calibration_audio(data.train_clips, data.feature_extractor, self.request)
+        self._pruning = OneShotPruning(
+            model,
+            self.audio.waveforms,
+            units=self.options.prune_units,
+            measure=self.measure,
+            teacher=stages.teacher,
+            stock_shape=self.one_shot.stock_shape,
+            config=self.config,
+        )
+
+    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+        """Prunes in rounds, from the last finished one on, and yields each target with its student.
+
+        Args:
+            stages: Stages of the run, whose initial student is a prepared model.
+        """
+        student, pruning = stages.initial_student, self._pruning
+        for model in (pruning.model, pruning.teacher):
+            model.to(stages.args.device)
+        num_finished = _from_first_process(self._num_finished(stages), stages)
+        if num_finished:
+            logger.info(f"Going on after round {num_finished} of {self.num_rounds}.")
+        self.rounds = []
+        for target, sizes in zip(self.targets, self._schedule, strict=True):
+            for size in sizes:
+                number = len(self.rounds) + 1
+                path = round_path(stages.folder, number)
+                if number <= num_finished:
+                    pruning.model, record = load_round(path, pruning.model)
+                else:
+                    record = self._prune(size, number)
+                    if stages.args.process_index == 0:
+                        save_round(path, pruning.model, record)
+                self.rounds.append(record)
+            yield target, replace(student, model=copy.deepcopy(pruning.model).to(student.model.device))
+
+    def _num_finished(self, stages: TrainingStages) -> int:
+        """Returns the number of rounds whose file is there, up to the first one that is missing."""
+        numbers = range(1, self.num_rounds + 1)
+        is_there = [round_path(stages.folder, number).exists() for number in numbers]
+        return [*is_there, False].index(False)
+
+    def _prune(self, size: float, number: int) -> PruningRound:
+        """Makes one round and returns its record.
+
+        Args:
+            size: Largest size allowed, in the unit of the measure.
+            number: Number of the round, from 1.
+        """
+        pruning = self._pruning
+        before, dense = pruning.size(), self.measure.dense(pruning.model.config)
+        logger.info(
+            f"Round {number} of {self.num_rounds}: from {before / dense:.1%} to {size / dense:.1%} of the dense encoder's "
+            f"{self.measure}."
+        )
+        order = pruning.order()
+        pruning.model = pruning.pruned(order.shape_after(order.removals_to(size)))
+        curves = order.curves if isinstance(order, CheapestFirst) else []
+        sparsity = 1 - pruning.size() / dense
+        return PruningRound.of(pruning.model.config.shape, sparsity, curves, self.config.price_fraction)
+
+
+def _from_first_process(value: Value, stages: TrainingStages) -> Value:
+    """Returns a value of the first process in all processes; all must call it."""
+    return broadcast_object_list([value])[0] if stages.args.world_size > 1 else value

@@ -1,0 +1,101 @@
+"""Sentences of a model card on the pruning method of the run."""
+
+from __future__ import annotations
+
+from ..pruning.arguments import GATES, MAGNITUDE, ONE_SHOT
+from .pruning_report import PruningInputs, PruningReport
+
+
+LEARNED_BY = {
+    "distillation": "by distillation, without labels",
+    "task": "from labels",
+    "both": "from labels and by distillation",
+}
+NO_TASK_MEASURED = "This run measured no accuracy on a task: evaluate the model on your task before use."
+
+
+def describe_method(inputs: PruningInputs) -> str:
+    """Returns what removed the parameters, as the end of a sentence.
+
+    Args:
+        inputs: Inputs of the run.
+    """
+    if inputs.method == MAGNITUDE:
+        return "magnitude pruning with hf_prunable: all layers have the same widths, and keep the units with the largest weights"
+    if inputs.method == ONE_SHOT and inputs.calibration is not None:
+        audio = inputs.calibration
+        return (
+            f"one-shot pruning with hf_prunable: statistics of {audio.num_crops:,} clips of {audio.seconds:g} s chose the "
+            "units and refitted the weights of the others"
+        )
+    return "structured pruning with hf_prunable"
+
+
+def describe_training(inputs: PruningInputs) -> str:
+    """Returns a sentence on what was learned.
+
+    Args:
+        inputs: Inputs of the run.
+    """
+    learned_by = LEARNED_BY[inputs.objective]
+    if inputs.method == GATES:
+        return f"The pruning decisions were learned {learned_by}."
+    if inputs.steps:
+        return f"The pruned model was then trained {learned_by}."
+    return "The pruned model was not trained."
+
+
+def settings_of_method(report: PruningReport) -> list[str]:
+    """Returns lines on units, audio, rounds, steps and seed.
+
+    Args:
+        report: Complete record of the run.
+    """
+    inputs, rounds = report.inputs, report.results.rounds
+    units = ", ".join(inputs.units)
+    steps = ", ".join(f"{count:,} steps {stage}" for stage, count in inputs.steps.items())
+    first = {
+        GATES: f"Gates on {units}",
+        ONE_SHOT: f"One-shot pruning of {units}",
+        MAGNITUDE: f"Uniform widths of {units}",
+    }
+    lines = ["; ".join(filter(None, (first[inputs.method], steps, f"seed {inputs.seed}"))) + "."]
+    if inputs.calibration is not None:
+        audio = inputs.calibration
+        skipped = f"; {audio.num_too_short:,} clips are too short for one" if audio.num_too_short else ""
+        lines.append(
+            f"Calibration audio: {audio.num_crops:,} crops of {audio.seconds:g} s from {audio.num_clips:,} training "
+            f"clips{skipped}."
+        )
+    if rounds:
+        after = ", ".join(f"{100 * pruning_round.sparsity:.1f} %" for pruning_round in rounds)
+        lines.append(f"Sparsity after each round: {after}.")
+    return lines
+
+
+def limit_of_method(inputs: PruningInputs) -> str:
+    """Returns a sentence on what the figures of the run do not say.
+
+    Args:
+        inputs: Inputs of the run.
+    """
+    if inputs.steps and inputs.objective != "distillation":
+        return "The held-out loss is from clips of the same data set as the training clips."
+    if inputs.steps:
+        return f"The model was trained to reproduce the hidden states of its teacher. {NO_TASK_MEASURED}"
+    if inputs.method == ONE_SHOT:
+        return (
+            f"The weights were fitted to the hidden states of the {inputs.reference} on the calibration audio, and held-out "
+            f"clips are from the same data set. {NO_TASK_MEASURED}"
+        )
+    return f"Nothing was trained after pruning, which costs most of the quality. {NO_TASK_MEASURED}"
+
+
+def has_prices(report: PruningReport) -> bool:
+    """Returns whether the run has measured prices of units.
+
+    Args:
+        report: Record of the run.
+    """
+    rounds = report.results.rounds
+    return bool(rounds) and all(pruning_round.prices for pruning_round in rounds)

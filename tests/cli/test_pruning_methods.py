@@ -1,0 +1,90 @@
+"""Options of the pruning methods: which belong to which, and what a result depends on."""
+
+from dataclasses import asdict
+
+import pytest
+
+from hf_prunable.cli.pruning_methods import OPTIONS_OF, check_options, make_method, settings_of_method
+from hf_prunable.one_shot.arguments import OneShotArguments
+from hf_prunable.one_shot.method import OneShotMethod
+from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, METHODS, PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.gate_pruning import GatePruning
+from hf_prunable.pruning.magnitude import MagnitudePruning
+
+
+CLASSES = {"gates": GatePruning, "one_shot": OneShotMethod, "magnitude": MagnitudePruning}
+
+
+def check(tmp_path, method, **given):
+    """Checks options as a run does; each goes to the dataclass that has it."""
+    kinds = {PruningArguments: {"model_name_or_path": "m", "method": method}, OneShotArguments: {}}
+    kinds[PruningTrainingArguments] = {"output_dir": str(tmp_path), "use_cpu": True}
+    for name, value in given.items():
+        kind = next(kind for kind in kinds if name in kind.__dataclass_fields__)
+        kinds[kind][name] = value
+    check_options(*(kind(**values) for kind, values in kinds.items()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_class_and_a_number_of_final_steps(tmp_path, method):
+    made = make_method(PruningArguments("model", method=method), OneShotArguments(), 5)
+    assert type(made) is CLASSES[method]
+    training = PruningTrainingArguments(str(tmp_path), use_cpu=True)
+    final_steps = training.with_final_steps(made.default_final_steps).final_steps
+    assert final_steps == (DEFAULT_FINAL_STEPS if method == "gates" else 0)
+    training.final_steps = 7
+    assert training.with_final_steps(made.default_final_steps).final_steps == 7
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="`method` is 'gate'; choose from 'gates', 'one_shot', 'magnitude'"):
+        PruningArguments("model", method="gate")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_defaults_are_allowed(tmp_path, method):
+    check(tmp_path, method, final_steps=3, final_learning_rate=1e-3, target_sparsity=[0.3])
+
+
+@pytest.mark.parametrize(
+    "method, given, message",
+    [
+        (
+            "one_shot",
+            {"max_steps": 9},
+            "`max_steps` has no effect .*'one_shot', only with 'gates'.* `final_steps` trains",
+        ),
+        ("magnitude", {"ste": False, "round_to": 8}, "`round_to`, `ste` have no effect with the method 'magnitude'"),
+        ("one_shot", {"gate_learning_rate": 0.3}, "`gate_learning_rate` has no effect"),
+        (
+            "one_shot",
+            {"learning_rate": 0.1},
+            "`learning_rate` has .*`final_learning_rate` is that of the pruned model",
+        ),
+        (
+            "gates",
+            {"calibration_clips": 9},
+            "`calibration_clips` has no effect with the method 'gates', only with 'one_s",
+        ),
+        ("magnitude", {"rounds": 2}, "`rounds` has no effect"),
+    ],
+)
+def test_options_of_another_method_are_refused_by_name(tmp_path, method, given, message):
+    with pytest.raises(ValueError, match=message):
+        check(tmp_path, method, **given)
+
+
+def test_rates_that_follow_from_the_number_of_steps_are_not_given(tmp_path):
+    check(tmp_path, "gates", max_steps=10)
+    with pytest.raises(ValueError, match="^`max_steps` has no effect"):
+        check(tmp_path, "one_shot", max_steps=10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_are_those_of_the_method(tmp_path, method):
+    training = PruningTrainingArguments(str(tmp_path), use_cpu=True)
+    settings = asdict(PruningArguments("model")) | training.settings()
+    found = settings_of_method(method, settings, OneShotArguments())
+    for owner, names in OPTIONS_OF.items():
+        assert all((name in found) == (owner == method) for name in names)
+    assert found["method"] == "gates" and "final_steps" in found
