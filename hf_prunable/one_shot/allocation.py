@@ -19,7 +19,7 @@ def remove_units(shape: PrunedShape, removed: Mapping[tuple[int, str], Sequence[
 
     Args:
         shape: Present shape.
-        removed: Indices of the removed units, by index of the layer and kind of unit.
+        removed: Indices of the removed units, by kind of unit and index of the layer or, for "conv", of the convolution.
     """
     layers = []
     for layer_idx, layer in enumerate(shape.layers):
@@ -37,7 +37,8 @@ def remove_units(shape: PrunedShape, removed: Mapping[tuple[int, str], Sequence[
         if intermediate is not None:
             intermediate -= len(removed.get((layer_idx, "int"), ()))
         layers.append(LayerShape(attention, intermediate))
-    return replace(shape, layers=tuple(layers))
+    channels = [count - len(removed.get((conv_idx, "conv"), ())) for conv_idx, count in enumerate(shape.conv_channels)]
+    return PrunedShape(tuple(channels), tuple(layers))
 
 
 def _widths_without(widths: Sequence[int], removed: Sequence[int]) -> list[int]:
@@ -54,7 +55,7 @@ def smallest_shape(shape: PrunedShape, units: Sequence[str]) -> PrunedShape:
 
     Args:
         shape: Present shape.
-        units: Kinds of units: "qk", "vo", "int".
+        units: Kinds of units: "qk", "vo", "int", "conv". The last convolution and one channel of the others stay.
     """
     removed: dict[tuple[int, str], Sequence[int]] = {}
     for layer_idx, layer in enumerate(shape.layers):
@@ -62,6 +63,8 @@ def smallest_shape(shape: PrunedShape, units: Sequence[str]) -> PrunedShape:
             removed[layer_idx, "qk"] = range(sum(layer.attention.query_key))
             removed[layer_idx, "vo"] = range(sum(layer.attention.value_output))
         removed[layer_idx, "int"] = range(layer.intermediate or 0)
+    for conv_idx, count in enumerate(shape.conv_channels[:-1]):
+        removed[conv_idx, "conv"] = range(count - 1)
     return remove_units(shape, {key: value for key, value in removed.items() if key[1] in units})
 
 
@@ -133,7 +136,7 @@ class CheapestFirst(RemovalOrder):
         self.shape, self.curves = shape, curves
         costs = []
         for curve_idx, curve in enumerate(curves):
-            freed = unit_size(config, curve.unit, measure)
+            freed = unit_size(config, shape, curve, measure)
             costs += [(growth * curve.price / freed, curve_idx, index) for index, growth in enumerate(curve.growth)]
         # Removals as indices of the curve and of the unit in its order.
         self.removals = [(curve_idx, index) for _, curve_idx, index in sorted(costs)]
@@ -182,17 +185,25 @@ class OneWidth(RemovalOrder):
         return replace(self.shape, layers=tuple(replace(layer, intermediate=width) for layer in self.shape.layers))
 
 
-def unit_size(config: PrunableConfigMixin, unit: str, measure: Measure) -> int:
+def unit_size(config: PrunableConfigMixin, shape: PrunedShape, curve: UnitCurve, measure: Measure) -> int:
     """Returns the size of one unit, without what its block has once.
 
     Args:
         config: Configuration of the model.
-        unit: Kind of unit: "qk", "vo" or "int".
+        shape: Present shape.
+        curve: Curve of the units.
         measure: Measure of the size.
     """
-    name = {"qk": "query_key", "vo": "value_output", "int": "intermediate"}[unit]
-    counts = UnitCounts.of(PrunedShape.dense(config))
+    counts = UnitCounts.of(shape)
     before = measure.count(config, counts)
-    first = counts.layers[0]
-    counts.layers = [replace(first, **{name: getattr(first, name) - 1}), *counts.layers[1:]]
+    if curve.unit == "conv":
+        channels = list(counts.conv_channels)
+        channels[curve.layer_idx] -= 1
+        counts.conv_channels = channels
+    else:
+        name = {"qk": "query_key", "vo": "value_output", "int": "intermediate"}[curve.unit]
+        layer = counts.layers[curve.layer_idx]
+        layers = list(counts.layers)
+        layers[curve.layer_idx] = replace(layer, **{name: getattr(layer, name) - 1})
+        counts.layers = layers
     return before - measure.count(config, counts)

@@ -31,13 +31,13 @@ def own_clips(clips: torch.Tensor) -> torch.Tensor:
 
 
 def own_share(num_clips: int) -> int:
-    """Returns how many of the first clips this process computes.
+    """Returns how many of the first clips this process computes, at least 1.
 
     Args:
         num_clips: Number of the first clips over all processes.
     """
     rank, num_ranks = rank_and_size()
-    return len(range(rank, num_clips, num_ranks))
+    return max(1, len(range(rank, num_clips, num_ranks)))
 
 
 def check_clips(clips: torch.Tensor, model: PrunableModelMixin, allow_few_frames: bool = False) -> None:
@@ -49,8 +49,8 @@ def check_clips(clips: torch.Tensor, model: PrunableModelMixin, allow_few_frames
         allow_few_frames: Whether there may be fewer frames than a layer has inputs.
 
     Raises:
-        ValueError: If the clips are no matrix, hold values that are not finite, are silent, all equal or too short, or
-            have too few frames.
+        ValueError: If the clips are no matrix, hold values that are not finite, are silent, all equal or too short, are
+            fewer than the processes that share them, or have too few frames.
     """
     if not isinstance(clips, torch.Tensor) or clips.dim() != 2 or not clips.is_floating_point():
         found = (
@@ -64,6 +64,11 @@ def check_clips(clips: torch.Tensor, model: PrunableModelMixin, allow_few_frames
         )
     if not len(clips):
         raise ValueError("There are no calibration clips. Give at least one, better a hundred.")
+    if len(clips) < (num_ranks := rank_and_size()[1]):
+        raise ValueError(
+            f"{num_ranks} processes share {len(clips)} calibration clips, and each needs one. Give more clips, or start "
+            "fewer processes."
+        )
     if bad := _clips_where(~clips.isfinite().all(1)):
         raise ValueError(f"Calibration clips hold NaN or infinite values: {bad}. Leave them out.")
     if bad := _clips_where(clips.amax(1) == clips.amin(1)):

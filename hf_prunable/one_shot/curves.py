@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import logging
 
-from ..modeling.gated import GatedLinear
+from ..modeling.gated import GatedConv1d, GatedLinear
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.distillation import default_layers, layer_loss
 from .blocks import AttentionBlock, FeedForwardBlock, add_output
 from .config import OneShotConfig
+from .convolutions import ConvolutionStatistics, write_channels_
 from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
 from .refit import RidgeProblem, present_solution, write_solution_
 from .selection import Elimination, batch_size, eliminate
@@ -30,6 +31,9 @@ logger = logging.get_logger(__name__)
 CURVE_BATCH = 1 / 50
 # Smallest growth of the loss that a price is computed from: below it, the growth is rounding.
 SMALLEST_GROWTH = 1e-6
+# Smallest error that a price is computed from, as a fraction of the error without any unit. Units that do nothing, as in
+# a masked model, have none.
+SMALLEST_ERROR = 1e-7
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class UnitCurve:
     """Error of a block by the number of units of one kind that are removed, in the order of removal.
 
     Attributes:
-        layer_idx: Index of the layer, from 0.
-        unit: Kind of unit: "qk", "vo" or "int".
+        layer_idx: Index of the layer, or of the convolution, from 0.
+        unit: Kind of unit: "qk", "vo", "int" or "conv".
         order: Indices of the units, the least useful first.
         growth: Growth of the block's error by each removal, never falling, in the order of `order`.
         price: Growth of the model's loss for one unit of error.
@@ -54,7 +58,8 @@ class UnitCurve:
 class DownstreamLoss:
     """Loss of a model when the hidden states of one of its layers are replaced.
 
-    The loss is the mean of `layer_loss` over the layers of `default_layers` but 0, without projections.
+    The loss is the mean of `layer_loss` over the layers of `default_layers`, without projections; the input of the first
+    layer stands for layer 0.
 
     Args:
         student: Base model in evaluation mode.
@@ -65,7 +70,7 @@ class DownstreamLoss:
 
     def __init__(self, student: PrunableModelMixin, teacher: PrunableModelMixin, clips: torch.Tensor, batch_size: int):
         self.student, self.num_layers = student, student.config.num_hidden_layers
-        self.layers = [layer for layer in default_layers(self.num_layers) if layer > 0]
+        self.layers = default_layers(self.num_layers)
         self.targets: dict[int, torch.Tensor] = {}
         stream = Stream(teacher, clips, batch_size)
         for number, states in self._run(teacher, 0, stream):
@@ -98,6 +103,8 @@ class DownstreamLoss:
         """Runs the layers from an index on and yields the hidden states that the loss reads, by number of the layer."""
         position_bias = stream.position_bias
         states = stream.states
+        if layer_idx == 0:
+            yield 0, states
         for index in range(layer_idx, self.num_layers):
             outputs = []
             next_bias = position_bias
@@ -134,19 +141,38 @@ class CurveMeasurement:
     ):
         # Rotated in place, which leaves the outputs as they are.
         self.student, self.teacher, self.units, self.config = copy.deepcopy(student), teacher, units, config
-        self.price_clips = price_clips
+        self.clips, self.price_clips = clips, price_clips
         self.loss = DownstreamLoss(self.student, teacher, clips[:price_clips], config.batch_size)
         self.stream = Stream(self.student, clips, config.batch_size)
         self.teacher_stream = Stream(teacher, clips, config.batch_size)
 
     def curves(self) -> list[UnitCurve]:
         """Returns the curves of all kinds of units in all layers that have such units."""
-        found: list[UnitCurve] = []
+        found: list[UnitCurve] = self._convolution_curves() if "conv" in self.units else []
         layers = range(self.student.config.num_hidden_layers)
         for layer_idx in logging.tqdm(layers, desc="Prices"):
             layer_input = self._layer_input()
             found += self._attention_curves(layer_idx, layer_input)
             found += self._feed_forward_curves(layer_idx, layer_input)
+        return found
+
+    def _convolution_curves(self) -> list[UnitCurve]:
+        found = []
+        statistics = ConvolutionStatistics(self.student, self.teacher, self.clips, self.config)
+        for reader_idx in range(1, len(self.student.feature_extractor.conv_layers)):
+            reader = self.student.feature_extractor.conv_layers[reader_idx].conv
+            problem = statistics.problem(reader_idx)
+            num_inputs, width = reader.in_channels, reader.kernel_size[0]
+            batch = batch_size(num_inputs, CURVE_BATCH)
+            elimination = eliminate(problem, [num_inputs], [1], batch, width)
+            order, growth = elimination.removed, elimination.increments
+            num_removed = self._price_units(growth)
+            kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs)
+            with restored(reader):
+                write_channels_(reader, kept, problem)
+                stream = Stream(self.student, self.clips[: self.price_clips], self.config.batch_size)
+                loss_growth = self.loss.growth(0, stream)
+            found.append(make_curve(reader_idx - 1, "conv", order, growth, num_removed, loss_growth))
         return found
 
     def _attention_curves(self, layer_idx: int, layer_input: Stream) -> list[UnitCurve]:
@@ -203,7 +229,7 @@ class CurveMeasurement:
     ) -> UnitCurve:
         order = energies.argsort(stable=True)
         growth = energies[order]
-        closed = order[: self._price_units(len(order))]
+        closed = order[: self._price_units(growth.tolist())]
         with restored(queries):
             queries.weight.data[closed] = 0
             queries.bias.data[closed] = 0
@@ -217,25 +243,31 @@ class CurveMeasurement:
         num_inputs = output_layer.in_features
         elimination = eliminate(problem, [num_inputs], [0], batch_size(num_inputs, CURVE_BATCH))
         order, growth = elimination.removed, elimination.increments
-        num_removed = self._price_units(num_inputs)
+        num_removed = self._price_units(growth)
         kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs).to(self.student.device)
         with restored(output_layer):
             write_solution_(output_layer, kept, problem.solve(kept))
             loss_growth = self.loss.growth(layer_idx, layer_input)
         return make_curve(layer_idx, unit, order, growth, num_removed, loss_growth)
 
-    def _price_units(self, num_units: int) -> int:
-        return max(1, round(num_units * self.config.price_fraction))
+    def _price_units(self, growth: list[float]) -> int:
+        """Returns the number of removals that a price is measured with: more than asked for if these change nothing."""
+        num_units = max(1, round(len(growth) * self.config.price_fraction))
+        errors = list(itertools.accumulate(growth))
+        while num_units < len(growth) and errors[num_units - 1] < SMALLEST_ERROR * errors[-1]:
+            num_units += 1
+        return num_units
 
 
 @contextmanager
-def restored(layer: GatedLinear) -> Iterator[None]:
-    """Restores weight and bias of a layer when the block ends."""
-    saved = layer.weight.data.clone(), layer.bias.data.clone()
+def restored(layer: GatedLinear | GatedConv1d) -> Iterator[None]:
+    """Restores the parameters of a layer when the block ends."""
+    saved = {name: parameter.data.clone() for name, parameter in layer.named_parameters()}
     try:
         yield
     finally:
-        layer.weight.data, layer.bias.data = saved
+        for name, parameter in layer.named_parameters():
+            parameter.data = saved[name]
 
 
 def make_curve(

@@ -17,6 +17,7 @@ from ..pruning.decisions import Cut
 from .blocks import AttentionBlock, FeedForwardBlock, add_output
 from .calibration import check_clips, check_models, own_clips
 from .config import OneShotConfig
+from .convolutions import ConvolutionStatistics, write_channels_
 from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
 from .reconstruction import FrameSample, reconstruct_feed_forward_
 from .refit import RidgeProblem, present_solution, write_solution_
@@ -52,29 +53,50 @@ class LayerwisePruning:
         config: OneShotConfig,
     ):
         self.student, self.teacher, self.config = student, teacher, config
-        self.stream = Stream(student, clips, config.batch_size)
-        self.teacher_stream = Stream(teacher, clips, config.batch_size)
-        num_clips = sum_over_processes_(torch.tensor(len(clips), device=student.device))
-        num_frames = self.stream.states.shape[1]
-        self.sample = FrameSample(int(num_clips), num_frames, config.seed, student.device)
+        self.clips = clips
+        # Set by `prune_`.
+        self.stream: Stream
+        self.teacher_stream: Stream
+        self.sample: FrameSample
 
     def prune_(self, shape: PrunedShape) -> Cut:
         """Prunes all layers.
 
         Args:
-            shape: Shape of the result. Each width is at most the present one; convolutions are left as they are.
+            shape: Shape of the result. Each width is at most the present one.
 
         Returns:
             What stays of the student, whose remaining weights are final.
         """
+        channels = self._prune_convolutions_(shape.conv_channels)
+        self.stream = Stream(self.student, self.clips, self.config.batch_size)
+        self.teacher_stream = Stream(self.teacher, self.clips, self.config.batch_size)
+        num_clips = sum_over_processes_(torch.tensor(len(self.clips), device=self.student.device))
+        num_frames = self.stream.states.shape[1]
+        self.sample = FrameSample(int(num_clips), num_frames, self.config.seed, self.student.device)
         kept = []
         layers = zip(self.student.encoder.layers, self.teacher.encoder.layers, shape.layers, strict=False)
         for layer, teacher_layer, layer_shape in logging.tqdm(layers, total=len(shape.layers), desc="Layers"):
             attention = self._prune_attention_(layer, teacher_layer, layer_shape.attention)
             intermediate = self._prune_feed_forward_(layer, teacher_layer, layer_shape.intermediate)
             kept.append(KeptLayer(attention, intermediate))
-        channels = [torch.arange(count) for count in self.student.config.shape.conv_channels]
         return Cut(channels, kept)
+
+    def _prune_convolutions_(self, channels: Sequence[int]) -> list[torch.Tensor]:
+        """Selects the channels of each convolution and refits the next one; returns their indices."""
+        present = self.student.config.shape.conv_channels
+        if tuple(channels) == tuple(present):
+            return [torch.arange(count) for count in present]
+        statistics = ConvolutionStatistics(self.student, self.teacher, self.clips, self.config)
+        kept = []
+        for reader_idx, count in enumerate(channels[:-1], start=1):
+            reader = self.student.feature_extractor.conv_layers[reader_idx].conv
+            problem = statistics.problem(reader_idx)
+            batch = batch_size(reader.in_channels, SELECTION_BATCH)
+            elimination = eliminate(problem, [reader.in_channels], [count], batch, reader.kernel_size[0])
+            kept.append(elimination.kept(reader.in_channels))
+            write_channels_(reader, kept[-1], problem)
+        return [*kept, torch.arange(channels[-1])]
 
     def _prune_attention_(
         self, layer: PrunableEncoderLayer, teacher_layer: PrunableEncoderLayer, shape: AttentionShape | None

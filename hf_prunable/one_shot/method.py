@@ -55,7 +55,6 @@ class OneShotMethod(PruningMethod):
         self.request = CropRequest(one_shot.calibration_clips, one_shot.calibration_seconds, seed)
         if one_shot.rounds is not None and one_shot.rounds < 1:
             raise ValueError(f"`rounds` is {one_shot.rounds}; it must be 1 or more.")
-        check_units(options.prune_units)
         self.rounds: list[PruningRound] = []
         # Sizes that the rounds to each target end at.
         self._schedule: list[list[float]] = []
@@ -71,6 +70,7 @@ class OneShotMethod(PruningMethod):
             ValueError: If the model has gates or foreign modules, or its units cannot reach a target.
         """
         check_models(model, model)
+        check_units(self.options.prune_units, model)
         config, units = model.config, self.options.prune_units
         if self.one_shot.stock_shape:
             order = OneWidth(config, config.shape, self.measure)

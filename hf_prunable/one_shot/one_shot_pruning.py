@@ -26,7 +26,7 @@ from .layerwise import LayerwisePruning
 logger = logging.get_logger(__name__)
 
 # Kinds of units that statistics can prune.
-ONE_SHOT_UNITS = ("qk", "vo", "int")
+ONE_SHOT_UNITS = ("qk", "vo", "int", "conv")
 # Part of a model that a round leaves, by default: four rounds take it to 28 %.
 ROUND_FACTOR = 0.73
 
@@ -39,7 +39,7 @@ class OneShotPruning:
     Args:
         model: Base or head model without gates; it is not changed.
         clips: Audio of shape (clips, samples), normalised as the model wants it; the same in all processes.
-        units: Kinds of units to prune: "qk", "vo", "int".
+        units: Kinds of units to prune: "qk", "vo", "int", "conv".
         measure: Measure of the targets.
         teacher: Base model whose hidden states are to be kept; `None` for those of the model.
         stock_shape: Whether the result has a shape that a stock class can express: only units of the kind "int" are
@@ -60,7 +60,7 @@ class OneShotPruning:
     ):
         self.config = OneShotConfig() if config is None else config
         teacher = model if teacher is None else teacher
-        check_units(units)
+        check_units(units, model)
         check_models(model, teacher)
         check_clips(clips, model, self.config.allow_few_frames)
         self.model = copy.deepcopy(model).float().eval()
@@ -79,8 +79,11 @@ class OneShotPruning:
             ValueError: If they cannot.
         """
         config = self.model.config
-        smallest = UnitCounts.of(smallest_shape(config.shape, self.units))
-        ceiling = self.measure.sparsity(config, smallest)
+        smallest = smallest_shape(config.shape, self.units)
+        if self.stock_shape:
+            order = OneWidth(config, config.shape, self.measure)
+            smallest = order.shape_after(order.num_removals)
+        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest))
         check_target_value(config, target, self.measure, ceiling, self.units)
 
     def size(self) -> int:
@@ -228,7 +231,7 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
         target_macs: Fraction of its multiply-accumulates to remove; instead of `target_sparsity`.
         mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
         units: Kinds of units to prune: "qk", "vo" (query/key and value/output dimensions of each head), "int"
-            (intermediate units).
+            (intermediate units), "conv" (convolution channels, where no norm runs over channels).
         teacher: Base or head model whose hidden states are to be kept; `None` for those of the model.
         rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model. More
             rounds take longer and keep more.
@@ -261,11 +264,12 @@ def as_list(target: float | list[float] | None) -> list[float] | None:
     return target if target is None or isinstance(target, list) else [target]
 
 
-def check_units(units: Sequence[str]) -> None:
+def check_units(units: Sequence[str], model: PrunableModelMixin) -> None:
     """Checks the kinds of units to prune.
 
     Args:
         units: Kinds of units.
+        model: Base or head model.
 
     Raises:
         ValueError: If one cannot be pruned by statistics, or there are none.
@@ -273,3 +277,8 @@ def check_units(units: Sequence[str]) -> None:
     unknown = sorted(set(units) - set(ONE_SHOT_UNITS))
     if unknown or not units:
         raise ValueError(f"Units are {list(units)}; one-shot pruning removes {', '.join(ONE_SHOT_UNITS)}.")
+    if "conv" in units and model.config.feat_extract_norm != "group":
+        raise ValueError(
+            "The convolutions of this model are normalised over all channels, and removing one would change the others. "
+            "Leave 'conv' out of the units."
+        )

@@ -29,13 +29,16 @@ class RidgeProblem:
     right_side: torch.Tensor
 
     @classmethod
-    def of(cls, equations: NormalEquations, present: torch.Tensor, ridge: float = RIDGE) -> RidgeProblem:
+    def of(
+        cls, equations: NormalEquations, present: torch.Tensor, ridge: float = RIDGE, has_bias: bool = True
+    ) -> RidgeProblem:
         """Builds the problem from normal equations.
 
         Args:
             equations: Normal equations of inputs and targets.
             present: Present weights with the bias as last row, of shape (inputs + 1, outputs), float64.
             ridge: Ridge as a fraction of the inputs' mean second moment, above 0.
+            has_bias: Whether the layer has a bias; if not, the last row of every solution is 0.
         """
         matrix, right_side = equations.gram, equations.cross
         diagonal = matrix.diagonal()[:-1]
@@ -43,6 +46,8 @@ class RidgeProblem:
         # Inputs that are 0 on all clips would leave the matrix singular.
         diagonal += max(penalty, torch.finfo(torch.float64).tiny ** 0.5)
         right_side[:-1] += penalty * present[:-1]
+        if not has_bias:
+            matrix[-1], matrix[:, -1], matrix[-1, -1], right_side[-1] = 0, 0, 1, 0
         return cls(matrix, right_side)
 
     def solve(self, kept: torch.Tensor) -> torch.Tensor:

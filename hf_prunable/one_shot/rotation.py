@@ -14,6 +14,9 @@ import torch
 # Smallest eigenvalue that roots are taken of, as a fraction of the largest. Both roots clamp alike, so that they stay
 # inverses of each other and the rotation stays exact.
 SMALLEST_EIGENVALUE = 1e-9
+# Smallest value that the largest eigenvalue is taken as. Statistics of silence or of a single frame can be 0, and a basis
+# for them must fit into float32.
+SMALLEST_GRAM = 1e-24
 
 
 @dataclass
@@ -53,9 +56,22 @@ def square_roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gram: Matrix of shape (width, width), float64.
     """
     values, vectors = torch.linalg.eigh(gram)
-    largest = values[-1].clamp_min(torch.finfo(gram.dtype).tiny ** 0.5)
+    largest = values[-1].clamp_min(SMALLEST_GRAM)
     roots = values.clamp_min(SMALLEST_EIGENVALUE * largest).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+
+
+def _signed_svd(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns a reduced singular value decomposition whose signs do not depend on rounding.
+
+    The entry of largest magnitude in each left singular vector is positive.
+
+    Args:
+        matrix: Matrix of shape (rows, columns).
+    """
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
+    return left * signs, values, right * signs.T
 
 
 def rotate_query_key(query_gram: torch.Tensor, key_gram: torch.Tensor) -> QueryKeyRotation:
@@ -69,8 +85,8 @@ def rotate_query_key(query_gram: torch.Tensor, key_gram: torch.Tensor) -> QueryK
     """
     query_root, query_inverse = square_roots(query_gram)
     key_root, key_inverse = square_roots(key_gram)
-    left, values, right = torch.linalg.svd(query_root @ key_root)
-    scale = values.clamp_min(torch.finfo(values.dtype).tiny ** 0.5).sqrt()
+    left, values, right = _signed_svd(query_root @ key_root)
+    scale = values.sqrt()
     return QueryKeyRotation(query_inverse @ left * scale, key_inverse @ right.T * scale, values.square())
 
 
@@ -84,8 +100,8 @@ def rotate_value_output(context_gram: torch.Tensor, output: torch.Tensor) -> Val
         output: Columns W of the output projection that read the head, of shape (hidden size, width), float64.
     """
     root, inverse = square_roots(context_gram)
-    left, values, right = torch.linalg.svd(root @ output.T, full_matrices=False)
-    scale = values.clamp_min(torch.finfo(values.dtype).tiny ** 0.5).sqrt()
+    left, values, right = _signed_svd(root @ output.T)
+    scale = values.sqrt()
     return ValueOutputRotation(inverse @ left * scale, right.T * scale, values.square())
 
 

@@ -48,12 +48,16 @@ class Elimination:
 
 
 def eliminate(
-    problem: RidgeProblem, group_sizes: Sequence[int], group_kept: Sequence[int], batch_size: int = 1
+    problem: RidgeProblem,
+    group_sizes: Sequence[int],
+    group_kept: Sequence[int],
+    batch_size: int = 1,
+    columns_per_input: int = 1,
 ) -> Elimination:
     """Removes inputs one by one, each time the one whose removal costs least when the other weights are refitted.
 
-    With P the inverse of the regularised Gram matrix and W the optimal weights, removing input j costs ||W_j||^2 / P_jj;
-    then W -= P_:j W_j / P_jj and P -= P_:j P_j: / P_jj.
+    With P the inverse of the regularised Gram matrix, W the optimal weights and j the columns of an input, its removal
+    costs tr(W_j^T P_jj^-1 W_j); then W -= P_:j P_jj^-1 W_j and P -= P_:j P_jj^-1 P_j:.
 
     Args:
         problem: Regression of the layer's targets on its inputs.
@@ -62,40 +66,54 @@ def eliminate(
         group_kept: Number of inputs that stay in each group.
         batch_size: Number of inputs that are removed at once, 1 or more. Above 1, scores are not updated within a batch,
             but the error of a batch and the weights after it are exact.
+        columns_per_input: Number of neighbouring columns that an input has, such as the taps of a channel.
     """
     if sum(group_kept) == sum(group_sizes):
         return Elimination([], [])
     inverse = torch.linalg.inv(problem.matrix)
     weights = inverse @ problem.right_side
-    num_inputs = len(inverse) - 1
-    # The inputs that are left, with the constant, which is never removed, at the end.
-    left = torch.arange(num_inputs + 1, device=inverse.device)
-    sizes, kept = (
-        torch.tensor(values, dtype=torch.long, device=inverse.device) for values in (group_sizes, group_kept)
-    )
-    group_of = torch.repeat_interleave(torch.arange(len(sizes), device=inverse.device), sizes)
+    device, width, num_outputs = inverse.device, columns_per_input, weights.shape[1]
+    sizes, kept = (torch.tensor(values, dtype=torch.long, device=device) for values in (group_sizes, group_kept))
     surplus = sizes - kept
+    group_of = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
+    # Inputs that are left; the constant, which is never removed, stays the last column.
+    left = torch.arange(len(group_of), device=device)
     removed: list[int] = []
     increments: list[float] = []
     while (num_removable := int(surplus.sum())) > 0:
-        scores = weights[:-1].square().sum(1) / inverse.diagonal()[:-1]
+        scores = _removal_scores(weights[:-1], inverse[:-1, :-1], width)
         scores[surplus[group_of] == 0] = torch.inf
         batch = scores.topk(min(batch_size, num_removable), largest=False, sorted=True).indices
         batch = _within_surplus(batch, group_of, surplus)
-        block, batch_weights = inverse[batch][:, batch], weights[batch]
-        correction = torch.linalg.solve(block, torch.cat((batch_weights, inverse[batch]), dim=1))
-        growth = float((batch_weights * correction[:, : weights.shape[1]]).sum())
-        shares = scores[batch] / scores[batch].sum() if float(scores[batch].sum()) > 0 else scores[batch]
+        columns = (batch[:, None] * width + torch.arange(width, device=device)).flatten()
+        correction = torch.linalg.solve(
+            inverse[columns][:, columns], torch.cat((weights[columns], inverse[columns]), dim=1)
+        )
+        growth = float((weights[columns] * correction[:, :num_outputs]).sum())
+        total = scores[batch].sum()
+        increments += (growth * scores[batch] / total if total > 0 else scores[batch]).tolist()
         removed += left[batch].tolist()
-        increments += (growth * shares).tolist()
         surplus -= torch.bincount(group_of[batch], minlength=len(surplus))
-        stays = torch.ones(len(inverse), dtype=torch.bool, device=inverse.device)
-        stays[batch] = False
-        column = inverse[stays][:, batch]
-        weights = weights[stays] - column @ correction[:, : weights.shape[1]]
-        inverse = inverse[stays][:, stays] - column @ correction[:, weights.shape[1] :][:, stays]
-        left, group_of = left[stays], group_of[stays[:-1]]
+        stays = torch.ones(len(inverse), dtype=torch.bool, device=device)
+        stays[columns] = False
+        column = inverse[stays][:, columns]
+        weights = weights[stays] - column @ correction[:, :num_outputs]
+        inverse = inverse[stays][:, stays] - column @ correction[:, num_outputs:][:, stays]
+        is_left = torch.ones(len(left), dtype=torch.bool, device=device)
+        is_left[batch] = False
+        left, group_of = left[is_left], group_of[is_left]
     return Elimination(removed, increments)
+
+
+def _removal_scores(weights: torch.Tensor, inverse: torch.Tensor, width: int) -> torch.Tensor:
+    """Returns what the removal of each input alone costs, from weights and inverse without the constant."""
+    if width == 1:
+        return weights.square().sum(1) / inverse.diagonal()
+    num_inputs = len(weights) // width
+    blocks = inverse.unflatten(1, (num_inputs, width)).unflatten(0, (num_inputs, width)).diagonal(dim1=0, dim2=2)
+    weights = weights.unflatten(0, (num_inputs, width))
+    # The inverse of small blocks is fast; solving for each of them with all outputs as right sides is not.
+    return (weights * (torch.linalg.inv(blocks.permute(2, 0, 1)) @ weights)).sum((1, 2))
 
 
 def _within_surplus(batch: torch.Tensor, group_of: torch.Tensor, surplus: torch.Tensor) -> torch.Tensor:
