@@ -58,7 +58,9 @@ def main():
     rank, num_ranks = rank_and_size()
     for name in MODELS:
         for kind, model in results(name):
-            states = {f"states.{number}": states for number, states in enumerate(hidden_states(model, make_clips(3, seed=1)))}
+            states = {
+                f"states.{number}": states for number, states in enumerate(hidden_states(model, make_clips(3, seed=1)))
+            }
             result = {name: tensor.clone() for name, tensor in (model.state_dict() | states).items()}
             save_file(result, folder / f"{name}-{kind}-{num_ranks}-{rank}.safetensors")
     (folder / f"few-{num_ranks}-{rank}.txt").write_text(few_clips())
