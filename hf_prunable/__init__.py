@@ -33,7 +33,7 @@ from .one_shot.compaction import compact
 from .one_shot.config import OneShotConfig
 from .one_shot.head_rotation import rotate_heads_
 from .one_shot.layerwise import refit_
-from .one_shot.one_shot_pruning import one_shot_prune
+from .one_shot.one_shot_prune import one_shot_prune
 from .pruning.decisions import deterministic_sparsity, sparsity_ceiling
 from .pruning.expected_size import expected_sparsity
 from .truncation.truncated_model import truncate

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
-from ..modeling.size import MAC_SECONDS, PARAMETERS, Measure, UnitCounts, choose_target
+from ..modeling.size import PARAMETERS, Measure, UnitCounts
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
 from ..pruning.decisions import check_target_value
@@ -88,7 +87,12 @@ class OneShotPruning:
 
     def size(self) -> int:
         """Returns the present size of the encoder."""
-        return self.measure.count(self.model.config, UnitCounts.of(self.model.config.shape))
+        return self.measure.count(self.model.config, self.counts(self.model))
+
+    @staticmethod
+    def counts(model: PrunableModelMixin) -> UnitCounts:
+        """Returns the unit counts of a model."""
+        return UnitCounts.of(model.config.shape)
 
     def round(self, max_size: float) -> PrunableModelMixin:
         """Prunes the present model to a size and returns it.
@@ -200,68 +204,6 @@ def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None =
         steps.append([present * (size / present) ** (number / num_rounds) for number in range(1, num_rounds + 1)])
         present = size
     return steps
-
-
-def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
-    model: PrunableModelMixin,
-    clips: torch.Tensor,
-    *,
-    target_sparsity: float | list[float] | None = None,
-    target_macs: float | list[float] | None = None,
-    mac_seconds: float = MAC_SECONDS,
-    units: Sequence[str] = DEFAULT_UNITS,
-    teacher: PrunableModelMixin | None = None,
-    rounds: int | None = None,
-    stock_shape: bool = False,
-    config: OneShotConfig | None = None,
-) -> Any:
-    """Prunes a model without training it: minutes of statistics on some audio.
-
-    In rounds, each block's share of the size is measured; heads are rotated, their dimensions and the intermediate units
-    selected by optimal brain surgeon, output layers refitted, and feed-forward blocks reconstructed one by one. The
-    concept page `docs/concepts/one_shot.md` has the formulas. All options are keywords, hence their number.
-
-    Args:
-        model: Base or head model without gates, dense or pruned before; it is not changed. On a GPU, all is computed
-            there.
-        clips: Audio of shape (clips, samples), normalised as the model wants it. 200 clips of 4 s are a good start. In a
-            distributed run, the same in all processes, which share the work.
-        target_sparsity: Fraction of the original dense encoder's parameters to remove, between 0 and 1; or a list in
-            ascending order.
-        target_macs: Fraction of its multiply-accumulates to remove; instead of `target_sparsity`.
-        mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
-        units: Kinds of units to prune: "qk", "vo" (query/key and value/output dimensions of each head), "int"
-            (intermediate units), "conv" (convolution channels, where no norm runs over channels).
-        teacher: Base or head model whose hidden states are to be kept; `None` for those of the model.
-        rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model. More
-            rounds take longer and keep more.
-        stock_shape: Whether to restrict the result to what a stock class can express, one feed-forward width for all
-            layers: `save_pretrained` then writes a stock checkpoint, which loads without this library.
-        config: Settings that seldom need a change.
-
-    Returns:
-        A model of the same class and dtype; a list of models for a list of targets.
-
-    Raises:
-        ValueError: If there is no target or one that cannot be reached, or model, teacher or audio cannot serve.
-    """
-    targets, measure = choose_target(as_list(target_sparsity), as_list(target_macs), mac_seconds)
-    if targets is None:
-        raise ValueError("Give a target: `target_sparsity=0.72` leaves 28 % of the parameters.")
-    pruning = OneShotPruning(
-        model, clips, units=units, measure=measure, teacher=teacher, stock_shape=stock_shape, config=config
-    )
-    models = []
-    for small in pruning.run(targets, rounds):
-        finished: Any = copy.deepcopy(small)
-        models.append(finished.to(model.dtype).train(model.training))
-    is_list = isinstance(target_sparsity, list) or isinstance(target_macs, list)
-    return models if is_list else models[0]
-
-
-def as_list(target: float | list[float] | None) -> list[float] | None:
-    """Returns a single target as a list of one."""
-    return target if target is None or isinstance(target, list) else [target]
 
 
 def check_units(units: Sequence[str], model: PrunableModelMixin) -> None:
