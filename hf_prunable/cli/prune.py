@@ -226,20 +226,16 @@ class PruningRecipe:
 
     def prune(self) -> None:
         """Makes and saves the student of each target."""
-        dense_loss = self._held_out_loss(self.stages.initial_student)
+        # Also where nothing is trained: weights that are not finite are found before the work begins.
+        dense_loss = self.stages.held_out_loss(self.stages.initial_student)
         for target, student in self.method.students(self.stages):
-            loss = self._held_out_loss(student)
-            losses = None if dense_loss is None or loss is None else HeldOutLoss(dense_loss, loss)
+            losses = HeldOutLoss(dense_loss, self.stages.held_out_loss(student)) if self._steps() else None
             if self.training.num_final_steps > 0:
                 student = self.stages.train_student(student, final_stage_name(target))
                 if losses is not None:
                     losses.after_final_steps = self.stages.held_out_loss(student)
             if self.is_main_process:
                 self.save(student, target, losses)
-
-    def _held_out_loss(self, student: Student) -> float | None:
-        """Returns the loss of the objective on the held-out clips; `None` in a run that trains nothing."""
-        return self.stages.held_out_loss(student) if self._steps() else None
 
     def save(self, student: Student, target: float, losses: HeldOutLoss | None) -> None:
         """Saves a finished student with its report and card.

@@ -1,6 +1,7 @@
 """hf-prunable prune --method one_shot and magnitude: whole runs, interruptions, several processes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from matplotlib.image import imread
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor, WavLMModel
 
 from hf_prunable import PrunableWavLMModel
@@ -253,3 +254,16 @@ def test_magnitude(place, tmp_path):
     assert "removed by magnitude pruning with hf_prunable: all layers have the same widths" in text
     assert "- Uniform widths of qk, vo, int; seed 11." in text
     assert not any(part in text for part in ("gates", "Gates", "projections", "learned", "sparsity_curve", "arXiv"))
+
+
+@pytest.mark.parametrize("method", ["one_shot", "magnitude"])
+def test_weights_that_are_not_finite_stop_the_run(place, tmp_path, method):
+    shutil.copytree(place / "dense", tmp_path / "dense")
+    weights = load_file(tmp_path / "dense" / "model.safetensors")
+    weights["encoder.layers.2.final_layer_norm.bias"][3] = float("nan")
+    save_file(weights, tmp_path / "dense" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "audio").symlink_to(place / "audio")
+    options = ONE_SHOT if method == "one_shot" else {"method": method}
+    with pytest.raises(FloatingPointError, match="Check the checkpoints"):
+        run(tmp_path, tmp_path, **options)
+    assert not (tmp_path / "pruned").exists()
