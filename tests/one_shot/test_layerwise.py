@@ -123,15 +123,16 @@ def test_the_working_model_is_the_small_one(family, norm_order):
 @settings(max_examples=5)
 @given(data=st.data())
 def test_any_shape(family, norm_order, data):
-    model = variant(f"{family}-{norm_order}-layer")
+    model = variant(f"{family}-{norm_order}-group")
     config = tiny_config(family, norm_order, prunable=True)
-    drawn = data.draw(pruned_shapes(config))
-    shape = PrunedShape(CHANNELS, drawn.layers)
+    shape = data.draw(pruned_shapes(config))
     small, _ = prune(model, model, shape, clips=CLIPS[:6])
     assert small.config.shape == shape
     assert all(torch.isfinite(states).all() for states in hidden_states(small, CLIPS[:2]))
     # Again, to a shape within the first one.
-    again = fit_into(PrunedShape(CHANNELS, data.draw(pruned_shapes(config)).layers), shape)
+    drawn = data.draw(pruned_shapes(config))
+    channels = tuple(map(min, drawn.conv_channels, shape.conv_channels))
+    again = replace(fit_into(drawn, shape), conv_channels=channels)
     smaller, _ = prune(small, model, again, clips=CLIPS[:6])
     assert smaller.config.shape == again
 
@@ -163,6 +164,29 @@ def test_output_layers_are_least_squares_of_the_teachers_stream(name):
         teacher_between, _ = teacher.add_attention(teacher_stream)
         read = teacher.final_layer_norm(teacher_between) if teacher.pre_norm else teacher_between
         check(activations, between, teacher_between + teacher.feed_forward(read), layer.feed_forward.output_dense)
+
+
+@pytest.mark.parametrize("options", [{}, {"conv_bias": True}, {"norm_order": "pre"}])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_channels(family, options):
+    """The cut convolutions are the working ones, and better than those with the first channels as they are."""
+    model = tiny_prunable(family, feature_norm="group", **options)
+    shape = PrunedShape((8, 9, 20), model.config.shape.layers)
+    small, working = prune(model, model, shape)
+    assert_near(working, small, CLIPS, 1e-5)
+    assert_near(working, small, make_clips(2, 700, seed=4), 1e-5)
+    for name in ("0.layer_norm", "0.conv"):
+        for kind in ("weight", "bias"):
+            rows = dict(small.named_parameters()).get(f"feature_extractor.conv_layers.{name}.{kind}")
+            full = dict(model.named_parameters()).get(f"feature_extractor.conv_layers.{name}.{kind}")
+            assert (rows is None) == (full is None)
+            # The first convolution reads audio, and keeps rows as they are.
+            assert rows is None or all(any(torch.equal(row, other) for other in full) for row in rows)
+    plain, _ = prune(model, model, shape, replace(FAST, ridge=1e6))
+    with torch.no_grad():
+        target, *found = (one.feature_extractor(CLIPS) for one in (model, small, plain))
+    errors = [float((one - target).square().mean()) for one in found]
+    assert errors[0] < 0.9 * errors[1]
 
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
