@@ -81,8 +81,7 @@ def test_with_nothing_removed_reconstruction_is_harmless(name):
         assert float((one - two).square().mean()) < 1e-5 * float(two.square().mean())
 
 
-@pytest.mark.parametrize("steps", [0, 5])
-@pytest.mark.parametrize("wanted", SHAPES)
+@pytest.mark.parametrize(("wanted", "steps"), [("ragged", 5), ("narrow", 0)])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_small_model_is_the_working_model(name, wanted, steps):
     """Also what the statistics of later layers saw: the streams hold the hidden states of the small model."""
