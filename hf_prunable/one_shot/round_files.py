@@ -22,8 +22,8 @@ class UnitPrice:
     """What a kind of unit in one layer is worth.
 
     Attributes:
-        layer_idx: Index of the layer, from 0.
-        unit: Kind of unit: "qk", "vo" or "int".
+        layer_idx: Index of the layer, or of the convolution, from 0.
+        unit: Kind of unit: "qk", "vo", "int" or "conv".
         loss_growth: Estimated growth of the loss when a fraction of these units is removed.
     """
 
@@ -38,6 +38,7 @@ class PruningRound:
 
     Attributes:
         sparsity: Fraction of the original dense encoder that is removed after the round.
+        conv_channels: Channels that are left in each convolution.
         query_key: Query/key dimensions that are left in each layer.
         value_output: Value/output dimensions that are left in each layer.
         intermediate: Intermediate units that are left in each layer.
@@ -46,6 +47,7 @@ class PruningRound:
     """
 
     sparsity: float
+    conv_channels: list[int]
     query_key: list[int]
     value_output: list[int]
     intermediate: list[int]
@@ -67,6 +69,7 @@ class PruningRound:
         attentions = [layer.attention for layer in shape.layers]
         return cls(
             sparsity,
+            list(shape.conv_channels),
             [0 if attention is None else sum(attention.query_key) for attention in attentions],
             [0 if attention is None else sum(attention.value_output) for attention in attentions],
             [layer.intermediate or 0 for layer in shape.layers],

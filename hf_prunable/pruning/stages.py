@@ -107,7 +107,7 @@ class TrainingStages:
         has_teachers_convolutions = teacher is not None and _have_equal_convolutions(model, teacher)
         self.freezes_feature_encoder = _freezes_feature_encoder(model, args, has_teachers_convolutions)
         self.shares_features = self.freezes_feature_encoder and has_teachers_convolutions
-        distillation = self._distillation(model.config)
+        distillation = self._distillation(model.config, self.shares_features)
         self.initial_student = Student(model, {} if distillation is None else distillation.state_dict())
         if args.world_size > 1:
             data.check_ranks_agree()
@@ -235,7 +235,7 @@ class TrainingStages:
             **trainer_options,
         )
 
-    def _distillation(self, student_config: PreTrainedConfig) -> Distillation | None:
+    def _distillation(self, student_config: PreTrainedConfig, shares_features: bool) -> Distillation | None:
         if self.teacher is None:
             return None
         return Distillation(
@@ -244,18 +244,20 @@ class TrainingStages:
             self.objective.distillation_layers,
             self.objective.distillation_form,
             self.objective.share_projections,
-            self.shares_features,
+            shares_features,
         )
 
     def _objective(
         self, student: Student, lagrangian: Lagrangian | None = None, measure: Measure = PARAMETERS
     ) -> PruningObjective:
         """Builds the objective on copies of model and projections, because strategies such as FSDP change them in place."""
-        distillation = self._distillation(student.model.config)
+        # A method without gates may have pruned the convolutions, which then have something to learn.
+        is_unchanged = self.teacher is not None and _have_equal_convolutions(student.model, self.teacher)
+        distillation = self._distillation(student.model.config, self.shares_features and is_unchanged)
         if distillation is not None:
             distillation.load_state_dict(student.projections)
         model = copy.deepcopy(student.model)
-        if self.freezes_feature_encoder:
+        if self.freezes_feature_encoder and (is_unchanged or self.args.freeze_feature_encoder):
             # What `freeze_feature_encoder` of the models does, which HuBERT's base model lacks.
             model.base_model.feature_extractor._freeze_parameters()
         task_weight = self.objective.task_weight if self.objective.has_task else 0.0

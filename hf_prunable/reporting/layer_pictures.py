@@ -34,7 +34,12 @@ CHOSEN_MARKER: dict[str, Any] = {
     "linestyle": "none",
 }
 ERROR_ALPHA, BAND_ALPHA, BAND_HATCH = 0.15, 0.25, "///"
-UNIT_NAMES = {"qk": "query/key dimensions", "vo": "value/output dimensions", "int": "intermediate units"}
+UNIT_NAMES = {
+    "qk": "query/key dimensions",
+    "vo": "value/output dimensions",
+    "int": "intermediate units",
+    "conv": "channels of convolutions",
+}
 CHOSEN, ERROR, BAND = "last layer kept", "one standard error", "95 % band of permuted labels"
 
 
@@ -160,6 +165,8 @@ def draw_prices(rounds: Sequence[PruningRound], path: str | os.PathLike) -> None
     for dashes, (name, pruning_round) in enumerate(shown.items()):
         for color, (unit, unit_name) in enumerate(UNIT_NAMES.items()):
             prices = [price for price in pruning_round.prices if price.unit == unit]
+            if not prices:
+                continue
             axes.plot(
                 [price.layer_idx for price in prices],
                 [price.loss_growth for price in prices],
@@ -169,7 +176,7 @@ def draw_prices(rounds: Sequence[PruningRound], path: str | os.PathLike) -> None
                 **(LINE | {"markersize": 7}),
             )
     axes.set_yscale("log")
-    axes.set_xlabel("Layer index", fontsize=NORMAL)
+    axes.set_xlabel("Layer or convolution index", fontsize=NORMAL)
     _style(axes, f"Growth of the loss without {100 * rounds[0].price_fraction:.0f} % of the units")
     figure.legend(loc="outside lower center", ncols=len(shown), frameon=False, fontsize=NORMAL)
     figure.suptitle("Price of pruning one kind of unit in one layer, estimated", fontsize=LARGE)

@@ -55,6 +55,19 @@ WRONG = {
     "missing audio": (["prune", "recipe.yaml", "--dataset_name", "./nowhere"], "there is no such file or folder"),
     "no audio": (["prune", "recipe.yaml", "--dataset_name", "bert"], "no audio in it"),
     "target too high": (["prune", "recipe.yaml", "--target_sparsity", "0.99"], "is 0.99, and removing all units"),
+    "not a method": (["prune", "recipe.yaml", "--method", "x"], "`method` is 'x'; choose from 'gates', 'one_shot'"),
+    "steps without gates": (
+        ["prune", "recipe.yaml", "--method", "one_shot", "--max_steps", "9"],
+        "`max_steps` has no effect with the method 'one_shot', only with 'gates'.",
+    ),
+    "option of another method": (
+        ["prune", "recipe.yaml", "--calibration_clips", "9"],
+        "`calibration_clips` has no effect with the method 'gates', only with 'one_shot'.",
+    ),
+    "too little audio for statistics": (
+        ["prune", "recipe.yaml", "--method", "one_shot", "--calibration_seconds", "0.25"],
+        "the training clips hold only 11 crops of that length",
+    ),
     "two kinds of target": (["prune", "recipe.yaml", "--target_macs", "0.5"], "target_macs"),
     "output in use": (["prune", "recipe.yaml", "--output_dir", "audio"], "'audio' is not empty"),
     "no labels": (["prune", "recipe.yaml", "--objective", "task", "--task", "ctc"], "text"),

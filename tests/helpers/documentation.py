@@ -34,11 +34,17 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 # Languages of fenced blocks: those that run, and those that cannot.
 RUN, SHOWN = ("bash", "python", "yaml"), ("text",)
 
-_STEPS = "--max_steps 2 --use_cpu true --disable_tqdm true --report_to none --logging_steps 1"
-_PRUNE = f"{_STEPS} --final_steps 1 --per_device_train_batch_size 2 --crop_seconds 0.5 --latency_seconds 0.3"
-# Options that cut a command short, by the words that the command starts with.
+_QUIET = "--use_cpu true --disable_tqdm true --report_to none --logging_steps 1"
+_STEPS = f"--max_steps 2 {_QUIET}"
+_CROPS = "--per_device_train_batch_size 2 --crop_seconds 0.5 --latency_seconds 0.3"
+_PRUNE = f"{_STEPS} --final_steps 1 {_CROPS}"
+# Options that cut a command short, by the words that the command starts with; the first that fits counts.
 SHORT = {
     "hf-prunable demo": f"--num_clips 8 {_PRUNE}",
+    "hf-prunable prune --method one_shot": (
+        f"{_QUIET} {_CROPS} --calibration_clips 10 --calibration_seconds 0.5 --reconstruction_steps 2"
+    ),
+    "hf-prunable prune --method magnitude": f"{_QUIET} {_CROPS}",
     "hf-prunable prune": _PRUNE,
     "hf-prunable finetune-speech-commands": f"{_STEPS} --seeds 42 --num_permutations 2 --min_clips_per_speaker 5",
     "hf-prunable export": "--check_seconds 0.5 --latency_seconds 0.3",
@@ -147,7 +153,11 @@ def run_in_shell(script: str, folder: Path, environment: dict[str, str]) -> str 
 
 def _run_in_process(words: list[str]) -> str | None:
     """Runs a command of this package, cut short, and returns it with its exit status if it failed."""
-    words = [*words, *SHORT.get(" ".join(words[:2]), "").split()]
+    command = f"{shlex.join(words)} "
+    words = [
+        *words,
+        *next((options for start, options in SHORT.items() if command.startswith(f"{start} ")), "").split(),
+    ]
     with unittest.mock.patch.object(sys, "argv", words):
         try:
             main(words[1:])
@@ -166,13 +176,13 @@ def _write_commands(folder: Path, options: dict[str, str]) -> None:
     folder.mkdir()
     for program, start in {"hf-prunable": "-m hf_prunable", "python": ""}.items():
         cases = "".join(
-            f'"{words.split()[1]}") set -- "$@" {appended};;\n'
+            f'"{words.split(maxsplit=1)[1]} "*) set -- "$@" {appended};;\n'
             for words, appended in options.items()
             if words.split()[0] == program
         )
         script = folder / program
         script.write_text(
-            f'#!/bin/bash\ncase "${{1-}}" in\n{cases}esac\nexec {shlex.quote(sys.executable)} {start} "$@"\n'
+            f'#!/bin/bash\ncase "$* " in\n{cases}esac\nexec {shlex.quote(sys.executable)} {start} "$@"\n'
         )
         script.chmod(0o755)
 

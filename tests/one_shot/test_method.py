@@ -42,11 +42,11 @@ def make_method(one_shot=None, seed=3, **options):
     return OneShotMethod(arguments, OneShotArguments(**(FAST | (one_shot or {}))), seed)
 
 
-def start(method, place, folder, teacher="dense", objective=None):
+def start(method, place, folder, teacher="dense", objective=None, **training):
     """Does what a run does before it prunes; returns its stages."""
     clips = audio_dataset(sorted((place / "audio").iterdir()), seconds=[0.1] * 7)
     data = TrainingData(clips, clips.select([0]), Wav2Vec2FeatureExtractor(), 0.05)
-    args = PruningTrainingArguments(str(folder), use_cpu=True, disable_tqdm=True, save_strategy="no")
+    args = PruningTrainingArguments(str(folder), use_cpu=True, disable_tqdm=True, save_strategy="no", **training)
     model, _ = load_student(place / "dense")
     method.prepare_(model)
     teacher = None if teacher is None else load_complete(place / teacher)
@@ -158,7 +158,7 @@ def test_options_are_settings():
         ({"calibration_clips": 0}, {}, "`calibration_clips` is 0"),
         ({"rounds": 0}, {}, "`rounds` is 0; it must be 1 or more"),
         ({"ridge": 0.0}, {}, "`ridge` must be above 0"),
-        ({}, {"prune_units": ["qk", "conv"]}, "one-shot pruning removes qk, vo, int"),
+        ({}, {"prune_units": ["qk", "head"]}, "one-shot pruning removes qk, vo, int"),
         ({}, {"target_sparsity": [0.3, 0.9]}, "`target_sparsity` is 0.9, and removing all units"),
         ({}, {"target_sparsity": [0.5, 0.3]}, "`target_sparsity` must be in ascending order"),
         ({"stock_shape": True}, {"target_sparsity": [0.5]}, "`target_sparsity` is 0.5, and removing all units"),
@@ -205,3 +205,17 @@ def test_a_stock_shape(place, tmp_path):
     ((_, student),) = method.students(start(method, place, tmp_path / "run"))
     assert student.model.is_stock and not method.rounds[0].prices
     assert len(set(method.rounds[0].intermediate)) == 1 and method.rounds[0].intermediate[0] < 40
+
+
+def test_convolutions(place, tmp_path):
+    method = make_method(target_sparsity=None, target_macs=[0.04], mac_seconds=0.05, prune_units=["conv"])
+    stages = start(method, place, tmp_path / "run", final_steps=2, final_warmup_steps=0)
+    ((_, student),) = method.students(stages)
+    channels = student.model.config.shape.conv_channels
+    assert sum(channels) < 48 and method.rounds[-1].conv_channels == list(channels)
+    assert {price.layer_idx for price in method.rounds[-1].prices if price.unit == "conv"} == {0, 1}
+    # Neither frozen nor replaced by the teacher's in what follows.
+    assert stages.held_out_loss(student) > stages.held_out_loss(stages.initial_student)
+    trained = stages.train_student(student).model
+    weights, before = (model.feature_extractor.conv_layers[1].conv.weight for model in (trained, student.model))
+    assert weights.shape == before.shape and not torch.equal(weights, before)

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from hf_prunable import ConvexityConfig, LayerProfile, choose_layer, convexity_curves, draw_layer_profiles
+from hf_prunable.one_shot.round_files import PruningRound, UnitPrice
 from hf_prunable.pruning.fidelity import Fidelity
-from hf_prunable.reporting.layer_pictures import LayerCurve, draw_fidelity
+from hf_prunable.reporting.layer_pictures import LayerCurve, draw_fidelity, draw_prices
 from hf_prunable.truncation.layer_profile import LabelProfile, LayerScores
 
 
@@ -76,3 +77,26 @@ def test_fidelity_of_every_hidden_state_is_drawn(monkeypatch, tmp_path):
     assert bottom.lines[0].get_ydata().tolist() == fidelity.relative_error
     assert (top.get_ylabel(), bottom.get_ylabel()) == ("Cosine similarity", "Relative error")
     assert top.get_ylim()[1] == 1 and bottom.get_ylim()[0] == 0 and bottom.get_ylim()[1] > 1.2
+
+
+@pytest.mark.parametrize("num_rounds", [1, 3])
+def test_prices_of_the_first_and_the_last_round_are_drawn(monkeypatch, num_rounds):
+    rounds = []
+    for number in range(num_rounds):
+        prices = [UnitPrice(idx, unit, 0.001 * (number + idx + 1)) for idx in range(3) for unit in ("qk", "int")]
+        rounds.append(PruningRound(0.1 * number, [5], [6] * 3, [6] * 3, [40] * 3, 0.35, prices))
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    draw_prices(rounds, "prices.png")
+    (axes,) = drawn[0].axes
+    first, last = [0.001, 0.002, 0.003], [0.001 * (num_rounds + idx) for idx in range(3)]
+    expected = [first, first, last, last] if num_rounds > 1 else [first, first]
+    for line, prices in zip(axes.lines, expected, strict=True):
+        assert line.get_ydata() == pytest.approx(prices)
+    assert axes.get_ylabel() == "Growth of the loss without 35 % of the units"
+    names = [line.get_label() for line in axes.lines]
+    assert names[:2] == (
+        ["query/key dimensions, first round", "intermediate units, first round"]
+        if num_rounds > 1
+        else ["query/key dimensions", "intermediate units"]
+    )
