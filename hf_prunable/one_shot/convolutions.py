@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
+from ..modeling.feature_encoder import PrunableFeatureEncoder
 from ..modeling.gated import GatedConv1d
 from ..modeling.pretrained import PrunableModelMixin
 from .calibration import own_share
@@ -19,6 +22,9 @@ FRAMES_PER_CLIP = 600
 class ConvolutionStatistics:
     """Regressions of the teacher's convolutions on the student's channels.
 
+    A convolution that has lost channels before has no counterpart in the teacher for each of its channels. Its own outputs,
+    as they were at first, are then the targets.
+
     Convolutions are computed anew for each of them, because their outputs are many times larger than the audio.
 
     Args:
@@ -32,6 +38,8 @@ class ConvolutionStatistics:
         self, student: PrunableModelMixin, teacher: PrunableModelMixin, clips: torch.Tensor, config: OneShotConfig
     ):
         self.student, self.teacher, self.config = student, teacher, config
+        # The student's convolutions are refitted one after the other.
+        self.original = copy.deepcopy(student.feature_extractor)
         self.clips = clips[: own_share(config.curve_clips)]
 
     def problem(self, reader_idx: int) -> RidgeProblem:
@@ -42,11 +50,14 @@ class ConvolutionStatistics:
         """
         reader = self.student.feature_extractor.conv_layers[reader_idx].conv
         width, stride = reader.kernel_size[0], reader.stride[0]
+        reference = self.teacher.feature_extractor
+        if reference.conv_layers[reader_idx].conv.out_channels != reader.out_channels:
+            reference = self.original
         equations = NormalEquations(reader.in_channels * width, reader.out_channels, self.student.device)
         for batch in self.clips.split(self.config.batch_size):
             audio = batch.to(self.student.device, self.student.dtype)
-            inputs, teacher_inputs = (self._inputs(model, audio, reader_idx) for model in (self.student, self.teacher))
-            targets = self.teacher.feature_extractor.conv_layers[reader_idx].conv(teacher_inputs)
+            inputs = self._inputs(self.student.feature_extractor, audio, reader_idx)
+            targets = reference.conv_layers[reader_idx].conv(self._inputs(reference, audio, reader_idx))
             step = max(1, targets.shape[-1] // FRAMES_PER_CLIP)
             taps = inputs.unfold(-1, width, stride)[:, :, ::step].transpose(1, 2).flatten(2)
             equations.add(taps, targets[..., ::step].transpose(1, 2))
@@ -56,9 +67,9 @@ class ConvolutionStatistics:
         return RidgeProblem.of(equations.reduce_(), solution, self.config.ridge, reader.bias is not None)
 
     @staticmethod
-    def _inputs(model: PrunableModelMixin, audio: torch.Tensor, reader_idx: int) -> torch.Tensor:
+    def _inputs(convolutions: PrunableFeatureEncoder, audio: torch.Tensor, reader_idx: int) -> torch.Tensor:
         states = audio[:, None]
-        for layer in model.feature_extractor.conv_layers[:reader_idx]:
+        for layer in convolutions.conv_layers[:reader_idx]:
             states = layer(states)
         return states
 

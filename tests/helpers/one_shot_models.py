@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from dataclasses import replace
 
 import torch
 
@@ -50,6 +51,9 @@ VARIANTS |= {
     for norm_order in NORM_ORDERS
     for name, shape in SHAPES.items()
 }
+# Convolutions pruned before; a channel of the first one is a group of its norm.
+FEW_CHANNELS = replace(RAGGED, conv_channels=(5, 9, 20))
+VARIANTS["wavlm-post-channels"] = ("wavlm", {"pruned_shape": FEW_CHANNELS.to_dict(), "conv_bias": True})
 VARIANTS["adapters-ragged"] = ("wav2vec2", VARIANTS["adapters"][1] | {"pruned_shape": RAGGED.to_dict()})
 
 FAST = OneShotConfig(reconstruction_steps=0, batch_size=5)

@@ -15,7 +15,7 @@ from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_config
 
 MACS = Measure("macs", 0.5)
 MEASURES = {"parameters": PARAMETERS, "macs": MACS}
-UNIT_SETS = [("qk", "vo", "int"), ("qk",), ("vo",), ("int",), ("qk", "int")]
+UNIT_SETS = [("qk", "vo", "int"), ("qk",), ("vo",), ("int",), ("qk", "int"), ("conv",), ("qk", "vo", "int", "conv")]
 
 
 def make_config(family="wavlm", norm_order="post"):
@@ -30,16 +30,22 @@ def make_curves(shape, units=("qk", "vo", "int"), seed=0, ties=False):
     """Curves with random orders, prices over several orders of magnitude, and growth that never falls."""
     generator = torch.Generator().manual_seed(seed)
     curves = []
+
+    def add(layer_idx, unit, num_units, num_removable):
+        growth = torch.zeros(num_removable) if ties else torch.rand(num_removable, generator=generator).sort().values
+        price = float(10 ** (4 * torch.rand((), generator=generator)))
+        order = torch.randperm(num_units, generator=generator)[:num_removable]
+        curves.append(UnitCurve(layer_idx, unit, tuple(order.tolist()), tuple(growth.tolist()), price))
+
+    if "conv" in units:
+        for conv_idx, count in enumerate(shape.conv_channels[:-1]):
+            add(conv_idx, "conv", count, count - 1)
     for layer_idx, layer in enumerate(shape.layers):
         attention = layer.attention or AttentionShape((), (), ())
         counts = {"qk": sum(attention.query_key), "vo": sum(attention.value_output), "int": layer.intermediate or 0}
         for unit, count in counts.items():
             if unit in units and count:
-                growth = torch.rand(count, generator=generator).sort().values
-                growth = torch.zeros(count) if ties else growth
-                price = float(10 ** (4 * torch.rand((), generator=generator)))
-                order = torch.randperm(count, generator=generator)
-                curves.append(UnitCurve(layer_idx, unit, tuple(order.tolist()), tuple(growth.tolist()), price))
+                add(layer_idx, unit, count, count)
     return curves
 
 
@@ -54,7 +60,7 @@ def size_of(config, shape, measure):
 
 def widths(shape):
     """All widths of a shape by name; 0 for what is gone."""
-    found = {}
+    found = {(conv_idx, "conv"): count for conv_idx, count in enumerate(shape.conv_channels)}
     for layer_idx, layer in enumerate(shape.layers):
         found[layer_idx, "int"] = layer.intermediate or 0
         attention = layer.attention or AttentionShape((), (), ())
@@ -99,7 +105,7 @@ def test_size_is_at_most_the_target_and_one_removal_below_it(
     assert fits_into(found, shape) and block_kinds(found) == block_kinds(shape)
     # Any larger shape of the same order is above the target: one unit more in some block.
     removals = sorted(
-        (growth * curve.price / unit_size(config, curve.unit, measure), number, index)
+        (growth * curve.price / unit_size(config, shape, curve, measure), number, index)
         for number, curve in enumerate(curves)
         for index, growth in enumerate(curve.growth)
     )
@@ -181,21 +187,21 @@ def test_cheap_units_go_first():
         for layer_idx, price in enumerate((1.0, 10.0, 100.0))
     ]
     size = size_of(config, shape, PARAMETERS)
-    found = allocate(config, shape, curves, size - 30 * unit_size(config, "int", PARAMETERS), PARAMETERS)
+    found = allocate(config, shape, curves, size - 30 * 49, PARAMETERS)
     removed = [40 - layer.intermediate for layer in found.layers]
     assert removed == [28, 2, 0]
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize("name", ["dense", "ragged"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_unit_size_is_what_one_unit_frees(family, measure):
+def test_unit_size_is_what_one_unit_frees(family, name, measure):
     config = make_config(family)
-    dense = PrunedShape.dense(config)
-    for layer_idx in range(3):
-        for unit in ("qk", "vo", "int"):
-            smaller = remove_units(dense, {(layer_idx, unit): [3]})
-            freed = size_of(config, dense, measure) - size_of(config, smaller, measure)
-            assert unit_size(config, unit, measure) == freed
+    shape = shape_of(config, name)
+    for curve in make_curves(shape, UNIT_SETS[-1]):
+        smaller = remove_units(shape, {(curve.layer_idx, curve.unit): [3]})
+        freed = size_of(config, shape, measure) - size_of(config, smaller, measure)
+        assert unit_size(config, shape, curve, measure) == freed > 0
 
 
 def test_dimensions_are_those_of_their_heads():
@@ -215,5 +221,7 @@ def test_blocks_that_lost_all_units_keep_their_bias():
     shape = smallest_shape(NARROW, ("qk", "vo", "int"))
     nothing = AttentionShape((), (), ())
     assert shape.layers == (LayerShape(nothing, 0), LayerShape(None, 0), LayerShape(nothing, None))
+    assert shape.conv_channels == CHANNELS
+    assert smallest_shape(NARROW, ("conv",)) == PrunedShape((1, 1, 20), NARROW.layers)
     assert smallest_shape(NARROW, ("qk",)).layers[2].attention == AttentionShape((0, 1, 2, 3), (0,) * 4, (1, 2, 3, 6))
     assert smallest_shape(NARROW, ()) == NARROW

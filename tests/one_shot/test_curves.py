@@ -12,6 +12,7 @@ from hf_prunable.one_shot.head_rotation import rotate_queries_and_keys_
 from hf_prunable.one_shot.streams import Stream
 from hf_prunable.pruning.distillation import default_layers, hidden_states_of, layer_loss
 from tests.helpers.one_shot_models import FAST, VARIANTS, captured_inputs, make_clips, variant
+from tests.helpers.tiny_models import tiny_prunable
 
 
 UNITS = ("qk", "vo", "int")
@@ -20,11 +21,16 @@ CLIPS = make_clips()
 
 @torch.no_grad()
 def whole_loss(student, teacher, clips):
-    """The distillation loss without layer 0 and projections, from complete forward passes over one clip at a time."""
+    """The distillation loss without projections, from complete forward passes over one clip at a time.
+
+    The input of the first layer stands for layer 0.
+    """
     losses = []
-    layers = [layer for layer in default_layers(student.config.num_hidden_layers) if layer]
+    layers = default_layers(student.config.num_hidden_layers)
     for clip in clips:
         states, targets = (hidden_states_of(model, clip[None], layers) for model in (student, teacher))
+        for model, found in ((student, states), (teacher, targets)):
+            found[0] = model.embed_frames(clip[None])
         losses.append(torch.stack([layer_loss(states[layer], targets[layer]) for layer in layers]).mean())
     return float(torch.stack(losses).mean())
 
@@ -175,3 +181,36 @@ def test_layers_are_restored():
         raise KeyError
     assert torch.equal(layer.weight, weight) and torch.equal(layer.bias, bias)
     assert isinstance(layer.weight, torch.nn.Parameter)
+
+
+@pytest.mark.parametrize("options", [{}, {"conv_bias": True}])
+@torch.no_grad()
+def test_price_of_channels(options):
+    """The refit of the next convolution without some channels, by least squares on the frames themselves."""
+    model, config = tiny_prunable("wavlm", **options), replace(FAST, price_fraction=1 / 4, ridge=1e-10)
+    curves = measure(model, units=("conv",), config=config)
+    assert [curve.layer_idx for curve in curves] == [0, 1]
+    for curve in curves:
+        changed = copy.deepcopy(model)
+        reader = changed.feature_extractor.conv_layers[curve.layer_idx + 1].conv
+        channels, width = reader.in_channels, reader.kernel_size[0]
+        # One channel stays.
+        assert len(curve.order) == len(set(curve.order)) == channels - 1
+        (states,) = captured_inputs(changed, [reader], CLIPS)
+        taps = states.unfold(-1, width, reader.stride[0]).transpose(1, 2)
+        num_removed = round(len(curve.order) / 4)
+        kept = sorted(set(range(channels)) - set(curve.order[:num_removed]))
+        data = taps[:, :, kept].flatten(2).flatten(0, 1).double()
+        targets = reader(states).transpose(1, 2).flatten(0, 1).double()
+        if reader.bias is not None:
+            data = torch.cat((data, torch.ones(len(data), 1)), dim=1)
+        solution = torch.linalg.lstsq(data, targets).solution
+        error = float((data @ solution - targets).square().sum(1).mean())
+        weights = solution[: len(kept) * width]
+        reader.weight.data.zero_()
+        reader.weight.data[:, kept] = weights.T.unflatten(1, (len(kept), width)).float()
+        if reader.bias is not None:
+            reader.bias.data.copy_(solution[-1])
+        growth = whole_loss(changed, model, CLIPS[:6])
+        assert sum(curve.growth[:num_removed]) == pytest.approx(error, rel=5e-2)
+        assert curve.price * error == pytest.approx(growth, rel=5e-2)

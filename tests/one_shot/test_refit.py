@@ -88,6 +88,19 @@ def test_without_inputs_the_bias_is_the_mean_of_the_targets():
     torch.testing.assert_close(layer().detach(), targets.mean(0).float(), rtol=0, atol=1e-6)
 
 
+@given(kept=st.sets(st.integers(0, 4)), seed=st.integers(0, 100))
+def test_optimum_without_bias(kept, seed):
+    inputs, targets = make_rows(17, 5, 3, seed)
+    present = make_rows(6, 3, 1, seed + 1)[0]
+    kept = torch.tensor(sorted(kept), dtype=torch.long)
+    solution = RidgeProblem.of(equations_of(inputs + 0.5, targets + 2), present, RIDGE, has_bias=False).solve(kept)
+    assert (solution[-1] == 0).all()
+    penalty = (float(RIDGE * (inputs + 0.5).square().mean()) * 17) ** 0.5
+    matrix = torch.cat(((inputs + 0.5)[:, kept], penalty * torch.eye(len(kept), dtype=torch.float64)))
+    expected = torch.linalg.lstsq(matrix, torch.cat((targets + 2, penalty * present[kept]))).solution
+    torch.testing.assert_close(solution[:-1], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_the_equations_are_left_as_they_are():
     equations = equations_of(*make_rows(9, 4, 3))
     before = equations.gram, equations.cross

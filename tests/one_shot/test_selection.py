@@ -101,6 +101,50 @@ def test_each_removal_is_the_best_that_the_groups_allow(groups, seed):
         left.remove(index)
 
 
+def columns_of(inputs, width):
+    return [index * width + tap for index in inputs for tap in range(width)]
+
+
+@given(
+    num_inputs=st.integers(1, 5),
+    width=st.integers(1, 4),
+    keep=st.integers(0, 2),
+    seed=st.integers(0, 1000),
+    size=st.integers(1, 3),
+    has_bias=st.booleans(),
+)
+def test_inputs_of_several_columns(num_inputs, width, keep, seed, size, has_bias):
+    """Channels with their taps: each removal is the best, and each batch exact."""
+    inputs, targets = make_rows(40, num_inputs * width, 3, seed)
+    present = make_rows(num_inputs * width + 1, 3, 1, seed + 2)[0]
+    problem = RidgeProblem.of(equations_of(inputs + 0.3, targets), present, 1e-2, has_bias)
+    elimination = eliminate(problem, [num_inputs], [min(keep, num_inputs)], size, width)
+    assert len(set(elimination.removed)) == len(elimination.removed) == num_inputs - min(keep, num_inputs)
+    assert len(elimination.increments) == len(elimination.removed)
+    left = set(range(num_inputs))
+    for start in range(0, len(elimination.removed), size):
+        batch = elimination.removed[start : start + size]
+        before = objective(problem, columns_of(left, width))
+        costs = {other: objective(problem, columns_of(left - {other}, width)) - before for other in left}
+        assert costs[batch[0]] <= min(costs.values()) + TOLERANCE
+        left -= set(batch)
+        expected = objective(problem, columns_of(left, width)) - before
+        growth = sum(elimination.increments[start : start + size])
+        assert growth == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE)
+    assert elimination.kept(num_inputs).tolist() == sorted(left)
+
+
+def test_many_updates_stay_exact():
+    """Hundreds of updates of an inverse, with inputs that nearly depend on each other."""
+    inputs, targets = make_rows(600, 200, 5)
+    inputs = inputs @ torch.diag(torch.logspace(0, -4, 200, dtype=torch.float64)) @ make_rows(200, 200, 1, 1)[0]
+    problem = RidgeProblem.of(equations_of(inputs, targets), make_rows(201, 5, 1, 2)[0], 1e-3)
+    elimination = eliminate(problem, [200], [10], 1)
+    kept = elimination.kept(200).tolist()
+    expected = objective(problem, kept) - objective(problem, range(200))
+    assert sum(elimination.increments) == pytest.approx(expected, rel=1e-8)
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 50])
 def test_growth_of_a_batch_is_exact(size):
     problem = make_problem(12)
