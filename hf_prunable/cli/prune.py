@@ -30,7 +30,7 @@ from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete, load_config
 from ..one_shot.arguments import OneShotArguments
 from ..one_shot.method import OneShotMethod
-from ..pruning.arguments import GATES, ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, load_student, restore_noise_
@@ -40,7 +40,6 @@ from ..reporting.provenance import Provenance, command_line
 from ..reporting.pruning_report import (
     DENSE,
     PRUNED,
-    Calibration,
     HeldOutLoss,
     PruningInputs,
     PruningReport,
@@ -56,7 +55,7 @@ from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
-from .pruning_methods import check_options, make_method, settings_of_method
+from .pruning_methods import calibration_of, check_options, make_method, settings_of_method, steps_of_stages
 from .trainer_options import PRUNING_TABLE
 
 
@@ -193,25 +192,11 @@ class PruningRecipe:
             teacher_name=self.teacher_name,
             objective=self.objective.objective,
             units=self.options.prune_units,
-            steps=self._steps(),
+            steps=steps_of_stages(self.options.method, self.training),
             seed=self.training.seed,
-            calibration=self._calibration(),
+            calibration=calibration_of(self.method),
         )
         self.provenance = Provenance.of_this_process(model.device)
-
-    def _steps(self) -> dict[str, int]:
-        """Returns the number of optimizer steps by name of the stage."""
-        final_steps = self.training.num_final_steps
-        if self.options.method == GATES:
-            return {"with gates": self.training.max_steps, "after compaction": final_steps}
-        return {"after pruning": final_steps} if final_steps else {}
-
-    def _calibration(self) -> Calibration | None:
-        """Describes the calibration audio; `None` for a method without any."""
-        if not isinstance(self.method, OneShotMethod):
-            return None
-        request, audio = self.method.request, self.method.audio
-        return Calibration(request.num_crops, request.seconds, audio.num_clips, audio.num_too_short)
 
     def _record_settings(self) -> None:
         """Records what the result depends on, or compares it with the interrupted run that is continued."""
@@ -229,7 +214,7 @@ class PruningRecipe:
         # Also where nothing is trained: weights that are not finite are found before the work begins.
         dense_loss = self.stages.held_out_loss(self.stages.initial_student)
         for target, student in self.method.students(self.stages):
-            losses = HeldOutLoss(dense_loss, self.stages.held_out_loss(student)) if self._steps() else None
+            losses = HeldOutLoss(dense_loss, self.stages.held_out_loss(student)) if self.inputs.steps else None
             if self.training.num_final_steps > 0:
                 student = self.stages.train_student(student, final_stage_name(target))
                 if losses is not None:

@@ -19,6 +19,7 @@ from ..pruning.arguments import (
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.magnitude import MagnitudePruning
 from ..pruning.method import PruningMethod
+from ..reporting.pruning_report import Calibration
 
 
 FINAL_STAGE_ADVICE = {
@@ -109,3 +110,28 @@ def settings_of_method(method: str, settings: Mapping[str, Any], one_shot: OneSh
     """
     others = {name for other, names in OPTIONS_OF.items() if other != method for name in names}
     return {name: value for name, value in {**settings, **asdict(one_shot)}.items() if name not in others}
+
+
+def steps_of_stages(method: str, training: PruningTrainingArguments) -> dict[str, int]:
+    """Returns the number of optimizer steps by name of the stage; empty for a run without training.
+
+    Args:
+        method: Name of the method.
+        training: Training arguments.
+    """
+    final_steps = training.num_final_steps
+    if method == GATES:
+        return {"with gates": training.max_steps, "after compaction": final_steps}
+    return {"after pruning": final_steps} if final_steps else {}
+
+
+def calibration_of(method: PruningMethod) -> Calibration | None:
+    """Describes the calibration audio of a method that has read it; `None` for a method without any.
+
+    Args:
+        method: Pruning method.
+    """
+    if not isinstance(method, OneShotMethod):
+        return None
+    request, audio = method.request, method.audio
+    return Calibration(request.num_crops, request.seconds, audio.num_clips, audio.num_too_short)
