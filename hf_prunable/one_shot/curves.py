@@ -22,7 +22,7 @@ from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
 from .refit import RidgeProblem, present_solution, write_solution_
 from .selection import Elimination, batch_size, eliminate
 from .statistics import NormalEquations, equations_of, sum_over_processes_
-from .streams import Stream
+from .streams import Stream, paired_streams
 
 
 logger = logging.get_logger(__name__)
@@ -72,12 +72,12 @@ class DownstreamLoss:
         self.student, self.num_layers = student, student.config.num_hidden_layers
         self.layers = default_layers(self.num_layers)
         self.targets: dict[int, torch.Tensor] = {}
-        stream = Stream(teacher, clips, batch_size)
-        for number, states in self._run(teacher, 0, stream):
+        stream, teacher_stream = paired_streams(student, teacher, clips, batch_size)
+        for number, states in self._run(teacher, 0, teacher_stream):
             self.targets[number] = states
         # Losses of the student as it is, by layer.
         self.present: dict[int, float] = {}
-        self.present = self._losses(0, Stream(student, clips, batch_size))
+        self.present = self._losses(0, stream)
 
     def growth(self, layer_idx: int, stream: Stream) -> float:
         """Returns by how much the loss is above that of the student as it was.
@@ -143,8 +143,8 @@ class CurveMeasurement:
         self.student, self.teacher, self.units, self.config = copy.deepcopy(student), teacher, units, config
         self.clips, self.price_clips = clips, price_clips
         self.loss = DownstreamLoss(self.student, teacher, clips[:price_clips], config.batch_size)
-        self.stream = Stream(self.student, clips, config.batch_size)
-        self.teacher_stream = Stream(teacher, clips, config.batch_size)
+        streams = paired_streams(self.student, teacher, clips, config.batch_size)
+        self.stream, self.teacher_stream = streams
 
     def curves(self) -> list[UnitCurve]:
         """Returns the curves of all kinds of units in all layers that have such units."""

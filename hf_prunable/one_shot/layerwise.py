@@ -23,7 +23,7 @@ from .reconstruction import FrameSample, reconstruct_feed_forward_
 from .refit import RidgeProblem, present_solution, write_solution_
 from .selection import batch_size, eliminate
 from .statistics import NormalEquations, equations_of, sum_over_processes_
-from .streams import Stream
+from .streams import Stream, paired_streams
 
 
 logger = logging.get_logger(__name__)
@@ -69,8 +69,8 @@ class LayerwisePruning:
             What stays of the student, whose remaining weights are final.
         """
         channels = self._prune_convolutions_(shape.conv_channels)
-        self.stream = Stream(self.student, self.clips, self.config.batch_size)
-        self.teacher_stream = Stream(self.teacher, self.clips, self.config.batch_size)
+        streams = paired_streams(self.student, self.teacher, self.clips, self.config.batch_size)
+        self.stream, self.teacher_stream = streams
         num_clips = sum_over_processes_(torch.tensor(len(self.clips), device=self.student.device))
         num_frames = self.stream.states.shape[1]
         self.sample = FrameSample(int(num_clips), num_frames, self.config.seed, self.student.device)

@@ -140,7 +140,7 @@ class OneShotMethod(PruningMethod):
                 if number <= num_finished:
                     pruning.model, record = load_round(path, pruning.model)
                 else:
-                    record = self._prune(size, number)
+                    record = self._prune(size, number, is_draft=size != sizes[-1])
                     if stages.args.process_index == 0:
                         save_round(path, pruning.model, record)
                 self.rounds.append(record)
@@ -152,12 +152,13 @@ class OneShotMethod(PruningMethod):
         is_there = [round_path(stages.folder, number).exists() for number in numbers]
         return [*is_there, False].index(False)
 
-    def _prune(self, size: float, number: int) -> PruningRound:
+    def _prune(self, size: float, number: int, is_draft: bool) -> PruningRound:
         """Makes one round and returns its record.
 
         Args:
             size: Largest size allowed, in the unit of the measure.
             number: Number of the round, from 1.
+            is_draft: Whether further rounds to the same target follow.
         """
         pruning = self._pruning
         before, dense = pruning.size(), self.measure.dense(pruning.model.config)
@@ -166,7 +167,7 @@ class OneShotMethod(PruningMethod):
             f"{self.measure}."
         )
         order = pruning.order()
-        pruning.model = pruning.pruned(order.shape_after(order.removals_to(size)))
+        pruning.model = pruning.pruned(order.shape_after(order.removals_to(size)), is_draft)
         curves = order.curves if isinstance(order, CheapestFirst) else []
         sparsity = 1 - pruning.size() / dense
         return PruningRound.of(pruning.model.config.shape, sparsity, curves, self.config.price_fraction)

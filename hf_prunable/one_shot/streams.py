@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,3 +64,32 @@ class Stream:
             batches: New hidden states in batches of clips.
         """
         self.states = torch.cat(batches)
+
+
+def paired_streams(
+    student: PrunableModelMixin, teacher: PrunableModelMixin, clips: torch.Tensor, batch_size: int
+) -> tuple[Stream, Stream]:
+    """Returns the streams of student and teacher; what precedes the first layer is computed once if it is the same in both.
+
+    Args:
+        student: Base model in evaluation mode.
+        teacher: Base model in evaluation mode.
+        clips: Audio, of shape (clips, samples), on any device.
+        batch_size: Number of clips that are computed at once, 1 or more.
+    """
+    stream = Stream(student, clips, batch_size)
+    if not _have_equal_front_ends(student, teacher):
+        return stream, Stream(teacher, clips, batch_size)
+    return stream, copy.copy(stream)
+
+
+def _have_equal_front_ends(student: PrunableModelMixin, teacher: PrunableModelMixin) -> bool:
+    """Returns whether everything before the first layer has equal weights."""
+    states = (
+        {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("encoder.layers.")}
+        for model in (student, teacher)
+    )
+    own, wanted = states
+    return own.keys() == wanted.keys() and all(
+        own[name].shape == wanted[name].shape and torch.equal(own[name], wanted[name]) for name in own
+    )
