@@ -85,6 +85,12 @@ class OneShotArguments:
     remark: str | None = field(
         default=None, metadata={"help": "Remark on the measurement that is kept with each result."}
     )
+    trained_results: str | None = field(
+        default=None,
+        metadata={
+            "help": "File evidence.json of the experiment evidence, whose students table and picture show beside."
+        },
+    )
     report_only: bool = field(
         default=False, metadata={"help": "Write table and pictures of existing results without pruning."}
     )
@@ -261,7 +267,7 @@ def main() -> None:
     folder = Path(options.output_dir)
     if not options.report_only:
         make_results(options, folder)
-    write_report(load_results(folder), folder)
+    write_report(load_results(folder), folder, options.trained_results)
 
 
 if __name__ == "__main__":
