@@ -24,6 +24,7 @@ class Run:
         num_crops: Number of calibration crops; 0 for all.
         crop_seconds: Length of a calibration crop in seconds.
         seed: Random seed of the draw.
+        ladder: All targets of the row, if the student of one depends on the others; empty otherwise.
     """
 
     row: str
@@ -32,6 +33,7 @@ class Run:
     num_crops: int | None = None
     crop_seconds: float | None = None
     seed: int | None = None
+    ladder: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,7 +46,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of this run, as values that JSON preserves."""
-        return {f"run_{name}": value for name, value in asdict(self).items()}
+        return {f"run_{name}": value for name, value in asdict(self).items()} | {"run_ladder": list(self.ladder)}
 
 
 def plan_groups(
@@ -69,7 +71,7 @@ def plan_groups(
         (audio, number, crop_seconds, seed) for seed in dict.fromkeys(seeds) for number in dict.fromkeys(num_crops)
     ]
     return [
-        [Run(row, target, *draw) for target in targets[row]]
+        [Run(row, target, *draw, ladder=tuple(targets[row]) if ROWS[row].is_ladder else ()) for target in targets[row]]
         for row in dict.fromkeys(rows)
         for draw in (draws if ROWS[row].uses_audio else [()])
     ]

@@ -32,11 +32,13 @@ class Row:
         make: Function from the teacher's folder, the targets in ascending order and calibration audio of shape (clips,
             samples) to pairs of target and student, which are computed one after the other.
         uses_audio: Whether the students depend on the audio.
+        is_ladder: Whether the student of one target depends on the other targets.
     """
 
     label: str
     make: Callable[[str, Sequence[float], torch.Tensor], Students]
     uses_audio: bool = True
+    is_ladder: bool = False
 
 
 def load_teacher(folder: str) -> PrunableModelMixin:
@@ -129,9 +131,11 @@ ROWS = {
     ),
     "one_round_refit": Row("one round, no reconstruction", partial(one_round, config=WITHOUT_RECONSTRUCTION)),
     "one_round": Row("one round", partial(one_round, config=FULL)),
-    "rounds_refit": Row("rounds, no reconstruction", partial(in_rounds, config=WITHOUT_RECONSTRUCTION)),
-    "rounds": Row("rounds (default)", partial(in_rounds, config=FULL)),
-    "finer_rounds": Row("twice as many rounds", partial(in_rounds, config=FULL, finer=FINER)),
+    "rounds_refit": Row(
+        "rounds, no reconstruction", partial(in_rounds, config=WITHOUT_RECONSTRUCTION), is_ladder=True
+    ),
+    "rounds": Row("rounds (default)", partial(in_rounds, config=FULL), is_ladder=True),
+    "finer_rounds": Row("twice as many rounds", partial(in_rounds, config=FULL, finer=FINER), is_ladder=True),
     "stock_shape": Row("stock shape", partial(one_round, config=FULL, stock_shape=True)),
 }
 

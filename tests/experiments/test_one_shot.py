@@ -28,7 +28,9 @@ def command(monkeypatch, tmp_path, teacher, speech):
         asked.append((list(targets), tuple(clips.shape)))
         return magnitude(folder, targets, clips)
 
-    monkeypatch.setattr(one_shot, "ROWS", {name: Row(row.label, noted, row.uses_audio) for name, row in ROWS.items()})
+    monkeypatch.setattr(
+        one_shot, "ROWS", {name: Row(row.label, noted, row.uses_audio, row.is_ladder) for name, row in ROWS.items()}
+    )
 
     def start(*arguments):
         asked.clear()
@@ -98,6 +100,13 @@ def test_evaluation_adds_to_earlier_results(command, monkeypatch):
     assert command(*arguments, "--speech_commands", "words") == [([0.3], (0, 0))]
     assert json.loads((command.folder / "raw" / "magnitude_0.3.json").read_text())["words"]["accuracy"] == 0.2
     assert command(*arguments) == []
+
+
+def test_a_student_of_rounds_depends_on_the_other_targets(command):
+    command("--rows", "rounds", "one_round", "--target_sparsities", "0.3")
+    assert command("--rows", "one_round", "--target_sparsities", "0.2", "0.3")
+    with pytest.raises(ValueError, match=r"rounds_0.3.*`run_ladder` was \[0.3\] and is \[0.2, 0.3\]"):
+        command("--rows", "rounds", "--target_sparsities", "0.2", "0.3")
 
 
 def test_errors_of_the_command(command, monkeypatch):

@@ -18,6 +18,7 @@ def test_groups_are_the_targets_of_one_row_on_the_same_audio():
         for target in (0.3, 0.5)
     ] + ["magnitude_0.3", "magnitude_0.5"]
     assert [len(group) for group in groups] == [2] * 5
+    assert [group[0].ladder for group in groups] == [(0.3, 0.5)] * 4 + [()]
 
 
 def test_a_result_is_complete_with_its_evaluation_and_settings(tmp_path):
