@@ -22,6 +22,7 @@ from transformers import AutoFeatureExtractor, HfArgumentParser
 from transformers.utils import logging
 
 from benchmarks.result_files import without_keys, write_json
+from experiments.compared_students import TEACHER
 from experiments.encoder_evaluation import EncoderEvaluation, EvaluationArguments
 from experiments.evidence_results import load_results
 from experiments.one_shot_audio import SplitAudio, clip_names, decode_clips, draw_crops, load_clips, model_inputs
@@ -190,6 +191,7 @@ def make_results(options: OneShotArguments, folder: Path) -> None:
     settings = settings_of(options)
     audio = Path(options.calibration_audio or options.dataset_name or "").name
     targets = {row: sorted(set(options.target_sparsities)) for row in ROWS}
+    targets[TEACHER] = [0.0]
     targets["stock_shape"] = sorted(set(options.stock_target_sparsities))
     groups = plan_groups(
         options.rows, targets, audio, options.num_crops, calibration_crop_seconds(options), options.seeds

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from experiments.compared_students import uniform_shape, uniform_width
+from experiments.compared_students import TEACHER, uniform_shape, uniform_width
 from hf_prunable import OneShotConfig, load_prunable, refit_
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, sizes_of_rounds
@@ -49,6 +49,18 @@ def load_teacher(folder: str) -> PrunableModelMixin:
     """
     teacher = load_prunable(folder, dtype=torch.float32)
     return teacher.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def unpruned(folder: str, targets: Sequence[float], clips: torch.Tensor) -> Students:
+    """Yields the teacher for each target.
+
+    Args:
+        folder: Folder or Hub id of the teacher.
+        targets: Fractions of parameters to remove, which are ignored.
+        clips: Calibration audio of shape (clips, samples), which is ignored.
+    """
+    teacher = load_teacher(folder)
+    yield from ((target, teacher) for target in targets)
 
 
 def magnitude(
@@ -123,6 +135,7 @@ def in_rounds(
 
 
 ROWS = {
+    TEACHER: Row("teacher", unpruned, uses_audio=False),
     "magnitude": Row("largest weights, uniform widths", magnitude, uses_audio=False),
     "magnitude_refit": Row("+ refit", partial(magnitude, config=WITHOUT_RECONSTRUCTION)),
     "magnitude_reconstructed": Row("+ refit, reconstruction", partial(magnitude, config=FULL)),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.compared_students import TEACHER
 from experiments.one_shot_students import ROWS
 
 
@@ -84,13 +85,15 @@ class LossCurve:
 
 
 def loss_curves(results: Sequence[dict[str, Any]]) -> list[LossCurve]:
-    """Groups results by row and audio, rows in the order of `ROWS`, less audio first.
+    """Groups results of students by row and audio, rows in the order of `ROWS`, less audio first.
 
     Args:
         results: Results on disk.
     """
     curves: dict[tuple[str, Draw], LossCurve] = {}
     for result in results:
+        if result["row"] == TEACHER:
+            continue
         draw = Draw(result["audio"], result["num_crops"], result["calibration_seconds"])
         curve = curves.setdefault((result["row"], draw), LossCurve(result["row"], ROWS[result["row"]].label, draw))
         target = result["target_sparsity"]

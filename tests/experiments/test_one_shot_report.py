@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.compared_students import TEACHER
 from experiments.one_shot_pictures import COLORS, TRAINED_COLORS
 from experiments.one_shot_report import write_report
 from experiments.one_shot_results import Run
@@ -29,6 +30,7 @@ def test_report_of_one_amount_of_audio(tmp_path):
 def test_report_with_more_audio_evaluation_and_trained_students(tmp_path):
     runs = runs_of(["rounds", "one_round"], [0.5])
     results = [result_of(run, remark="Shared.", **evaluation_of(0.25)) for run in runs]
+    results.append(result_of(Run(TEACHER, 0.0), loss=0.0, **evaluation_of(0.75)))
     results += [result_of(run) for run in runs_of(["rounds"], [0.5], draw=("words", 3, 1.0))]
     summary = {"target_sparsity": 0.5, "seeds": [1], "num_parameters": 500.0, "values": {"held_out_loss": [0.3]}}
     trained = tmp_path / "evidence.json"
@@ -37,9 +39,11 @@ def test_report_with_more_audio_evaluation_and_trained_students(tmp_path):
     text = (tmp_path / "one_shot.md").read_text()
     assert "| 3 s of words | 0.1000 | 1 |" in text and "| trained: learned ladder | 0.3000 | 1 |" in text
     assert "| one round | 50 % | 500 | 1.00 G | 0.1000 | 0.9000 | 0.250 | 0.250 | 0.250 |" in text
+    assert "| teacher | 0 % | 1,000 | 1.00 G | 0.0000 | 0.9000 | 0.750 | 0.750 | 0.750 |" in text
+    assert text.count("teacher |") == 1
     assert "behind the learned projections" in text and "Machine: CPU. Shared.; CPU" in text
     assert (tmp_path / "audio.png").stat().st_size > 1000
 
 
 def test_every_row_has_a_color():
-    assert COLORS.keys() == ROWS.keys() and TRAINED_COLORS.keys() == set(TRAINED_ROWS)
+    assert COLORS.keys() == ROWS.keys() - {TEACHER} and TRAINED_COLORS.keys() == set(TRAINED_ROWS)

@@ -20,7 +20,7 @@ def clips():
 @pytest.fixture(scope="module")
 def students(teacher, clips):
     """Students of every row, made once: by row and target."""
-    targets = {row: [0.1, 0.2] if row == "stock_shape" else TARGETS for row in ROWS}
+    targets = dict.fromkeys(ROWS, TARGETS) | {"stock_shape": [0.1, 0.2], "teacher": [0.0]}
     return {name: dict(row.make(teacher, targets[name], clips)) for name, row in ROWS.items()}
 
 
@@ -65,5 +65,5 @@ def test_stock_shapes_have_one_width(students):
 
 def test_rows_are_checked():
     check_rows(list(ROWS))
-    with pytest.raises(ValueError, match="no row 'round'; choose from magnitude, "):
+    with pytest.raises(ValueError, match="no row 'round'; choose from teacher, magnitude, "):
         check_rows(["rounds", "round"])
