@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments.one_shot_summary import LossCurve
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, NORMAL, SMALL
@@ -94,7 +94,8 @@ def draw_audio(curves: Sequence[LossCurve], path: str | os.PathLike) -> None:
                     label=f"{100 * target:g} % removed, {kind}",
                 )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("Calibration audio (seconds)", fontsize=NORMAL)
     _tidy(axes)
@@ -104,6 +105,9 @@ def draw_audio(curves: Sequence[LossCurve], path: str | os.PathLike) -> None:
 
 def _tidy(axes: Axes) -> None:
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(LOSS_LABEL, fontsize=NORMAL)
     axes.tick_params(labelsize=SMALL + 1, length=0, labelcolor=INK)
     axes.grid(color=GRID_COLOR, linewidth=0.6)

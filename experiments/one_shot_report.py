@@ -77,7 +77,9 @@ def _loss_table(title: str, curves: Sequence[tuple[str, LossCurve]]) -> str:
     rows = []
     for label, curve in curves:
         cells = [_format_loss(curve, target) if target in curve.losses else "–" for target in targets]
-        rows.append([label, *cells, str(len(curve.seeds - {None}) or "–")])
+        counts = sorted({len(losses) for losses in curve.losses.values()})
+        seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        rows.append([label, *cells, seeds if curve.seeds - {None} else "–"])
     return markdown_table([title, *(f"{100 * target:g} % removed" for target in targets), "Seeds"], rows)
 
 

@@ -137,8 +137,8 @@ def in_rounds(
 ROWS = {
     TEACHER: Row("teacher", unpruned, uses_audio=False),
     "magnitude": Row("largest weights, uniform widths", magnitude, uses_audio=False),
-    "magnitude_refit": Row("+ refit", partial(magnitude, config=WITHOUT_RECONSTRUCTION)),
-    "magnitude_reconstructed": Row("+ refit, reconstruction", partial(magnitude, config=FULL)),
+    "magnitude_refit": Row("largest weights, refit", partial(magnitude, config=WITHOUT_RECONSTRUCTION)),
+    "magnitude_reconstructed": Row("largest weights, refit, reconstruction", partial(magnitude, config=FULL)),
     "uniform_selected": Row(
         "uniform widths, rotated and selected", partial(uniform_selected, config=WITHOUT_RECONSTRUCTION)
     ),
