@@ -8,10 +8,11 @@ from functools import partial
 
 import torch
 
-from experiments.compared_students import TEACHER, uniform_shape, uniform_width
+from experiments.compared_students import TEACHER
 from hf_prunable import OneShotConfig, load_prunable, refit_
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, sizes_of_rounds
+from hf_prunable.pruning.magnitude import keep_largest_weights, uniform_shape
 
 
 # Few seconds of audio have fewer frames than a layer has inputs; the experiment measures what they give.
@@ -76,7 +77,7 @@ def magnitude(
     """
     teacher = load_teacher(folder)
     for target in targets:
-        student = uniform_width(folder, target).eval().to(teacher.device)
+        student = keep_largest_weights(teacher, target)
         if config is not None:
             refit_(student, teacher, clips, config=config)
         yield target, student
