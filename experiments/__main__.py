@@ -7,6 +7,7 @@ from benchmarks.named_commands import run_named_command
 
 EXPERIMENTS = {
     "evidence": "evidence",
+    "one_shot": "one_shot",
     "gate_curves": "gate_curves",
     "probe": "probe",
     "layer_profiles": "layer_profiles",

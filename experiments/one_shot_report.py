@@ -1,0 +1,139 @@
+"""Report of one-shot pruning: tables of the loss and of the evaluation, the same values as JSON, and two pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_files import save_result
+from experiments.one_shot_pictures import draw_audio, draw_sizes
+from experiments.one_shot_students import ROWS
+from experiments.one_shot_summary import LossCurve, loss_curves, main_draw, trained_curves
+from hf_prunable.runtime.tables import markdown_table
+
+
+# Row whose students show how much audio is needed.
+AUDIO_ROW = "rounds"
+
+
+def write_report(results: Sequence[dict[str, Any]], folder: Path, trained_results: str | None = None) -> None:
+    """Writes `one_shot.md`, `one_shot.json`, `sizes.png` and, with several amounts of audio, `audio.png`.
+
+    Args:
+        results: Results on disk.
+        folder: Output folder.
+        trained_results: File `evidence.json` with students that were trained; `None` for none.
+    """
+    curves = loss_curves(results)
+    draw = main_draw(curves)
+    main = [curve for curve in curves if curve.draw == draw or curve.draw.audio is None]
+    trained = trained_curves(trained_results) if trained_results else []
+    audio = [curve for curve in curves if curve.row == AUDIO_ROW]
+    values = {
+        "held_out": sorted({name for result in results for name in result["held_out"]}),
+        "results": [
+            {name: value for name, value in result.items() if name not in ("held_out", "shape", "settings")}
+            for result in results
+        ],
+    }
+    save_result(folder, "one_shot", values, format_report(results, main, trained, audio))
+    draw_sizes(main, trained, folder / "sizes.png")
+    if len({curve.draw for curve in audio}) > 1:
+        draw_audio(audio, folder / "audio.png")
+
+
+def format_report(
+    results: Sequence[dict[str, Any]],
+    main: Sequence[LossCurve],
+    trained: Sequence[LossCurve],
+    audio: Sequence[LossCurve],
+) -> str:
+    """Formats the tables and notes on them as Markdown.
+
+    Args:
+        results: Results on disk.
+        main: Curves of all rows on the same audio.
+        trained: Curves of students that were trained.
+        audio: Curves of one row on several kinds and amounts of audio.
+    """
+    draws = dict.fromkeys(curve.draw.label for curve in main if curve.draw.audio is not None)
+    parts = ["# One-shot pruning", "## Loss by size"]
+    if draws:
+        parts.append(f"Calibration: {', '.join(draws)}.")
+    parts.append(_loss_table("Student", [(curve.label, curve) for curve in (*main, *trained)]))
+    if len(audio) > 1:
+        parts += [
+            f"## Loss by calibration audio, {ROWS[AUDIO_ROW].label}",
+            _loss_table("Calibration", [(curve.draw.label, curve) for curve in audio]),
+        ]
+    if evaluated := [result for result in results if "words" in result]:
+        parts += ["## Evaluation", _evaluation_table(evaluated)]
+    return "\n\n".join([*parts, _format_notes(results, bool(trained))]) + "\n"
+
+
+def _loss_table(title: str, curves: Sequence[tuple[str, LossCurve]]) -> str:
+    targets = sorted({target for _, curve in curves for target in curve.losses})
+    rows = []
+    for label, curve in curves:
+        cells = [_format_loss(curve, target) if target in curve.losses else "–" for target in targets]
+        counts = sorted({len(losses) for losses in curve.losses.values()})
+        seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        rows.append([label, *cells, seeds if curve.seeds - {None} else "–"])
+    return markdown_table([title, *(f"{100 * target:g} % removed" for target in targets), "Seeds"], rows)
+
+
+def _format_loss(curve: LossCurve, target: float) -> str:
+    spread = curve.spread(target)
+    return f"{curve.mean(target):.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+
+
+def _evaluation_table(results: Sequence[dict[str, Any]]) -> str:
+    order = list(ROWS)
+    rows = [
+        [
+            ROWS[result["row"]].label,
+            f"{100 * result['target_sparsity']:g} %",
+            f"{result['num_parameters']:,}",
+            f"{result['macs'] / 1e9:.2f} G",
+            f"{result['loss']:.4f}",
+            f"{result['cosine'][-1]:.4f}",
+            *(
+                f"{result[name][key]:.3f}"
+                for name, key in (("words", "accuracy"), ("speakers", "accuracy"), ("units", "purity"))
+            ),
+        ]
+        for result in sorted(results, key=lambda result: (order.index(result["row"]), result["target_sparsity"]))
+    ]
+    titles = ["Student", "Removed", "Parameters", "MACs, 10 s", "Loss", "Cosine, last layer"]
+    return markdown_table([*titles, "Word accuracy", "Speaker accuracy", "Unit purity"], rows)
+
+
+def _format_notes(results: Sequence[dict[str, Any]], has_trained: bool) -> str:
+    settings = results[0]["settings"]
+    held_out = results[0]["held_out"]
+    notes = [
+        f"- Loss: distillation loss on {results[0]['held_out_frames']:,} frames of {len(held_out)} held-out utterances "
+        "of the folder `dataset_name`, without a projection; mean ± standard deviation over the random seeds of the "
+        "calibration crops.",
+        f"- Held out: of the utterances of at least {settings['crop_seconds']:g} s in the order of their file names, the "
+        f"first of every {settings['held_out_every']}; `one_shot.json` lists them.",
+    ]
+    if has_trained:
+        notes.append(
+            "- Trained students: loss behind the learned projections, on another held-out part of the same folder; see "
+            "the experiment `evidence`."
+        )
+    if evaluated := [result for result in results if "words" in result]:
+        words, speakers, units = (evaluated[0][name] for name in ("words", "speakers", "units"))
+        notes.append(
+            f"- Word accuracy: {words['test_clips']} clips of {words['classes']} words; speaker accuracy: "
+            f"{speakers['test_clips']} segments of {speakers['classes']} speakers, one session each. Unit purity: k-means "
+            f"units of {units['frames']:,} held-out frames against the teacher's, {units['purity_by_chance']:.3f} by "
+            "chance."
+        )
+    machines = dict.fromkeys(
+        f"{result['machine']}{'. ' + result['remark'] if result['remark'] else ''}" for result in results
+    )
+    described = ", ".join(f"`{name}` {value}" for name, value in settings.items() if not name.startswith("run_"))
+    return "\n".join(notes) + f"\n\nMachine: {'; '.join(machines)}\n\nSettings: {described}."
