@@ -26,7 +26,7 @@ def test_the_recipe_names_what_is_there(folder):
 
 
 def test_options_are_all_known_and_let_the_gates_settle(folder):
-    options, _, _, training = demo.prune.make_parser().parse([str(folder / "recipe.yaml")])
+    options, _, _, training, _ = demo.prune.make_parser().parse([str(folder / "recipe.yaml")])
     assert options.target_sparsity == [0.72]
     steps_at_target = training.max_steps * (1 - training.sparsity_warmup_steps)
     assert training.gate_learning_rate * steps_at_target >= GATE_DISTANCE
