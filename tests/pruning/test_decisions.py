@@ -135,7 +135,9 @@ def test_ceiling_of_wavlm_base():
 def test_target_above_the_ceiling_is_refused_and_named():
     model = gated(dense("wavlm"), ("int", "qk"))
     ceiling = sparsity_ceiling(model)
-    with pytest.raises(ValueError, match=r"removing all units of the kinds int, qk removes at most 0\.\d{4} of this model") as error:
+    with pytest.raises(
+        ValueError, match=r"removing all units of the kinds int, qk removes at most 0\.\d{4} of this model"
+    ) as error:
         compact(model, ceiling + 0.001)
     # What the message offers is rounded down, so that it can be had.
     named = float(re.search(r"at most (\S+)", str(error.value))[1])
