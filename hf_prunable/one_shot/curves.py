@@ -25,8 +25,6 @@ from .statistics import NormalEquations, equations_of, sum_over_processes_
 from .streams import Stream, paired_streams
 
 
-logger = logging.get_logger(__name__)
-
 # Inputs that are removed at once, as a fraction of a layer's inputs. Curves need less precision than the selection.
 CURVE_BATCH = 1 / 50
 # Smallest growth of the loss that a price is computed from: below it, the growth is rounding.
@@ -76,7 +74,6 @@ class DownstreamLoss:
         for number, states in self._run(teacher, 0, teacher_stream):
             self.targets[number] = states
         # Losses of the student as it is, by layer.
-        self.present: dict[int, float] = {}
         self.present = self._losses(0, stream)
 
     def growth(self, layer_idx: int, stream: Stream) -> float:

@@ -26,8 +26,6 @@ from .statistics import NormalEquations, equations_of, sum_over_processes_
 from .streams import Stream, paired_streams
 
 
-logger = logging.get_logger(__name__)
-
 # Inputs that are removed at once, as a fraction of a layer's inputs: one by one, wide layers would take minutes each.
 SELECTION_BATCH = 1 / 200
 

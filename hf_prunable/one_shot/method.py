@@ -14,15 +14,14 @@ from ..data.calibration_audio import CalibrationAudio, CropRequest, read_calibra
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import UnitCounts
 from ..pruning.arguments import PruningArguments, PruningTrainingArguments
-from ..pruning.decisions import check_target_value
 from ..pruning.method import PruningMethod
 from ..pruning.stages import TrainingStages
 from ..pruning.student import Student
 from ..runtime.training_plan import Stage
-from .allocation import CheapestFirst, OneWidth, smallest_shape
+from .allocation import CheapestFirst
 from .arguments import OneShotArguments
 from .calibration import check_models
-from .one_shot_pruning import OneShotPruning, check_units, sizes_of_rounds
+from .one_shot_pruning import OneShotPruning, check_reachable, check_units, sizes_of_rounds
 from .round_files import PruningRound, load_round, round_path, save_round
 
 
@@ -71,15 +70,9 @@ class OneShotMethod(PruningMethod):
         """
         check_models(model, model)
         check_units(self.options.prune_units, model)
-        config, units = model.config, self.options.prune_units
-        if self.one_shot.stock_shape:
-            order = OneWidth(config, config.shape, self.measure)
-            smallest, units = order.shape_after(order.num_removals), ["int"]
-        else:
-            smallest = smallest_shape(config.shape, units)
-        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest))
+        config = model.config
         for target in self.targets:
-            check_target_value(config, target, self.measure, ceiling, units)
+            check_reachable(config, target, self.measure, self.options.prune_units, self.one_shot.stock_shape)
         if self.targets != sorted(set(self.targets)):
             raise ValueError(f"`{self.measure.option}` must be in ascending order, but is {self.targets}.")
         present = self.measure.count(config, UnitCounts.of(config.shape))

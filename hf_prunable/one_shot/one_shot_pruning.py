@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from transformers.utils import logging
 
+from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
 from ..modeling.size import PARAMETERS, Measure, UnitCounts
@@ -22,8 +22,6 @@ from .config import OneShotConfig
 from .curves import CurveMeasurement
 from .layerwise import LayerwisePruning
 
-
-logger = logging.get_logger(__name__)
 
 # Kinds of units that statistics can prune.
 ONE_SHOT_UNITS = ("qk", "vo", "int", "conv")
@@ -78,13 +76,7 @@ class OneShotPruning:
         Raises:
             ValueError: If they cannot.
         """
-        config = self.model.config
-        smallest = smallest_shape(config.shape, self.units)
-        if self.stock_shape:
-            order = OneWidth(config, config.shape, self.measure)
-            smallest = order.shape_after(order.num_removals)
-        ceiling = self.measure.sparsity(config, UnitCounts.of(smallest))
-        check_target_value(config, target, self.measure, ceiling, self.units)
+        check_reachable(self.model.config, target, self.measure, self.units, self.stock_shape)
 
     def size(self) -> int:
         """Returns the present size of the encoder."""
@@ -211,6 +203,28 @@ def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None =
         steps.append([present * (size / present) ** (number / num_rounds) for number in range(1, num_rounds + 1)])
         present = size
     return steps
+
+
+def check_reachable(
+    config: PrunableConfigMixin, target: float, measure: Measure, units: Sequence[str], stock_shape: bool
+) -> None:
+    """Checks that the removal of units can reach a target.
+
+    Args:
+        config: Configuration of the model.
+        target: Fraction of the original dense encoder to remove, between 0 and 1.
+        measure: Measure of the target.
+        units: Kinds of units to prune.
+        stock_shape: Whether the shape must be one that a stock class can express.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    smallest = smallest_shape(config.shape, units)
+    if stock_shape:
+        order = OneWidth(config, config.shape, measure)
+        smallest, units = order.shape_after(order.num_removals), ("int",)
+    check_target_value(config, target, measure, measure.sparsity(config, UnitCounts.of(smallest)), units)
 
 
 def check_units(units: Sequence[str], model: PrunableModelMixin) -> None:

@@ -6,10 +6,10 @@ Block by block as in BRECQ (Li et al. 2021, arXiv 2102.05426): no gradient cross
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from .blocks import FeedForwardBlock
+from .calibration import rank_and_size
 from .config import OneShotConfig
 from .statistics import sum_over_processes_
 
@@ -31,8 +31,7 @@ class FrameSample:
     def __init__(self, num_clips: int, num_frames: int, seed: int, device: torch.device):
         self.num_clips, self.num_frames, self.device = num_clips, num_frames, device
         self.generator = torch.Generator().manual_seed(seed)
-        is_distributed = dist.is_available() and dist.is_initialized()
-        self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if is_distributed else (0, 1)
+        self.rank, self.num_ranks = rank_and_size()
 
     def draw(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draws frames with replacement.

@@ -88,7 +88,7 @@ def tiny_config(family, norm_order="post", feature_norm=None, prunable=False, **
     """A configuration of 3 layers with 4 heads of 6 dimensions, and 3 convolutions with one frame per 20 samples.
 
     Args:
-        family: Of `FAMILIES`.
+        family: Family of models, one of `FAMILIES`.
         norm_order: "post" or "pre", the layer norm after each block or before it.
         feature_norm: "group" or "layer"; by default the one that goes with the norm order in published models.
         prunable: Whether to return the prunable configuration instead of the stock one.
