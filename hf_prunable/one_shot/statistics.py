@@ -33,13 +33,12 @@ class NormalEquations:
     Attributes:
         gram: Mean products of inputs with a constant 1 appended, of shape (inputs + 1, inputs + 1).
         cross: Mean products of these inputs and the targets, of shape (inputs + 1, outputs).
-        target_square: Mean square of the targets, summed over outputs, of shape ().
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, device: torch.device):
         self._gram = torch.zeros(num_inputs + 1, num_inputs + 1, dtype=torch.float64, device=device)
         self._cross = torch.zeros(num_inputs + 1, num_outputs, dtype=torch.float64, device=device)
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._num_rows = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Adds rows.
@@ -52,11 +51,11 @@ class NormalEquations:
         inputs = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
         self._gram.addmm_(inputs.T, inputs)
         self._cross.addmm_(inputs.T, targets)
-        self._sums += self._sums.new_tensor([len(inputs), float(targets.square().sum())])
+        self._num_rows += len(inputs)
 
     def reduce_(self) -> NormalEquations:
         """Adds up the sums of all processes of a distributed run, and returns the object."""
-        for sums in (self._gram, self._cross, self._sums):
+        for sums in (self._gram, self._cross, self._num_rows):
             sum_over_processes_(sums)
         return self
 
@@ -71,32 +70,12 @@ class NormalEquations:
         self._cross[:-1] = change.T @ self._cross[:-1]
 
     @property
-    def num_rows(self) -> int:
-        """Number of rows that were added."""
-        return int(self._sums[0])
-
-    @property
     def gram(self) -> torch.Tensor:
-        return self._gram / self._sums[0]
+        return self._gram / self._num_rows
 
     @property
     def cross(self) -> torch.Tensor:
-        return self._cross / self._sums[0]
-
-    @property
-    def target_square(self) -> torch.Tensor:
-        return self._sums[1] / self._sums[0]
-
-    def error(self, kept: torch.Tensor, solution: torch.Tensor) -> float:
-        """Returns the mean squared error of a solution, summed over outputs.
-
-        Args:
-            kept: Indices of the inputs that the solution reads, of shape (kept inputs,).
-            solution: Weights of these inputs and the bias as last row, of shape (kept inputs + 1, outputs).
-        """
-        rows = torch.cat((kept, kept.new_tensor([len(self._gram) - 1])))
-        product = self.gram[rows][:, rows] @ solution
-        return float(self.target_square - 2 * (solution * self.cross[rows]).sum() + (solution * product).sum())
+        return self._cross / self._num_rows
 
 
 def equations_of(output_layer: GatedLinear | OutputBias | None, model: PrunableModelMixin) -> NormalEquations:
