@@ -76,32 +76,35 @@ def eliminate(
     sizes, kept = (torch.tensor(values, dtype=torch.long, device=device) for values in (group_sizes, group_kept))
     surplus = sizes - kept
     group_of = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
-    # Inputs that are left; the constant, which is never removed, stays the last column.
-    left = torch.arange(len(group_of), device=device)
+    # Inputs at the present positions, and which of them are left; the constant, which stays, is the last column.
+    inputs = torch.arange(len(group_of), device=device)
+    is_left = torch.ones(len(group_of), dtype=torch.bool, device=device)
     removed: list[int] = []
     increments: list[float] = []
     while (num_removable := int(surplus.sum())) > 0:
         scores = _removal_scores(weights[:-1], inverse[:-1, :-1], width)
-        scores[surplus[group_of] == 0] = torch.inf
+        scores[~is_left | (surplus[group_of] == 0)] = torch.inf
         batch = scores.topk(min(batch_size, num_removable), largest=False, sorted=True).indices
         batch = _within_surplus(batch, group_of, surplus)
         columns = (batch[:, None] * width + torch.arange(width, device=device)).flatten()
-        correction = torch.linalg.solve(
-            inverse[columns][:, columns], torch.cat((weights[columns], inverse[columns]), dim=1)
-        )
+        column = inverse[:, columns]
+        correction = torch.linalg.solve(column[columns], torch.cat((weights[columns], inverse[columns]), dim=1))
         growth = float((weights[columns] * correction[:, :num_outputs]).sum())
         total = scores[batch].sum()
         increments += (growth * scores[batch] / total if total > 0 else scores[batch]).tolist()
-        removed += left[batch].tolist()
+        removed += inputs[batch].tolist()
         surplus -= torch.bincount(group_of[batch], minlength=len(surplus))
-        stays = torch.ones(len(inverse), dtype=torch.bool, device=device)
-        stays[columns] = False
-        column = inverse[stays][:, columns]
-        weights = weights[stays] - column @ correction[:, :num_outputs]
-        inverse = inverse[stays][:, stays] - column @ correction[:, num_outputs:][:, stays]
-        is_left = torch.ones(len(left), dtype=torch.bool, device=device)
         is_left[batch] = False
-        left, group_of = left[is_left], group_of[is_left]
+        weights.addmm_(column, correction[:, :num_outputs], alpha=-1)
+        inverse.addmm_(column, correction[:, num_outputs:], alpha=-1)
+        if 2 * int(is_left.sum()) >= len(is_left):
+            # Rows and columns of removed inputs are 0 up to rounding; their blocks must stay invertible.
+            inverse[columns, columns] = 1
+            continue
+        # Copies of large matrices take longer than updates: one when half of the inputs are gone.
+        rows = torch.cat((is_left.repeat_interleave(width), is_left.new_ones(1)))
+        weights, inverse = weights[rows], inverse[rows][:, rows]
+        inputs, group_of, is_left = inputs[is_left], group_of[is_left], is_left[is_left]
     return Elimination(removed, increments)
 
 
