@@ -70,7 +70,7 @@ def eliminate(
     """
     if sum(group_kept) == sum(group_sizes):
         return Elimination([], [])
-    inverse = torch.linalg.inv(problem.matrix)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(problem.matrix))
     weights = inverse @ problem.right_side
     device, width, num_outputs = inverse.device, columns_per_input, weights.shape[1]
     sizes, kept = (torch.tensor(values, dtype=torch.long, device=device) for values in (group_sizes, group_kept))

@@ -9,6 +9,10 @@ from ..modeling.gated import GatedLinear, OutputBias
 from ..modeling.pretrained import PrunableModelMixin
 
 
+# Rows of the Gram matrix that are computed at once. Of the others, what lies below the diagonal is left out.
+BLOCK_ROWS = 256
+
+
 def sum_over_processes_(tensor: torch.Tensor) -> torch.Tensor:
     """Adds up a tensor over the processes of a distributed run, in place; alone, leaves it as it is.
 
@@ -36,6 +40,7 @@ class NormalEquations:
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, device: torch.device):
+        # Right of the diagonal; it is symmetric.
         self._gram = torch.zeros(num_inputs + 1, num_inputs + 1, dtype=torch.float64, device=device)
         self._cross = torch.zeros(num_inputs + 1, num_outputs, dtype=torch.float64, device=device)
         self._num_rows = torch.zeros((), dtype=torch.float64, device=device)
@@ -49,7 +54,9 @@ class NormalEquations:
         """
         inputs, targets = inputs.flatten(0, -2).double(), targets.flatten(0, -2).double()
         inputs = torch.cat((inputs, inputs.new_ones(len(inputs), 1)), dim=1)
-        self._gram.addmm_(inputs.T, inputs)
+        for start in range(0, len(self._gram), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            self._gram[rows, start:].addmm_(inputs[:, rows].T, inputs[:, start:])
         self._cross.addmm_(inputs.T, targets)
         self._num_rows += len(inputs)
 
@@ -65,17 +72,24 @@ class NormalEquations:
         Args:
             change: Matrix M of the new inputs x M, of shape (inputs, inputs).
         """
-        self._gram[:-1] = change.T @ self._gram[:-1]
-        self._gram[:, :-1] = self._gram[:, :-1] @ change
+        gram = self._whole_gram()
+        gram[:-1] = change.T @ gram[:-1]
+        gram[:, :-1] = gram[:, :-1] @ change
+        self._gram = gram
         self._cross[:-1] = change.T @ self._cross[:-1]
 
     @property
     def gram(self) -> torch.Tensor:
-        return self._gram / self._num_rows
+        return self._whole_gram() / self._num_rows
 
     @property
     def cross(self) -> torch.Tensor:
         return self._cross / self._num_rows
+
+    def _whole_gram(self) -> torch.Tensor:
+        """Returns the sums of products with both triangles."""
+        upper = self._gram.triu()
+        return upper + upper.triu(1).T
 
 
 def equations_of(output_layer: GatedLinear | OutputBias | None, model: PrunableModelMixin) -> NormalEquations:

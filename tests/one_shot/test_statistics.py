@@ -1,9 +1,11 @@
 """Normal equations are the sums that they stand for, however the rows come."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_prunable.one_shot import statistics
 from hf_prunable.one_shot.statistics import NormalEquations, sum_over_processes_
 
 
@@ -50,6 +52,16 @@ def test_sums_are_direct_sums_in_any_split(sizes, num_inputs, num_outputs, seed)
 def test_clips_and_frames_are_rows():
     inputs, targets = make_rows(24, 5, 3)
     assert_equal(equations_of(inputs.view(2, 3, 4, 5), targets.view(2, 3, 4, 3)), equations_of(inputs, targets))
+
+
+@pytest.mark.parametrize("block_rows", [1, 2, 5, 6])
+def test_blocks_of_the_gram_matrix(block_rows, monkeypatch):
+    rows = make_rows(24, 5, 3)
+    whole = equations_of(*rows)
+    monkeypatch.setattr(statistics, "BLOCK_ROWS", block_rows)
+    blocks = equations_of(*rows)
+    assert_equal(blocks, whole)
+    assert torch.equal(blocks.gram, blocks.gram.T)
 
 
 def test_float32_rows_are_summed_in_float64():
