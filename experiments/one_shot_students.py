@@ -110,10 +110,12 @@ def one_round(
         stock_shape: Whether the students have shapes that a stock class can express.
     """
     pruning = OneShotPruning(load_teacher(folder), clips, stock_shape=stock_shape, config=config)
-    order, dense = pruning.order(), pruning.size()
+    dense = pruning.size()
     for target in targets:
         pruning.check_target(target)
-        yield target, pruning.pruned(order.shape_after(order.removals_to((1 - target) * dense)))
+        size = (1 - target) * dense
+        order = pruning.order(size)
+        yield target, pruning.pruned(order.shape_after(order.removals_to(size)))
 
 
 def in_rounds(

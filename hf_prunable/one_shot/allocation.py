@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.shape import AttentionShape, LayerShape, PrunedShape
 from ..modeling.size import Measure, UnitCounts
-from .curves import UnitCurve
+from .loss_estimate import LossEstimate, UnitCurve
+
+
+# Relative fall of the estimated loss below which a search for the best order ends.
+LOSS_TOLERANCE = 1e-4
 
 
 def remove_units(shape: PrunedShape, removed: Mapping[tuple[int, str], Sequence[int]]) -> PrunedShape:
@@ -127,30 +134,93 @@ class CheapestFirst(RemovalOrder):
     Args:
         config: Configuration of the model.
         shape: Present shape.
-        curves: Curve of each kind of unit in each layer.
+        estimate: Estimate of the loss, with a curve of each kind of unit in each layer.
         measure: Measure of the size.
+        weights: Weight of the squared loss of each compared layer in what a unit costs.
     """
 
-    def __init__(self, config: PrunableConfigMixin, shape: PrunedShape, curves: Sequence[UnitCurve], measure: Measure):
+    def __init__(
+        self,
+        config: PrunableConfigMixin,
+        shape: PrunedShape,
+        estimate: LossEstimate,
+        measure: Measure,
+        weights: Sequence[float],
+    ):
         super().__init__(config, measure)
-        self.shape, self.curves = shape, curves
-        costs = []
-        for curve_idx, curve in enumerate(curves):
-            freed = unit_size(config, shape, curve, measure)
-            costs += [(growth * curve.price / freed, curve_idx, index) for index, growth in enumerate(curve.growth)]
-        # Removals as indices of the curve and of the unit in its order.
-        self.removals = [(curve_idx, index) for _, curve_idx, index in sorted(costs)]
+        self.shape, self.estimate = shape, estimate
+        costs, curve_of_unit = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.long)]
+        for curve_idx, curve in enumerate(estimate.curves):
+            price = sum(weight * price for weight, price in zip(weights, curve.prices, strict=True))
+            growth = torch.tensor(curve.growth, dtype=torch.float64)
+            costs.append(growth * (price / unit_size(config, shape, curve, measure)))
+            curve_of_unit.append(torch.full((len(growth),), curve_idx))
+        # Index of the curve of each removal. The units of a curve come in its order, because its growth never falls.
+        self.curve_of_removal = torch.cat(curve_of_unit)[torch.cat(costs).argsort(stable=True)]
 
     @property
     def num_removals(self) -> int:
-        return len(self.removals)
+        return len(self.curve_of_removal)
+
+    def num_removed(self, num_removals: int) -> list[int]:
+        """Returns how many of the first removals are of each curve.
+
+        Args:
+            num_removals: Number of removals, from 0 to `num_removals`.
+        """
+        return self.curve_of_removal[:num_removals].bincount(minlength=len(self.estimate.curves)).tolist()
 
     def shape_after(self, num_removals: int) -> PrunedShape:
-        removed: dict[tuple[int, str], list[int]] = {(curve.layer_idx, curve.unit): [] for curve in self.curves}
-        for curve_idx, index in self.removals[:num_removals]:
-            curve = self.curves[curve_idx]
-            removed[curve.layer_idx, curve.unit].append(curve.order[index])
+        removed = {
+            (curve.layer_idx, curve.unit): curve.order[:count]
+            for curve, count in zip(self.estimate.curves, self.num_removed(num_removals), strict=True)
+        }
         return remove_units(self.shape, removed)
+
+
+def cheapest_first(
+    config: PrunableConfigMixin, shape: PrunedShape, estimate: LossEstimate, measure: Measure, max_size: float
+) -> CheapestFirst:
+    """Returns the order of removals with the least estimated loss at a size.
+
+    What a unit costs depends on the errors of all others, since the loss is no sum over blocks. The loss is therefore
+    replaced by its tangent at the last solution, which is never below it, until it falls no further. As this finds a local
+    minimum, and channels of convolutions are the only units that change all layers, both orders with and without channels
+    are tried.
+
+    Args:
+        config: Configuration of the model.
+        shape: Present shape.
+        estimate: Estimate of the loss.
+        measure: Measure of the size.
+        max_size: Largest size allowed, in the unit of the measure.
+
+    Raises:
+        ValueError: If all removals do not reach the size.
+    """
+    order, loss = _descend(config, shape, estimate, measure, max_size)
+    without_channels = replace(estimate, curves=tuple(curve for curve in estimate.curves if curve.unit != "conv"))
+    if len(without_channels.curves) < len(estimate.curves):
+        equal = CheapestFirst(config, shape, without_channels, measure, [1.0] * len(estimate.present))
+        if equal.size_after(equal.num_removals) <= max_size:
+            other, other_loss = _descend(config, shape, without_channels, measure, max_size)
+            order = other if other_loss < loss else order
+    return order
+
+
+def _descend(
+    config: PrunableConfigMixin, shape: PrunedShape, estimate: LossEstimate, measure: Measure, max_size: float
+) -> tuple[CheapestFirst, float]:
+    """Returns an order whose estimated loss at a size is a local minimum, and that loss."""
+    best: CheapestFirst | None = None
+    best_loss, weights = math.inf, [1.0] * len(estimate.present)
+    while True:
+        order = CheapestFirst(config, shape, estimate, measure, weights)
+        num_removed = order.num_removed(order.removals_to(max_size))
+        loss = estimate.loss(num_removed)
+        if best is not None and loss > best_loss * (1 - LOSS_TOLERANCE):
+            return best, best_loss
+        best, best_loss, weights = order, loss, estimate.weights(num_removed)
 
 
 class OneWidth(RemovalOrder):

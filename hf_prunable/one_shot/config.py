@@ -34,7 +34,7 @@ class OneShotConfig:
     )
     reconstruction_frames: int = field(default=2048, metadata={"help": "Frames in a batch of these steps."})
     reconstruction_rate: float = field(
-        default=0.01,
+        default=0.05,
         metadata={"help": "Learning rate of these steps, as a fraction of the weights' root mean square."},
     )
     seed: int = field(default=42, metadata={"help": "Random seed of the frames in these batches."})

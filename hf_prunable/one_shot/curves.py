@@ -1,13 +1,11 @@
-"""How the loss grows when a block is pruned: an error curve for each kind of unit in each layer, and its price."""
+"""Measurement of error curves: how the loss grows when units of one kind are removed from one layer."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from transformers.utils import logging
@@ -19,6 +17,7 @@ from .blocks import AttentionBlock, FeedForwardBlock, add_output
 from .config import OneShotConfig
 from .convolutions import ConvolutionStatistics, write_channels_
 from .head_rotation import rotate_queries_and_keys_, rotate_values_and_outputs_
+from .loss_estimate import LossEstimate, UnitCurve, make_curve
 from .refit import RidgeProblem, present_solution, write_solution_
 from .selection import Elimination, batch_size, eliminate
 from .statistics import NormalEquations, equations_of, sum_over_processes_
@@ -27,30 +26,9 @@ from .streams import Stream, paired_streams
 
 # Inputs that are removed at once, as a fraction of a layer's inputs. Curves need less precision than the selection.
 CURVE_BATCH = 1 / 50
-# Smallest growth of the loss that a price is computed from: below it, the growth is rounding.
-SMALLEST_GROWTH = 1e-6
 # Smallest error that a price is computed from, as a fraction of the error without any unit. Units that do nothing, as in
 # a masked model, have none.
 SMALLEST_ERROR = 1e-7
-
-
-@dataclass(frozen=True)
-class UnitCurve:
-    """Error of a block by the number of units of one kind that are removed, in the order of removal.
-
-    Attributes:
-        layer_idx: Index of the layer, or of the convolution, from 0.
-        unit: Kind of unit: "qk", "vo", "int" or "conv".
-        order: Indices of the units, the least useful first.
-        growth: Growth of the block's error by each removal, never falling, in the order of `order`.
-        price: Growth of the model's loss for one unit of error.
-    """
-
-    layer_idx: int
-    unit: str
-    order: tuple[int, ...]
-    growth: tuple[float, ...]
-    price: float
 
 
 class DownstreamLoss:
@@ -76,15 +54,16 @@ class DownstreamLoss:
         # Losses of the student as it is, by layer.
         self.present = self._losses(0, stream)
 
-    def growth(self, layer_idx: int, stream: Stream) -> float:
-        """Returns by how much the loss is above that of the student as it was.
+    def square_growth(self, layer_idx: int, stream: Stream) -> list[float]:
+        """Returns by how much the squared loss of each compared layer is above that of the student as it was.
 
         Args:
             layer_idx: Index of the first layer that is computed.
             stream: Input of that layer on the same clips.
         """
         losses = self._losses(layer_idx, stream)
-        return sum(losses[layer] - self.present[layer] for layer in losses) / len(self.layers)
+        present = self.present
+        return [losses[layer] ** 2 - present[layer] ** 2 if layer in losses else 0.0 for layer in self.layers]
 
     def _losses(self, layer_idx: int, stream: Stream) -> dict[int, float]:
         """Returns the mean loss over the clips of all processes, by number of the layer."""
@@ -143,15 +122,15 @@ class CurveMeasurement:
         streams = paired_streams(self.student, teacher, clips, config.batch_size)
         self.stream, self.teacher_stream = streams
 
-    def curves(self) -> list[UnitCurve]:
-        """Returns the curves of all kinds of units in all layers that have such units."""
+    def estimate(self) -> LossEstimate:
+        """Measures the curves of all kinds of units in all layers that have such units."""
         found: list[UnitCurve] = self._convolution_curves() if "conv" in self.units else []
         layers = range(self.student.config.num_hidden_layers)
         for layer_idx in logging.tqdm(layers, desc="Prices"):
             layer_input = self._layer_input()
             found += self._attention_curves(layer_idx, layer_input)
             found += self._feed_forward_curves(layer_idx, layer_input)
-        return found
+        return LossEstimate(tuple(self.loss.present[layer] for layer in self.loss.layers), tuple(found))
 
     def _convolution_curves(self) -> list[UnitCurve]:
         found = []
@@ -168,8 +147,8 @@ class CurveMeasurement:
             with restored(reader):
                 write_channels_(reader, kept, problem)
                 stream = Stream(self.student, self.clips[: self.price_clips], self.config.batch_size)
-                loss_growth = self.loss.growth(0, stream)
-            found.append(make_curve(reader_idx - 1, "conv", order, growth, num_removed, loss_growth))
+                square_growth = self.loss.square_growth(0, stream)
+            found.append(make_curve(reader_idx - 1, "conv", order, growth, num_removed, square_growth))
         return found
 
     def _attention_curves(self, layer_idx: int, layer_input: Stream) -> list[UnitCurve]:
@@ -230,8 +209,8 @@ class CurveMeasurement:
         with restored(queries):
             queries.weight.data[closed] = 0
             queries.bias.data[closed] = 0
-            loss_growth = self.loss.growth(layer_idx, layer_input)
-        return make_curve(layer_idx, "qk", order.tolist(), growth.tolist(), len(closed), loss_growth)
+            square_growth = self.loss.square_growth(layer_idx, layer_input)
+        return make_curve(layer_idx, "qk", order.tolist(), growth.tolist(), len(closed), square_growth)
 
     def _output_curve(
         self, layer_idx: int, unit: str, output_layer: GatedLinear, equations: NormalEquations, layer_input: Stream
@@ -244,8 +223,8 @@ class CurveMeasurement:
         kept = Elimination(order[:num_removed], growth[:num_removed]).kept(num_inputs).to(self.student.device)
         with restored(output_layer):
             write_solution_(output_layer, kept, problem.solve(kept))
-            loss_growth = self.loss.growth(layer_idx, layer_input)
-        return make_curve(layer_idx, unit, order, growth, num_removed, loss_growth)
+            square_growth = self.loss.square_growth(layer_idx, layer_input)
+        return make_curve(layer_idx, unit, order, growth, num_removed, square_growth)
 
     def _price_units(self, growth: list[float]) -> int:
         """Returns the number of removals that a price is measured with: more than asked for if these change nothing."""
@@ -265,27 +244,3 @@ def restored(layer: GatedLinear | GatedConv1d) -> Iterator[None]:
     finally:
         for name, parameter in layer.named_parameters():
             parameter.data = saved[name]
-
-
-def make_curve(
-    layer_idx: int, unit: str, order: list[int], growth: list[float], num_removed: int, loss_growth: float
-) -> UnitCurve:
-    """Builds a curve from the growth of a block's error and one measured growth of the loss.
-
-    Args:
-        layer_idx: Index of the layer, from 0.
-        unit: Kind of unit.
-        order: Indices of the units in the order of removal.
-        growth: Growth of the block's error by each removal.
-        num_removed: Number of removals that the growth of the loss was measured with.
-        loss_growth: Growth of the loss.
-    """
-    error = max(sum(growth[:num_removed]), sys.float_info.min)
-    return UnitCurve(
-        layer_idx,
-        unit,
-        tuple(order),
-        # A unit never costs less than the one before it, or the order would not be that of the costs.
-        tuple(itertools.accumulate(growth, max)),
-        max(loss_growth, SMALLEST_GROWTH) / error,
-    )

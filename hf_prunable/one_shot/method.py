@@ -159,11 +159,11 @@ class OneShotMethod(PruningMethod):
             f"Round {number} of {self.num_rounds}: from {before / dense:.1%} to {size / dense:.1%} of the dense encoder's "
             f"{self.measure}."
         )
-        order = pruning.order()
+        order = pruning.order(size)
         pruning.model = pruning.pruned(order.shape_after(order.removals_to(size)), is_draft)
-        curves = order.curves if isinstance(order, CheapestFirst) else []
+        estimate = order.estimate if isinstance(order, CheapestFirst) else None
         sparsity = 1 - pruning.size() / dense
-        return PruningRound.of(pruning.model.config.shape, sparsity, curves, self.config.price_fraction)
+        return PruningRound.of(pruning.model.config.shape, sparsity, estimate, self.config.price_fraction)
 
 
 def _from_first_process(value: Value, stages: TrainingStages) -> Value:

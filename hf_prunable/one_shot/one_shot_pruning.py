@@ -10,13 +10,14 @@ from dataclasses import replace
 import torch
 
 from ..modeling.configuration import PrunableConfigMixin
+from ..modeling.loading import build_like
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
 from ..modeling.size import PARAMETERS, Measure, UnitCounts
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
 from ..pruning.decisions import check_target_value
-from .allocation import CheapestFirst, OneWidth, RemovalOrder, smallest_shape
+from .allocation import OneWidth, RemovalOrder, cheapest_first, smallest_shape
 from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
 from .curves import CurveMeasurement
@@ -61,7 +62,7 @@ class OneShotPruning:
         check_units(units, model)
         check_models(model, teacher)
         check_clips(clips, model, self.config.allow_few_frames)
-        self.model = copy.deepcopy(model).float().eval()
+        self.model = self._initial = copy.deepcopy(model).float().eval()
         self.teacher = copy.deepcopy(teacher.base_model).float().eval().to(model.device)
         self.clips, self.num_clips = own_clips(clips), len(clips)
         self.units, self.measure = ("int",) if stock_shape else tuple(units), measure
@@ -97,20 +98,27 @@ class OneShotPruning:
         Raises:
             ValueError: If the size cannot be reached.
         """
-        order = self.order()
+        order = self.order(max_size)
         self.model = self.pruned(order.shape_after(order.removals_to(max_size)), is_draft)
         return self.model
 
     @torch.no_grad()
-    def order(self) -> RemovalOrder:
-        """Measures what the units of the present model are worth, and returns the order of their removal."""
+    def order(self, max_size: float) -> RemovalOrder:
+        """Measures what the units of the present model are worth, and returns the order of their removal.
+
+        Args:
+            max_size: Size that the order is best for, in the unit of the measure.
+
+        Raises:
+            ValueError: If the size cannot be reached.
+        """
         base, config = self.model.base_model, self.config
         if self.stock_shape:
             return OneWidth(base.config, base.config.shape, self.measure)
         curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
         price_clips = own_share(min(config.price_clips, self.num_clips))
-        curves = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).curves()
-        return CheapestFirst(base.config, base.config.shape, curves, self.measure)
+        estimate = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).estimate()
+        return cheapest_first(base.config, base.config.shape, estimate, self.measure, max_size)
 
     @torch.no_grad()
     def pruned(self, shape: PrunedShape, is_draft: bool = False) -> PrunableModelMixin:
@@ -121,12 +129,31 @@ class OneShotPruning:
             is_draft: Whether further rounds follow, which refit all weights anew: a draft takes its statistics from
                 `curve_clips` and makes no reconstruction steps, which is several times faster.
         """
-        model, clips, config = copy.deepcopy(self.model), self.clips, self.config
+        model, clips, config = self._with_initial_convolutions(), self.clips, self.config
         if is_draft:
             clips = clips[: own_share(min(config.curve_clips, self.num_clips))]
             config = replace(config, reconstruction_steps=0)
         cut = LayerwisePruning(model.base_model, self.teacher, clips, config).prune_(shape)
         return cut_out(model, cut)
+
+    def _with_initial_convolutions(self) -> PrunableModelMixin:
+        """Returns a copy of the present model with the convolutions that it had before the first round.
+
+        Channels are selected among all of these in every round. Refits of channels that were refitted before would add up
+        their errors.
+        """
+        channels = self._initial.config.shape.conv_channels
+        shape = replace(self.model.config.shape, conv_channels=channels)
+        if shape == self.model.config.shape:
+            return copy.deepcopy(self.model)
+        config = copy.deepcopy(self.model.config)
+        config.pruned_shape = None if shape.is_dense(config) else shape.to_dict()
+        convolutions = {
+            name: tensor.clone()
+            for name, tensor in self._initial.state_dict().items()
+            if "feature_extractor.conv_layers." in name
+        }
+        return build_like(self.model, config, self.model.state_dict() | convolutions)
 
     def run(self, targets: Sequence[float], rounds: int | None = None) -> Iterator[PrunableModelMixin]:
         """Prunes to one target after the other and yields the model at each.
@@ -165,9 +192,13 @@ class OneShotPruning:
         if not is_good(self.model):
             raise ValueError("The model misses the target before anything is removed. Ask for less fidelity.")
         while True:
-            order = self.order()
-            reachable = max(self.size() * ROUND_FACTOR, order.size_after(order.num_removals))
-            low, high = 0, order.removals_to(reachable)
+            config = self.model.config
+            least = self.measure.count(
+                config, UnitCounts.of(least_shape(config, self.measure, self.units, self.stock_shape))
+            )
+            size = max(self.size() * ROUND_FACTOR, least)
+            order = self.order(size)
+            low, high = 0, order.removals_to(size)
             if not high:
                 return self.model
             candidate = self.pruned(order.shape_after(high))
@@ -220,11 +251,23 @@ def check_reachable(
     Raises:
         ValueError: If it cannot.
     """
-    smallest = smallest_shape(config.shape, units)
-    if stock_shape:
-        order = OneWidth(config, config.shape, measure)
-        smallest, units = order.shape_after(order.num_removals), ("int",)
-    check_target_value(config, target, measure, measure.sparsity(config, UnitCounts.of(smallest)), units)
+    least = UnitCounts.of(least_shape(config, measure, units, stock_shape))
+    check_target_value(config, target, measure, measure.sparsity(config, least), ("int",) if stock_shape else units)
+
+
+def least_shape(config: PrunableConfigMixin, measure: Measure, units: Sequence[str], stock_shape: bool) -> PrunedShape:
+    """Returns the shape that is left when all units that may go are removed.
+
+    Args:
+        config: Configuration of the model.
+        measure: Measure of the size.
+        units: Kinds of units to prune.
+        stock_shape: Whether the shape must be one that a stock class can express.
+    """
+    if not stock_shape:
+        return smallest_shape(config.shape, units)
+    order = OneWidth(config, config.shape, measure)
+    return order.shape_after(order.num_removals)
 
 
 def check_units(units: Sequence[str], model: PrunableModelMixin) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ..modeling.loading import build_like
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
 from ..runtime.files import save_tensors_atomically
-from .curves import UnitCurve
+from .loss_estimate import LossEstimate
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,14 @@ class PruningRound:
 
     @classmethod
     def of(
-        cls, shape: PrunedShape, sparsity: float, curves: Sequence[UnitCurve], price_fraction: float
+        cls, shape: PrunedShape, sparsity: float, estimate: LossEstimate | None, price_fraction: float
     ) -> PruningRound:
         """Records a round.
 
         Args:
             shape: Shape after the round.
             sparsity: Fraction of the original dense encoder that is removed after the round.
-            curves: Curves that the round was allocated by.
+            estimate: Estimate that the round was allocated by; `None` if there was none.
             price_fraction: Fraction of the units to give prices for, between 0 and 1.
         """
         attentions = [layer.attention for layer in shape.layers]
@@ -78,10 +77,12 @@ class PruningRound:
                 UnitPrice(
                     curve.layer_idx,
                     curve.unit,
-                    curve.price * sum(curve.growth[: round(len(curve.growth) * price_fraction)]),
+                    estimate.growth(curve, round(len(curve.growth) * price_fraction)),
                 )
-                for curve in curves
-            ],
+                for curve in estimate.curves
+            ]
+            if estimate is not None
+            else [],
         )
 
     @classmethod

@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 
 from hf_prunable import AttentionShape, LayerShape, PrunedShape
 from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts
-from hf_prunable.one_shot.allocation import CheapestFirst, OneWidth, remove_units, smallest_shape, unit_size
-from hf_prunable.one_shot.curves import UnitCurve
+from hf_prunable.one_shot.allocation import (
+    CheapestFirst,
+    OneWidth,
+    cheapest_first,
+    remove_units,
+    smallest_shape,
+    unit_size,
+)
+from hf_prunable.one_shot.loss_estimate import LossEstimate, UnitCurve
 from tests.helpers.one_shot_models import CHANNELS, DENSE_ATTENTION, NARROW, RAGGED, SHAPES
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_config
 
@@ -33,9 +40,9 @@ def make_curves(shape, units=("qk", "vo", "int"), seed=0, ties=False):
 
     def add(layer_idx, unit, num_units, num_removable):
         growth = torch.zeros(num_removable) if ties else torch.rand(num_removable, generator=generator).sort().values
-        price = float(10 ** (4 * torch.rand((), generator=generator)))
+        prices = tuple((10 ** (4 * torch.rand(2, generator=generator))).tolist())
         order = torch.randperm(num_units, generator=generator)[:num_removable]
-        curves.append(UnitCurve(layer_idx, unit, tuple(order.tolist()), tuple(growth.tolist()), price))
+        curves.append(UnitCurve(layer_idx, unit, tuple(order.tolist()), tuple(growth.tolist()), prices))
 
     if "conv" in units:
         for conv_idx, count in enumerate(shape.conv_channels[:-1]):
@@ -49,8 +56,15 @@ def make_curves(shape, units=("qk", "vo", "int"), seed=0, ties=False):
     return curves
 
 
+WEIGHTS = (1.0, 0.25)
+
+
+def make_order(config, shape, curves, measure):
+    return CheapestFirst(config, shape, LossEstimate((0.1, 0.2), tuple(curves)), measure, WEIGHTS)
+
+
 def allocate(config, shape, curves, max_size, measure):
-    order = CheapestFirst(config, shape, curves, measure)
+    order = make_order(config, shape, curves, measure)
     return order.shape_after(order.removals_to(max_size))
 
 
@@ -105,8 +119,9 @@ def test_size_is_at_most_the_target_and_one_removal_below_it(
     assert fits_into(found, shape) and block_kinds(found) == block_kinds(shape)
     # Any larger shape of the same order is above the target: one unit more in some block.
     removals = sorted(
-        (growth * curve.price / unit_size(config, shape, curve, measure), number, index)
+        (growth * (price / unit_size(config, shape, curve, measure)), number, index)
         for number, curve in enumerate(curves)
+        for price in [sum(weight * price for weight, price in zip(WEIGHTS, curve.prices, strict=True))]
         for index, growth in enumerate(curve.growth)
     )
     sizes = []
@@ -183,13 +198,49 @@ def test_cheap_units_go_first():
     shape = PrunedShape.dense(config)
     growth = tuple(float(number) for number in range(1, 41))
     curves = [
-        UnitCurve(layer_idx, "int", tuple(range(40)), growth, price)
+        UnitCurve(layer_idx, "int", tuple(range(40)), growth, (price, 0.0))
         for layer_idx, price in enumerate((1.0, 10.0, 100.0))
     ]
     size = size_of(config, shape, PARAMETERS)
     found = allocate(config, shape, curves, size - 30 * 49, PARAMETERS)
     removed = [40 - layer.intermediate for layer in found.layers]
     assert removed == [28, 2, 0]
+
+
+def estimated(order, max_size):
+    return order.estimate.loss(order.num_removed(order.removals_to(max_size)))
+
+
+@given(part=st.floats(0.05, 0.95), present=st.tuples(*[st.floats(0, 0.1)] * 2), seed=st.integers(0, 100))
+def test_the_order_of_a_size_has_no_more_loss_than_that_of_equal_weights(part, present, seed):
+    config = make_config()
+    shape = PrunedShape.dense(config)
+    estimate = LossEstimate(present, tuple(make_curves(shape, UNIT_SETS[-1], seed)))
+    sizes = [size_of(config, one, PARAMETERS) for one in (shape, smallest_shape(shape, UNIT_SETS[-1]))]
+    size = sizes[1] + part * (sizes[0] - sizes[1])
+    found = cheapest_first(config, shape, estimate, PARAMETERS, size)
+    equal = CheapestFirst(config, shape, estimate, PARAMETERS, (1.0, 1.0))
+    assert estimated(found, size) <= estimated(equal, size) * (1 + 1e-12)
+    assert found.size_after(found.removals_to(size)) <= size
+
+
+def test_channels_stay_where_the_first_layer_has_no_loss_yet():
+    """The first error of a layer costs most, as the root of its square: channels pay only where they free a lot."""
+    config = make_config()
+    shape = PrunedShape.dense(config)
+    growth = tuple(float(number) for number in range(1, 12))
+    size = size_of(config, shape, MACS)
+    kept = {}
+    for price in (1e-7, 1e-3):
+        curves = (
+            UnitCurve(0, "conv", tuple(range(11)), growth, (price, price)),
+            UnitCurve(1, "int", tuple(range(40)), tuple(float(number) for number in range(1, 41)), (0.0, 1e-6)),
+        )
+        order = cheapest_first(config, shape, LossEstimate((0.0, 0.05), curves), MACS, 0.99 * size)
+        found = order.shape_after(order.removals_to(0.99 * size))
+        kept[price] = found.conv_channels[0], found.layers[1].intermediate
+    assert kept[1e-7][0] < 12
+    assert kept[1e-3][0] == 12 and kept[1e-3][1] < kept[1e-7][1]
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
