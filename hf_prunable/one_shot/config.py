@@ -23,7 +23,7 @@ class OneShotConfig:
         default=48, metadata={"help": "Calibration clips from which the error of each block's removals is estimated."}
     )
     price_clips: int = field(
-        default=24, metadata={"help": "Calibration clips on which the loss of a pruned block is measured."}
+        default=12, metadata={"help": "Calibration clips on which the loss of a pruned block is measured."}
     )
     price_fraction: float = field(
         default=0.35, metadata={"help": "Fraction of a block that is removed to measure its loss, between 0 and 1."}
@@ -32,9 +32,9 @@ class OneShotConfig:
         default=150,
         metadata={"help": "Gradient steps on each feed-forward block alone after its refit; 0 for none."},
     )
-    reconstruction_frames: int = field(default=2048, metadata={"help": "Frames in a batch of these steps."})
+    reconstruction_frames: int = field(default=1024, metadata={"help": "Frames in a batch of these steps."})
     reconstruction_rate: float = field(
-        default=0.05,
+        default=0.08,
         metadata={"help": "Learning rate of these steps, as a fraction of the weights' root mean square."},
     )
     seed: int = field(default=42, metadata={"help": "Random seed of the frames in these batches."})
