@@ -5,8 +5,11 @@ Block by block as in BRECQ (Li et al. 2021, arXiv 2102.05426): no gradient cross
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+from transformers.utils import logging
 
 from .blocks import FeedForwardBlock
 from .calibration import rank_and_size
@@ -14,6 +17,10 @@ from .config import OneShotConfig
 from .statistics import sum_over_processes_
 
 
+logger = logging.get_logger(__name__)
+
+# Frames that the error is compared on before and after the steps.
+CHECKED_FRAMES = 8192
 # Steps over which the learning rate rises from 0; it then falls to 0 linearly.
 WARMUP_STEPS = 10
 
@@ -58,7 +65,8 @@ def reconstruct_feed_forward_(
 ) -> None:
     """Trains the kept units of a feed-forward block, its output bias and the norm behind it, in place.
 
-    The loss is the mean squared error of the residual stream behind the block.
+    The loss is the mean squared error of the residual stream behind the block. If it does not fall, the block stays as it was
+    refitted.
 
     Args:
         block: Feed-forward block, refitted.
@@ -80,27 +88,52 @@ def reconstruct_feed_forward_(
         [{"params": [parameter], "lr": rate} for parameter, rate in zip(parameters, rates, strict=True)],
         betas=(0.9, 0.99),
     )
+
+    def error(size: int) -> torch.Tensor:
+        """Returns this process's part of the mean squared error on random frames."""
+        clips, frames = sample.draw(size)
+        difference = _block_output(block, parameters, inputs[clips, frames]) - targets[clips, frames]
+        return difference.square().sum() / (size * difference.shape[-1])
+
+    errors = [sum_over_processes_(error(CHECKED_FRAMES))]
     for step in range(config.reconstruction_steps):
         factor = min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / config.reconstruction_steps)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        clips, frames = sample.draw(config.reconstruction_frames)
-        states, wanted = inputs[clips, frames], targets[clips, frames]
         with torch.enable_grad():
-            activations = feed_forward.intermediate_act_fn(
-                nn.functional.linear(block.before(states), parameters[0], parameters[1])
-            )
-            output = states + nn.functional.linear(activations, parameters[2], parameters[3])
-            if norm is not None:
-                output = nn.functional.layer_norm(output, output.shape[-1:], parameters[4], parameters[5], norm.eps)
-            loss = (output - wanted).square().sum() / (config.reconstruction_frames * output.shape[-1])
+            loss = error(config.reconstruction_frames)
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = sum_over_processes_(gradient.contiguous())
         optimizer.step()
+    errors.append(sum_over_processes_(error(CHECKED_FRAMES)))
+    if not errors[1] < errors[0]:
+        logger.info(
+            f"The reconstruction of a feed-forward block is undone: the mean squared error went from {float(errors[0]):.3g} "
+            f"to {float(errors[1]):.3g}."
+        )
+        return
     first.weight.data[kept], first.bias.data[kept] = parameters[0].data, parameters[1].data
     last.weight.data[:, kept] = parameters[2].data
     last.bias.data.copy_(parameters[3].data)
     if norm is not None:
         norm.weight.data.copy_(parameters[4].data)
         norm.bias.data.copy_(parameters[5].data)
+
+
+def _block_output(block: FeedForwardBlock, parameters: Sequence[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+    """Returns the residual stream behind a feed-forward block with other parameters.
+
+    Args:
+        block: Feed-forward block.
+        parameters: Weight and bias of its first and its output layer, and those of the norm behind it if there is one.
+        states: Residual stream before the block, of shape (frames, hidden size).
+    """
+    first_weight, first_bias, last_weight, last_bias = parameters[:4]
+    activations = nn.functional.linear(block.before(states), first_weight, first_bias)
+    activations = block.feed_forward.intermediate_act_fn(activations)
+    output = states + nn.functional.linear(activations, last_weight, last_bias)
+    norm = block.layer.final_layer_norm
+    if block.layer.pre_norm or norm is None:
+        return output
+    return nn.functional.layer_norm(output, output.shape[-1:], parameters[4], parameters[5], norm.eps)

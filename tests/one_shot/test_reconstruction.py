@@ -122,6 +122,15 @@ def test_a_block_that_is_right_stays_right(name):
     assert error(layer, states, targets) < 1e-6 * float(targets.square().mean())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_that_raise_the_error_are_undone(name):
+    layer, states, targets = closed_layer(name)
+    before = copy.deepcopy(layer.state_dict())
+    reconstruct(layer, states, targets, replace(CONFIG, reconstruction_rate=1e4))
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
 def test_no_steps():
     layer, states, targets = closed_layer("wavlm-post-group")
     before = copy.deepcopy(layer.state_dict())
