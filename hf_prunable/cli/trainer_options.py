@@ -29,7 +29,8 @@ FINETUNING_HELP = {
 
 PRUNING_GROUPS = {
     "what to prune": (
-        "model_name_or_path teacher_name_or_path method target_sparsity target_macs mac_seconds round_to prune_units"
+        "model_name_or_path teacher_name_or_path method target_sparsity target_macs mac_seconds round_to prune_units "
+        "stock_shape"
     ),
     "data": (
         "dataset_name dataset_config_name dataset_split streaming min_seconds held_out_fraction held_out_clips "
@@ -37,7 +38,7 @@ PRUNING_GROUPS = {
     ),
     "objective": ("objective distillation_layers share_projections crop_seconds task label_column task_weight"),
     "gates": ("ste initial_drop_rate gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"),
-    "one-shot pruning": "calibration_clips calibration_seconds rounds stock_shape",
+    "one-shot pruning": "calibration_clips calibration_seconds rounds",
     "training": (
         "max_steps final_steps learning_rate final_learning_rate warmup_steps final_warmup_steps lr_scheduler_type "
         "max_grad_norm freeze_feature_encoder per_device_train_batch_size per_device_eval_batch_size "

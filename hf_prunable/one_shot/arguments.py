@@ -40,10 +40,6 @@ class OneShotArguments:
         default=None,
         metadata={"help": "Rounds with new statistics; by default, each leaves about three quarters."},
     )
-    stock_shape: bool = field(
-        default=False,
-        metadata={"help": "Make a checkpoint of a stock class: one feed-forward width, attention whole."},
-    )
     ridge: float = _setting("ridge")
     curve_clips: int = _setting("curve_clips")
     price_clips: int = _setting("price_clips")

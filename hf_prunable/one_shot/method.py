@@ -72,7 +72,7 @@ class OneShotMethod(PruningMethod):
         check_units(self.options.prune_units, model)
         config = model.config
         for target in self.targets:
-            check_reachable(config, target, self.measure, self.options.prune_units, self.one_shot.stock_shape)
+            check_reachable(config, target, self.measure, self.options.prune_units, self.options.stock_shape)
         if self.targets != sorted(set(self.targets)):
             raise ValueError(f"`{self.measure.option}` must be in ascending order, but is {self.targets}.")
         present = self.measure.count(config, UnitCounts.of(config.shape))
@@ -109,7 +109,7 @@ class OneShotMethod(PruningMethod):
             units=self.options.prune_units,
             measure=self.measure,
             teacher=stages.teacher,
-            stock_shape=self.one_shot.stock_shape,
+            stock_shape=self.options.stock_shape,
             config=self.config,
         )
 

@@ -13,6 +13,7 @@ from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..runtime.settings import result_settings
 from .distillation import LOSSES
+from .stock_shape import STOCK_UNITS
 
 
 DEFAULT_TARGET = 0.72
@@ -48,8 +49,10 @@ MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS = 0.002, 8.0
 class PruningArguments:
     """Options for the checkpoint, the method and the size of the pruned model.
 
+    With `stock_shape`, the default of `prune_units` is "int" alone.
+
     Raises:
-        ValueError: If the method is unknown.
+        ValueError: If the method is unknown, or `stock_shape` and `prune_units` contradict each other.
     """
 
     model_name_or_path: str = field(
@@ -83,6 +86,10 @@ class PruningArguments:
         default_factory=lambda: list(DEFAULT_UNITS),
         metadata={"help": "Kinds of units to prune: mha, head, qk, vo, ffn, int, conv."},
     )
+    stock_shape: bool = field(
+        default=False,
+        metadata={"help": "Make a checkpoint of a stock class: one feed-forward width, attention whole."},
+    )
     ste: bool = field(default=True, metadata={"help": "Straight-through estimator for the gates' limits 0 and 1."})
     initial_drop_rate: float = field(
         default=0.05, metadata={"help": "Initial 1 - sigmoid(log_alpha) of gates; near 0, they close later."}
@@ -106,6 +113,13 @@ class PruningArguments:
         for name in ("target_sparsity", "target_macs"):
             if isinstance(getattr(self, name), int | float):
                 setattr(self, name, [getattr(self, name)])
+        if self.stock_shape:
+            if set(self.prune_units) not in (set(DEFAULT_UNITS), set(STOCK_UNITS)):
+                raise ValueError(
+                    f"`prune_units` is {' '.join(self.prune_units)}, but with `stock_shape` only intermediate units (int) "
+                    "are pruned, because the heads of a stock class are whole. Leave one of the two options out."
+                )
+            self.prune_units = list(STOCK_UNITS)
 
     def targets(self) -> tuple[list[float], Measure]:
         """Returns the targets and their measure.

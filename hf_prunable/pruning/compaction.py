@@ -14,6 +14,7 @@ from ..runtime.evaluation_mode import restored_modes
 from .decisions import Cut, GateDecisions, decide_at_target
 from .gate_sparsity import GateSparsity
 from .rounding import round_widths
+from .stock_shape import decide_one_width
 
 
 logger = logging.get_logger(__name__)
@@ -27,6 +28,7 @@ def compact(
     target_macs: float | None = None,
     mac_seconds: float = MAC_SECONDS,
     round_to: int | None = None,
+    stock_shape: bool = False,
 ) -> PrunableModelMixin:
     """Cuts a model with gates to the small model that computes the same.
 
@@ -41,17 +43,23 @@ def compact(
         mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
         round_to: Number that gated widths are rounded to multiples of, 1 or more. Rounding follows the target, so that
             the size ends above or below it; see `round_widths` for its effect on the outputs.
+        stock_shape: Whether each layer keeps the same number of intermediate units, so that a stock class can express the
+            result; see `decide_one_width`. It needs gates on intermediate units alone.
 
     Returns:
         A model of the same class without gates.
 
     Raises:
-        ValueError: If the model has no gates, both targets are given, the target cannot be reached, or a gate is not finite.
+        ValueError: If the model has no gates, both targets are given, the target cannot be reached, a gate is not finite, or
+            a stock class cannot express what the gates leave.
     """
     if model.config.gates is None:
         raise ValueError("The model has no gates to decide what stays. Call `attach_gates()` and train them first.")
     target, measure = choose_target(target_sparsity, target_macs, mac_seconds)
-    decisions = GateDecisions(model) if target is None else decide_at_target(model, target, measure)
+    if stock_shape:
+        decisions = decide_one_width(model, target, measure)
+    else:
+        decisions = GateDecisions(model) if target is None else decide_at_target(model, target, measure)
     if target is not None and (warning := GateSparsity.of(model, target, measure).warning) is not None:
         logger.warning(
             f"{warning} Train the gates up to the target: for more steps (`max_steps`), or at a higher `gate_learning_rate`."

@@ -17,6 +17,7 @@ from .gate_initialization import order_gates_by_weights_
 from .gate_sparsity import GateSparsity
 from .method import PruningMethod
 from .stages import TrainingStages
+from .stock_shape import check_stock_gates, width_at_target
 from .student import Student
 
 
@@ -35,8 +36,13 @@ class GatePruning(PruningMethod):
             ValueError: If a kind of unit cannot be pruned, or the gates cannot reach a target.
         """
         model.attach_gates(tuple(self.options.prune_units), self.options.ste, self.options.initial_drop_rate)
+        if self.options.stock_shape:
+            check_stock_gates(model)
         for target in self.targets:
-            check_target(model, target, self.measure)
+            if self.options.stock_shape:
+                width_at_target(model.config, target, self.measure)
+            else:
+                check_target(model, target, self.measure)
 
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
         """Returns the stage that trains the gates."""
@@ -52,12 +58,23 @@ class GatePruning(PruningMethod):
         order_gates_by_weights_(model, self.options.initial_norm_spread)
         student = replace(stages.initial_student, model=model)
         for learned in stages.learn_gates(student, self.targets, self.measure):
-            small = compact_student(learned.load(student), learned.target, self.measure, self.options.round_to)
+            small = compact_student(
+                learned.load(student),
+                learned.target,
+                self.measure,
+                self.options.round_to,
+                stock_shape=self.options.stock_shape,
+            )
             yield learned.target, small
 
 
 def compact_student(
-    student: Student, target: float, measure: Measure = PARAMETERS, round_to: int | None = None
+    student: Student,
+    target: float,
+    measure: Measure = PARAMETERS,
+    round_to: int | None = None,
+    *,
+    stock_shape: bool = False,
 ) -> Student:
     """Compacts a student with learned gates.
 
@@ -66,7 +83,8 @@ def compact_student(
         target: Fraction of the dense encoder's size to remove, between 0 and 1.
         measure: Measure of the target.
         round_to: Number that widths are rounded to multiples of; `None` to leave them.
+        stock_shape: Whether each layer keeps the same number of intermediate units, as a stock class needs.
     """
     size = {measure.option: target}
-    model = compact(student.model, **size, mac_seconds=measure.mac_seconds, round_to=round_to)
+    model = compact(student.model, **size, mac_seconds=measure.mac_seconds, round_to=round_to, stock_shape=stock_shape)
     return replace(student, model=model, gate_sparsity=GateSparsity.of(student.model, target, measure))

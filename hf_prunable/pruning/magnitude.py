@@ -1,6 +1,7 @@
 """Pruning by weight magnitude: equal widths in all layers, and in each the units with the largest weights.
 
-It needs neither audio nor training, and is the baseline that other methods are compared with.
+With a stock shape, only intermediate units are removed. It needs neither audio nor training, and is the baseline that
+other methods are compared with.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .compaction import compact
 from .decisions import check_target_value
 from .method import PruningMethod
 from .stages import TrainingStages
+from .stock_shape import STOCK_UNITS, width_at_target, with_width
 from .student import Student
 
 
@@ -43,19 +45,21 @@ class MagnitudePruning(PruningMethod):
         Raises:
             ValueError: If the model has gates or was pruned before, or a target cannot be reached.
         """
-        if set(self.options.prune_units) != set(DEFAULT_UNITS):
+        if not self.options.stock_shape and set(self.options.prune_units) != set(DEFAULT_UNITS):
             raise ValueError(
                 f"`prune_units` is {' '.join(self.options.prune_units)}, but the method 'magnitude' prunes "
-                f"{', '.join(DEFAULT_UNITS)} together. Leave `prune_units` out."
+                f"{', '.join(DEFAULT_UNITS)} together, or with `stock_shape` the intermediate units alone. Leave "
+                "`prune_units` out."
             )
         if model.config.gates is not None:
             raise ValueError("The model has gates, and 'magnitude' chooses units by weights. Compact the model first.")
         for target in self.targets:
-            uniform_shape(model.config, target, self.measure)
+            _shape_at_target(model.config, target, self.measure, self.options.stock_shape)
 
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
         """Returns the stage that cuts the model, which trains nothing."""
-        return Stage("keep the units with the largest weights, with equal widths in all layers")
+        units = "intermediate units" if self.options.stock_shape else "units"
+        return Stage(f"keep the {units} with the largest weights, with equal widths in all layers")
 
     def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
         """Yields each target with the student that was cut to it.
@@ -65,25 +69,28 @@ class MagnitudePruning(PruningMethod):
         """
         student = stages.initial_student
         for target in self.targets:
-            yield target, replace(student, model=keep_largest_weights(student.model, target, self.measure))
+            model = keep_largest_weights(student.model, target, self.measure, stock_shape=self.options.stock_shape)
+            yield target, replace(student, model=model)
 
 
 def keep_largest_weights(
-    model: PrunableModelMixin, target: float, measure: Measure = PARAMETERS
+    model: PrunableModelMixin, target: float, measure: Measure = PARAMETERS, *, stock_shape: bool = False
 ) -> PrunableModelMixin:
-    """Builds the small model of `uniform_shape` that keeps the units with the largest weight norms.
+    """Builds a small model of uniform widths that keeps the units with the largest weight norms.
 
     Args:
         model: Base or head model without gates, with all units of its layers; it is not changed.
         target: Fraction of the original dense encoder to remove, between 0 and 1.
         measure: Measure of the target.
+        stock_shape: Whether only intermediate units are removed, equally many in each layer, so that a stock class can
+            express the result.
 
     Raises:
-        ValueError: See `uniform_shape`.
+        ValueError: See `uniform_shape`, and `width_at_target` for a stock shape.
     """
     model = copy.deepcopy(model)
-    shape = uniform_shape(model.config, target, measure)
-    model.attach_gates(DEFAULT_UNITS)
+    shape = _shape_at_target(model.config, target, measure, stock_shape)
+    model.attach_gates(STOCK_UNITS if stock_shape else DEFAULT_UNITS)
     num_seen: Counter[str] = Counter()
     for unit_gates in walk_gates(model):
         unit, owner = unit_gates.unit, unit_gates.owner
@@ -145,6 +152,13 @@ def uniform_shape(config: PrunableConfigMixin, target: float, measure: Measure =
     _, width, num_units = min(candidates)
     intermediate, rest = divmod(num_units, depth)
     return shape_of(width, [intermediate + (layer_idx < rest) for layer_idx in range(depth)])
+
+
+def _shape_at_target(config: PrunableConfigMixin, target: float, measure: Measure, stock_shape: bool) -> PrunedShape:
+    """Returns the shape that a target gives, of one width in all layers if a stock class is to express it."""
+    if stock_shape:
+        return with_width(config.shape, width_at_target(config, target, measure))
+    return uniform_shape(config, target, measure)
 
 
 def _widths(shape: LayerShape, unit: str) -> tuple[int, ...]:

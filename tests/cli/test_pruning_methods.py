@@ -42,6 +42,17 @@ def test_an_unknown_method_is_refused():
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_stock_shape_prunes_intermediate_units_alone(tmp_path, method):
+    check(tmp_path, method, stock_shape=True)
+    for units in (["int"], ["qk", "vo", "int"]):
+        options = PruningArguments("model", method=method, stock_shape=True, prune_units=units)
+        assert options.prune_units == ["int"]
+    assert PruningArguments("model", method=method).prune_units == ["qk", "vo", "int"]
+    with pytest.raises(ValueError, match="`prune_units` is int conv, but with `stock_shape` only intermediate units"):
+        PruningArguments("model", method=method, stock_shape=True, prune_units=["int", "conv"])
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_defaults_are_allowed(tmp_path, method):
     check(tmp_path, method, final_steps=3, final_learning_rate=1e-3, target_sparsity=[0.3])
 

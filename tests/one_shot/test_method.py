@@ -161,7 +161,7 @@ def test_options_are_settings():
         ({}, {"prune_units": ["qk", "head"]}, "one-shot pruning removes qk, vo, int"),
         ({}, {"target_sparsity": [0.3, 0.9]}, "`target_sparsity` is 0.9, and removing all units"),
         ({}, {"target_sparsity": [0.5, 0.3]}, "`target_sparsity` must be in ascending order"),
-        ({"stock_shape": True}, {"target_sparsity": [0.5]}, "`target_sparsity` is 0.5, and removing all units"),
+        ({}, {"target_sparsity": [0.5], "stock_shape": True}, "`target_sparsity` is 0.5, and removing all units"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_audio_is_read(one_shot, options, message):
@@ -201,7 +201,7 @@ def test_without_a_teacher_the_hidden_states_are_those_of_the_model(place, tmp_p
 
 
 def test_a_stock_shape(place, tmp_path):
-    method = make_method({"stock_shape": True}, target_sparsity=[0.1])
+    method = make_method(stock_shape=True, target_sparsity=[0.1])
     ((_, student),) = method.students(start(method, place, tmp_path / "run"))
     assert student.model.is_stock and not method.rounds[0].prices
     assert len(set(method.rounds[0].intermediate)) == 1 and method.rounds[0].intermediate[0] < 40

@@ -10,7 +10,7 @@ from hf_prunable.pruning.arguments import PruningArguments
 from hf_prunable.pruning.gate_pruning import GatePruning
 from hf_prunable.pruning.stages import LearnedGates
 from hf_prunable.pruning.student import Student
-from tests.helpers.tiny_models import randomize_, tiny_prunable
+from tests.helpers.tiny_models import randomize_, tiny_emptied, tiny_prunable
 
 
 class ToyStages:
@@ -49,6 +49,27 @@ def test_a_student_for_each_target(option):
     # The gates that are trained start in the order of the norms, and the dense student's stay.
     assert all(torch.equal(gate.log_alpha, before[name]) for name, gate in model.named_gates())
     assert any(not torch.equal(gate.log_alpha, before[name]) for name, gate in trained.named_gates())
+
+
+def test_students_of_stock_shapes():
+    method = GatePruning(PruningArguments("model", target_sparsity=[0.1, 0.2], stock_shape=True))
+    model = tiny_prunable("wavlm")
+    method.prepare_(model)
+    assert model.config.gates["units"] == ["int"]
+    students = dict(method.students(ToyStages(model)))
+    for target, student in students.items():
+        config = student.model.config
+        assert student.model.is_stock and student.gate_sparsity.target == target
+        assert target <= method.measure.sparsity(config, UnitCounts.of(config.shape)) < target + 3 * 49 / 20_000
+
+
+def test_what_no_stock_class_can_express_is_refused_before_training():
+    method = GatePruning(PruningArguments("model", target_sparsity=[0.1, 0.5], stock_shape=True))
+    with pytest.raises(ValueError, match="is 0.5, and removing all units of the kinds int removes at most"):
+        method.prepare_(tiny_prunable("wavlm"))
+    method = GatePruning(PruningArguments("model", target_sparsity=[0.9], stock_shape=True))
+    with pytest.raises(ValueError, match="A stock class cannot express the present shape"):
+        method.prepare_(tiny_emptied("wavlm"))
 
 
 def test_targets_out_of_reach_are_refused_before_training():

@@ -7,6 +7,7 @@ from hf_prunable import Measure
 from hf_prunable.modeling.size import PARAMETERS, UnitCounts
 from hf_prunable.pruning.arguments import PruningArguments
 from hf_prunable.pruning.magnitude import MagnitudePruning, keep_largest_weights, uniform_shape
+from hf_prunable.pruning.stock_shape import width_at_target
 from hf_prunable.pruning.student import Student
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_emptied, tiny_inputs, tiny_prunable
 
@@ -75,6 +76,32 @@ def test_a_pruned_model_is_refused():
         uniform_shape(tiny_emptied("wavlm").config, 0.9)
 
 
+@pytest.mark.parametrize("measure", [PARAMETERS, MACS], ids=["parameters", "macs"])
+@pytest.mark.parametrize("norm_order", NORM_ORDERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stock_shape_keeps_attention_and_the_largest_units_of_each_layer(family, norm_order, measure):
+    model = tiny_prunable(family, norm_order)
+    small = keep_largest_weights(model, 0.1, measure, stock_shape=True)
+    width = small.to_stock().config.intermediate_size
+    assert width == width_at_target(model.config, 0.1, measure) < 40
+    for layer, dense in zip(small.encoder.layers, model.encoder.layers, strict=True):
+        for name, weight in layer.attention.state_dict().items():
+            assert torch.equal(weight, dense.attention.state_dict()[name])
+        rows, weights = (block.feed_forward.intermediate_dense.weight for block in (layer, dense))
+        norms = dense.feed_forward.output_dense.weight.norm(dim=0)
+        assert torch.equal(rows, weights[norms.topk(width).indices.sort().values])
+
+
+def test_a_narrow_model_is_narrowed_further():
+    narrow = keep_largest_weights(tiny_prunable("wavlm"), 0.1, stock_shape=True)
+    narrower = keep_largest_weights(narrow, 0.15, stock_shape=True)
+    assert (
+        narrower.is_stock and narrower.config.shape.layers[0].intermediate < narrow.config.shape.layers[0].intermediate
+    )
+    with pytest.raises(ValueError, match="A stock class cannot express the present shape"):
+        keep_largest_weights(tiny_emptied("wavlm"), 0.9, stock_shape=True)
+
+
 class ToyStages:
     def __init__(self, model):
         self.initial_student = Student(model)
@@ -92,9 +119,18 @@ def test_a_student_for_each_target(option):
         assert target <= method.measure.sparsity(config, UnitCounts.of(config.shape)) < target + 0.03
 
 
+def test_students_of_stock_shapes():
+    options = PruningArguments("model", method="magnitude", target_sparsity=[0.1, 0.15], stock_shape=True)
+    method, model = MagnitudePruning(options), tiny_prunable("wavlm")
+    method.prepare_(model)
+    assert "keep the intermediate units with the largest weights" in method.first_stage(None).name
+    assert all(student.model.is_stock for _, student in method.students(ToyStages(model)))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"stock_shape": True, "target_sparsity": [0.5]}, "removing all units of the kinds int removes at most"),
         ({"prune_units": ["int"]}, "`prune_units` is int, but the method 'magnitude' prunes qk, vo, int together"),
         ({"target_sparsity": [0.3, 0.9]}, "`target_sparsity` is 0.9, but a model with one dimension per head"),
     ],
