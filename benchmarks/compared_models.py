@@ -85,6 +85,8 @@ class ComparedModel:
 def compared_models(shape_files: Sequence[ShapeFile], prepared: bool = True) -> list[ComparedModel]:
     """Lists the stock model, the dense prunable model and the pruned shapes, in this order.
 
+    As loaded, a shape that a stock class can express is a model of that class, as its checkpoint loads.
+
     Args:
         shape_files: Shapes of one dense model.
         prepared: Whether each prunable model is followed by the same model prepared for inference.
@@ -93,7 +95,8 @@ def compared_models(shape_files: Sequence[ShapeFile], prepared: bool = True) -> 
     models = [ComparedModel(STOCK, dense, is_stock=True)]
     configs = {DENSE: dense} | {shape_file.name: shape_file.prunable_config() for shape_file in shape_files}
     for name, config in configs.items():
-        models.append(ComparedModel(name, config))
+        loads_as_stock = name != DENSE and config.shape.stock_fields(config) is not None
+        models.append(ComparedModel(name, config, is_stock=loads_as_stock))
         if prepared:
             models.append(ComparedModel(f"{name} {PREPARED}", config, is_prepared=True))
     return models

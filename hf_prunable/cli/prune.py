@@ -28,8 +28,11 @@ from ..data.labels import LabelEncoding, load_label_encoding
 from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete, load_config
+from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.size import UnitCounts
 from ..one_shot.arguments import OneShotArguments
 from ..one_shot.method import OneShotMethod
+from ..one_shot.ragged_comparison import RaggedComparison
 from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages, final_stage_name
@@ -47,6 +50,7 @@ from ..reporting.pruning_report import (
     measure_pruning,
 )
 from ..reporting.publication import publish_pruning
+from ..reporting.ragged_shape import RaggedShape
 from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.console import console_output
 from ..runtime.files import check_output_directory, move_into_place
@@ -63,7 +67,7 @@ logger = logging.getLogger("hf_prunable")
 
 PROGRAM = "hf-prunable prune"
 # Options that a result does not depend on.
-UNRECORDED = ("override", "latency_seconds")
+UNRECORDED = ("override", "latency_seconds", "compare_ragged")
 
 
 class PruningRecipe:
@@ -192,6 +196,7 @@ class PruningRecipe:
             teacher_name=self.teacher_name,
             objective=self.objective.objective,
             units=self.options.prune_units,
+            stock_shape=self.options.stock_shape,
             steps=steps_of_stages(self.options.method, self.training),
             seed=self.training.seed,
             calibration=calibration_of(self.method),
@@ -219,16 +224,30 @@ class PruningRecipe:
                 student = self.stages.train_student(student, final_stage_name(target))
                 if losses is not None:
                     losses.after_final_steps = self.stages.held_out_loss(student)
+            ragged = self._ragged_of_same_size(student) if self.one_shot.compare_ragged else None
             if self.is_main_process:
-                self.save(student, target, losses)
+                self.save(student, target, losses, ragged)
 
-    def save(self, student: Student, target: float, losses: HeldOutLoss | None) -> None:
+    def _ragged_of_same_size(self, student: Student) -> PrunableModelMixin:
+        """Prunes to a ragged shape of the same size, which the report compares with the student's stock shape."""
+        assert isinstance(self.method, OneShotMethod)
+        size = self.method.measure.count(student.model.config, UnitCounts.of(student.model.config.shape))
+        return RaggedComparison(self.method, self.stages).of_size(size)
+
+    def save(
+        self,
+        student: Student,
+        target: float,
+        losses: HeldOutLoss | None,
+        ragged: PrunableModelMixin | None = None,
+    ) -> None:
         """Saves a finished student with its report and card.
 
         Args:
             student: Student to save. Dropout, layer drop and SpecAugment of its configuration are restored.
             target: Target that it was compacted to.
             losses: Losses on the held-out clips; `None` if nothing was trained.
+            ragged: Model of the same size whose widths vary, which is measured and not saved; `None` if there is none.
 
         Raises:
             RuntimeError: If a fresh process does not load the model, or computes something else with it.
@@ -240,12 +259,14 @@ class PruningRecipe:
         self.feature_extractor.save_pretrained(folder)
         if self.labels is not None and self.labels.tokenizer is not None:
             self.labels.tokenizer.save_pretrained(folder)
-        report = self._report(student, target, losses)
+        report = self._report(student, target, losses, ragged)
         name = f"{self.output_dir.name}-{part}".rstrip("-")
         publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), self.auto_class)
         logger.info(f"At a target of {target:g}:\n{format_table(report)}")
 
-    def _report(self, student: Student, target: float, losses: HeldOutLoss | None) -> PruningReport:
+    def _report(
+        self, student: Student, target: float, losses: HeldOutLoss | None, ragged: PrunableModelMixin | None
+    ) -> PruningReport:
         """Measures a finished student beside the dense model."""
         dense, pruned = load_complete(self.options.model_name_or_path), student.model.base_model
         measure, round_to = self.method.measure, self.options.round_to
@@ -253,7 +274,11 @@ class PruningRecipe:
         report = PruningReport(self.inputs, self.provenance, sizes)
         reference_name = self.teacher_name or self.options.model_name_or_path
         is_dense = reference_name == self.options.model_name_or_path
-        report.results.fidelity = self.stages.fidelity(pruned, dense if is_dense else load_complete(reference_name))
+        reference = dense if is_dense else load_complete(reference_name)
+        report.results.fidelity = self.stages.fidelity(pruned, reference)
+        if ragged is not None:
+            fidelity = self.stages.fidelity(ragged.base_model, reference)
+            report.results.ragged = RaggedShape.of(ragged.base_model, fidelity)
         report.results.held_out_loss, report.results.history = losses, student.history
         report.results.gate_sparsity = student.gate_sparsity
         if isinstance(self.method, OneShotMethod):

@@ -68,7 +68,8 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
         training: Training arguments.
 
     Raises:
-        ValueError: If one was given. A value that is the default counts as not given.
+        ValueError: If one was given, where a value that is the default counts as not given; or if there is nothing that
+            `compare_ragged` could compare.
     """
     given = {
         name
@@ -86,6 +87,15 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
                 f"{listed} {'has' if len(wrong) == 1 else 'have'} no effect with the method {options.method!r}, only with "
                 f"{method!r}.{hint}"
             )
+    if one_shot.compare_ragged and not options.stock_shape:
+        raise ValueError(
+            "`compare_ragged` compares a stock shape with one whose widths vary. Give `stock_shape` as well, or leave it out."
+        )
+    if one_shot.compare_ragged and training.final_steps:
+        raise ValueError(
+            f"`compare_ragged` compares models as they are pruned, but `final_steps` is {training.final_steps}, and only the "
+            "model of the stock shape would be trained. Leave one of the two options out."
+        )
 
 
 def _defaults(arguments: Any) -> dict[str, Any]:

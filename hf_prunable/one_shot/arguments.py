@@ -40,6 +40,13 @@ class OneShotArguments:
         default=None,
         metadata={"help": "Rounds with new statistics; by default, each leaves about three quarters."},
     )
+    compare_ragged: bool = field(
+        default=False,
+        metadata={
+            "help": "With `stock_shape`, measure a shape of the same size whose widths vary as well; the run takes more than "
+            "twice as long."
+        },
+    )
     ridge: float = _setting("ridge")
     curve_clips: int = _setting("curve_clips")
     price_clips: int = _setting("price_clips")

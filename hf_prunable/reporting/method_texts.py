@@ -13,6 +13,12 @@ LEARNED_BY = {
 }
 NO_TASK_MEASURED = "This run measured no accuracy on a task: evaluate the model on your task before use."
 
+STOCK_SHAPE_LIMIT = (
+    "All layers have one feed-forward width, so that a stock class can express the shape. A shape of the same size whose widths "
+    "vary was not measured for this model. For another model, hf_prunable's `docs/concepts/one_shot.md` has figures of both: "
+    "there, widths that vary kept more."
+)
+
 
 def describe_method(inputs: PruningInputs) -> str:
     """Returns what removed the parameters, as the end of a sentence.

@@ -13,7 +13,14 @@ from ..pruning.arguments import GATES
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .finetuning_report import TRUNCATED, FinetuningReport
 from .finetuning_report import format_table as format_finetuning_table
-from .method_texts import describe_method, describe_training, has_prices, limit_of_method, settings_of_method
+from .method_texts import (
+    STOCK_SHAPE_LIMIT,
+    describe_method,
+    describe_training,
+    has_prices,
+    limit_of_method,
+    settings_of_method,
+)
 from .model_card_parts import (
     PIPELINE_TAGS,
     bullets,
@@ -28,6 +35,7 @@ from .model_card_parts import (
 )
 from .pruning_report import LOSS_NAMES, PRUNED, PruningReport, format_fidelity_table
 from .pruning_report import format_table as format_pruning_table
+from .ragged_shape import format_ragged_table
 
 
 SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE = "shape.png", "sparsity_curve.png", "fidelity.png"
@@ -67,9 +75,9 @@ def pruning_card(
             f"{describe_method(inputs)}. {_speed_and_fidelity(report)}{describe_training(inputs)}"
         ).strip(),
         **usage(auto_class, repo_id or name, is_stock),
-        removed=_removed_units(report),
+        removed=_removed_units(report, is_stock),
         removed_picture={"file": SHAPE_PICTURE, "caption": "Widths of every layer after pruning"},
-        measured=format_pruning_table(report).strip(),
+        measured=_measured_models(report),
         **_pruning_details(report),
         command=inputs.command,
         reproduction=_pruning_reproduction(report),
@@ -136,7 +144,18 @@ def _pruning_results(report: PruningReport, auto_class: str) -> list[EvalResult]
     ]
 
 
-def _removed_units(report: PruningReport) -> str:
+def _measured_models(report: PruningReport) -> str:
+    """Returns the table of the dense and the pruned model, and one with the ragged shape if there is one."""
+    table, fidelity, ragged = format_pruning_table(report).strip(), report.results.fidelity, report.results.ragged
+    if ragged is None or ragged.fidelity is None or fidelity is None:
+        return table
+    return (
+        f"{table}\n\nA model of the same size whose widths vary between heads and layers was pruned with the same audio. It was "
+        f"measured on the same held-out audio, and not kept:\n\n{format_ragged_table(report.sizes.pruned, fidelity, ragged)}"
+    )
+
+
+def _removed_units(report: PruningReport, is_stock: bool) -> str:
     dense, pruned = report.sizes.dense.num_parameters, report.sizes.pruned.num_parameters
     shape = PrunedShape.from_dict(report.sizes.shape)
     heads = [len(layer.heads) for layer in shape.layers if layer.heads]
@@ -144,8 +163,12 @@ def _removed_units(report: PruningReport) -> str:
     return (
         f"{dense - pruned:,} of {dense:,} encoder parameters. Attention heads remain in {len(heads)} of {len(shape.layers)} "
         f"layers ({sum(heads)} in total), feed-forward units in {len(units)} ({sum(units):,} in total). The convolutions "
-        f"have {', '.join(map(str, shape.conv_channels))} channels. All widths are listed under `pruned_shape` in "
-        "`config.json`."
+        f"have {', '.join(map(str, shape.conv_channels))} channels. "
+        + (
+            "The widths are `intermediate_size` and `conv_dim` in `config.json`."
+            if is_stock
+            else "All widths are listed under `pruned_shape` in `config.json`."
+        )
     )
 
 
@@ -170,6 +193,8 @@ def _pruning_limits(report: PruningReport) -> list[str]:
             "other machines and for other lengths."
         )
     limits.append(limit_of_method(report.inputs))
+    if report.inputs.stock_shape and report.results.ragged is None:
+        limits.append(STOCK_SHAPE_LIMIT)
     gates = report.results.gate_sparsity
     if gates is not None and gates.warning is not None:
         limits.append(gates.warning)

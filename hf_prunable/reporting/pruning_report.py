@@ -14,6 +14,7 @@ from ..pruning.fidelity import Fidelity
 from ..pruning.gate_sparsity import GateSparsity
 from ..runtime.tables import markdown_table
 from .measurement import Latency, ModelSize, measure_size
+from .ragged_shape import RaggedShape
 from .run_report import RunInputs, RunReport
 
 
@@ -56,6 +57,7 @@ class PruningInputs(RunInputs):
         steps: Number of optimizer steps of each stage; empty for a run without training.
         seed: Random seed of the run.
         calibration: Audio of the statistics; `None` for a method without them.
+        stock_shape: Whether the shape was restricted to what a stock class can express.
     """
 
     method: str = GATES
@@ -66,6 +68,7 @@ class PruningInputs(RunInputs):
     steps: dict[str, int]
     seed: int
     calibration: Calibration | None = None
+    stock_shape: bool = False
 
     @property
     def reference(self) -> str:
@@ -133,6 +136,7 @@ class PruningResults:
         gate_sparsity: Sparsity of the learned gates beside the target, with a warning if they are far from it; `None`
             without gates.
         rounds: Rounds of one-shot pruning; empty for other methods.
+        ragged: Model of the same size whose widths vary, beside a stock-shaped one; `None` if it is not measured.
     """
 
     held_out_loss: HeldOutLoss | None = None
@@ -141,6 +145,7 @@ class PruningResults:
     history: list[dict[str, Any]] = field(default_factory=list)
     gate_sparsity: GateSparsity | None = None
     rounds: list[PruningRound] = field(default_factory=list)
+    ragged: RaggedShape | None = None
 
 
 @dataclass

@@ -239,8 +239,52 @@ def test_a_stock_checkpoint(place, tmp_path):
     folder = run(place, tmp_path, **ONE_SHOT | {"stock_shape": True, "target_sparsity": [0.1]})
     model = AutoModel.from_pretrained(folder)
     assert type(model) is WavLMModel and model.config.intermediate_size < 40
-    assert "This is a standard transformers checkpoint" in (folder / "README.md").read_text()
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "This is a standard transformers checkpoint" in card and "One-shot pruning of int; seed 11." in card
+    assert "The widths are `intermediate_size` and `conv_dim` in `config.json`." in card
+    assert "widths vary was not measured for this model" in card and "widths that vary |" not in card
     assert not (folder / "prices.png").exists()
+    report = read_report(folder)
+    assert report["inputs"]["stock_shape"] is True and report["results"]["ragged"] is None
+
+
+def test_a_stock_shape_beside_a_ragged_one(place, tmp_path):
+    options = {"stock_shape": True, "compare_ragged": True, "target_sparsity": [0.1, 0.15]}
+    folder = run(place, tmp_path, **ONE_SHOT | options)
+    losses = []
+    for target in ("sparsity-0.1", "sparsity-0.15"):
+        report = read_report(folder / target)
+        ragged, pruned = report["results"]["ragged"], report["sizes"]["pruned"]
+        assert pruned["num_parameters"] - 200 < ragged["size"]["num_parameters"] <= pruned["num_parameters"]
+        losses.append(ragged["fidelity"]["distillation_loss"])
+        card = (folder / target / "README.md").read_text()
+        assert "whose widths vary between heads and layers was pruned with the same audio" in card
+        fidelity = report["results"]["fidelity"]
+        row = f"{fidelity['distillation_loss']:.4f} | {losses[-1]:.4f} |"
+        assert f"| Distillation loss without a projection | {row}" in card
+        assert "was not measured for this model" not in card
+        assert type(AutoModel.from_pretrained(folder / target)) is WavLMModel
+    assert 0 < losses[0] < losses[1]
+
+
+def test_magnitude_with_a_stock_shape(place, tmp_path):
+    folder = run(place, tmp_path, method="magnitude", stock_shape=True, target_sparsity=[0.1])
+    model = AutoModel.from_pretrained(folder)
+    assert type(model) is WavLMModel and model.config.intermediate_size < 40
+    assert {path.name for path in folder.iterdir()} == FILES - {"modeling_hf_prunable.py"}
+    assert "- Uniform widths of int; seed 11." in (folder / "README.md").read_text()
+
+
+def test_gates_with_a_stock_shape(place, tmp_path):
+    options = {"max_steps": 2, "final_steps": 1, "stock_shape": True, "target_sparsity": [0.1, 0.15]}
+    folder = run(place, tmp_path, method="gates", **options)
+    for target in ("sparsity-0.1", "sparsity-0.15"):
+        model, report = AutoModel.from_pretrained(folder / target), read_report(folder / target)
+        assert type(model) is WavLMModel and model.config.intermediate_size < 40
+        assert report["sizes"]["met_sparsity"] >= float(target.removeprefix("sparsity-"))
+        assert (
+            "Gates on int; 2 steps with gates, 1 steps after compaction" in (folder / target / "README.md").read_text()
+        )
 
 
 def test_magnitude(place, tmp_path):

@@ -78,6 +78,13 @@ def test_defaults_are_allowed(tmp_path, method):
             "`calibration_clips` has no effect with the method 'gates', only with 'one_s",
         ),
         ("magnitude", {"rounds": 2}, "`rounds` has no effect"),
+        ("magnitude", {"compare_ragged": True, "stock_shape": True}, "`compare_ragged` has no effect"),
+        ("one_shot", {"compare_ragged": True}, "Give `stock_shape` as well"),
+        (
+            "one_shot",
+            {"compare_ragged": True, "stock_shape": True, "final_steps": 5},
+            "but `final_steps` is 5, and only the model of the stock shape would be trained",
+        ),
     ],
 )
 def test_options_of_another_method_are_refused_by_name(tmp_path, method, given, message):

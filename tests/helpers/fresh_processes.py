@@ -1,5 +1,6 @@
 """Checkpoints of every kind, and processes that load them and write down what they found."""
 
+import itertools
 import json
 import subprocess
 
@@ -9,8 +10,9 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable import compact
 from hf_prunable.modeling.units import UNITS
+from hf_prunable.pruning.magnitude import keep_largest_weights
 from tests.helpers.processes import helper_command, with_root
-from tests.helpers.tiny_models import FAMILIES, HEADS, randomize_, tiny_inputs, tiny_prunable
+from tests.helpers.tiny_models import FAMILIES, HEADS, NORM_ORDERS, randomize_, tiny_inputs, tiny_prunable
 
 
 AUTO_CLASSES = {
@@ -48,6 +50,11 @@ def ragged(family, head="base", seed=1, **config):
     layers[2].attention.out_proj.gates["head"].log_alpha.data = torch.tensor([3.0, -4.0, -4.0, 3.0])
     layers[2].attention.q_proj.gates["qk"].log_alpha.data[:6] = -4.0
     return randomized(compact(model), seed + 1)
+
+
+def narrow(family, norm_order):
+    """A model of a stock shape: fewer intermediate units, equally many in each layer."""
+    return keep_largest_weights(tiny_prunable(family, norm_order), 0.15, stock_shape=True).eval()
 
 
 def gated_ragged(family):
@@ -134,7 +141,19 @@ def plan_checkpoints(root):
                 # Stock WavLM computes the same in another order, so it is compared with itself.
                 checkpoints.models[name] = model.to_stock()
                 job("stock", name, AUTO_CLASSES[head])
+    plan_narrow(checkpoints)
     return checkpoints
+
+
+def plan_narrow(checkpoints):
+    """Saves models of stock shapes, to be loaded with the package and where it cannot be imported."""
+    for family, norm_order in itertools.product(FAMILIES, NORM_ORDERS):
+        name = f"{family}-narrow-{norm_order}"
+        model = narrow(family, norm_order)
+        checkpoints.save(name, model)
+        checkpoints.models[name] = model.to_stock()
+        for mode in ("stock", "import"):
+            checkpoints.job(mode, name)
 
 
 class FreshProcesses:

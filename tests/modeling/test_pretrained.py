@@ -16,7 +16,7 @@ from tests.helpers.fresh_processes import (
     ragged,
 )
 from tests.helpers.installed_versions import skip_uninitialized_loss
-from tests.helpers.tiny_models import FAMILIES, PRUNABLE_CLASSES, STOCK_CLASSES, tiny_prunable, tiny_stock
+from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, PRUNABLE_CLASSES, STOCK_CLASSES, tiny_prunable, tiny_stock
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,32 @@ def test_dense_and_shortened_models_are_stock_checkpoints(fresh, kind, family, h
     assert config["model_type"] == family and not {"pruned_shape", "gates", "auto_map"} & config.keys()
     assert config["architectures"] == [STOCK_CLASSES[family][head].__name__]
     assert not list((fresh.root / name).glob("*.py"))
+
+
+@pytest.mark.parametrize("norm_order", NORM_ORDERS)
+@ALL_FAMILIES
+def test_narrow_models_need_nothing_of_this_package(fresh, family, norm_order):
+    """Where the package cannot be imported, plain transformers computes what it computes with the package, to the bit."""
+    name = f"{family}-narrow-{norm_order}"
+    result = assert_loads_what_was_saved(fresh, "stock", name, name)
+    assert result["class"] == STOCK_CLASSES[family]["base"].__name__ and result["imported"] == [False, False]
+    with_package = fresh("import", name)
+    assert with_package["class"] == result["class"] and with_package["imported"] == [True, True]
+    assert_bitwise(fresh.output("stock", name), fresh.output("import", name))
+    config = json.loads((fresh.root / name / "config.json").read_text())
+    assert config["intermediate_size"] < 40 and not {"pruned_shape", "gates", "auto_map"} & config.keys()
+    assert not list((fresh.root / name).glob("*.py"))
+    # The prunable class computes the same, and attention of WavLM in another order of operations.
+    prunable = load_prunable(fresh.root / name).eval()
+    assert_bitwise(prunable.state_dict(), fresh.state("stock", name))
+    with torch.no_grad():
+        states = prunable(**fresh.checkpoints.inputs, output_hidden_states=True).hidden_states
+    found = {f"hidden_{index}": state for index, state in enumerate(states)}
+    expected = {key: state for key, state in fresh.output("stock", name).items() if key != "first"}
+    if family == "wavlm":
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    else:
+        assert_bitwise(found, expected)
 
 
 @ALL_FAMILIES
