@@ -65,5 +65,5 @@ class RaggedComparison:
             if stages.args.process_index == 0:
                 shape, sparsity = pruning.model.config.shape, 1 - pruning.size() / dense
                 path.parent.mkdir(exist_ok=True)
-                save_round(path, pruning.model, PruningRound.of(shape, sparsity, [], method.config.price_fraction))
+                save_round(path, pruning.model, PruningRound.of(shape, sparsity, None, method.config.price_fraction))
         return pruning.model.to(stages.initial_student.model.device)
