@@ -34,6 +34,7 @@ from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTra
 from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, load_student, restore_noise_
+from ..pruning.targets import Target, target_text
 from ..pruning.training_data import TrainingData
 from ..reporting.measurement import as_loaded, measure_latency
 from ..reporting.provenance import Provenance, command_line
@@ -55,7 +56,7 @@ from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
-from .pruning_methods import calibration_of, check_options, make_method, settings_of_method, steps_of_stages
+from .pruning_methods import calibration_of, check_options, found_by, make_method, settings_of_method, steps_of_stages
 from .trainer_options import PRUNING_TABLE
 
 
@@ -102,7 +103,7 @@ class PruningRecipe:
         self.one_shot = OneShotArguments() if one_shot is None else one_shot
         check_options(options, self.one_shot, training)
         self.method = make_method(options, self.one_shot, training.seed)
-        self.parts = options.parts()
+        self.parts = self.method.parts()
         training = training.with_final_steps(self.method.default_final_steps)
         self.hub = HubPush.take_from(training, list(self.parts.values()))
         self.output_dir = Path(training.output_dir)
@@ -222,7 +223,7 @@ class PruningRecipe:
             if self.is_main_process:
                 self.save(student, target, losses)
 
-    def save(self, student: Student, target: float, losses: HeldOutLoss | None) -> None:
+    def save(self, student: Student, target: Target, losses: HeldOutLoss | None) -> None:
         """Saves a finished student with its report and card.
 
         Args:
@@ -243,13 +244,13 @@ class PruningRecipe:
         report = self._report(student, target, losses)
         name = f"{self.output_dir.name}-{part}".rstrip("-")
         publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), self.auto_class)
-        logger.info(f"At a target of {target:g}:\n{format_table(report)}")
+        logger.info(f"At a target of {target_text(target)}:\n{format_table(report)}")
 
-    def _report(self, student: Student, target: float, losses: HeldOutLoss | None) -> PruningReport:
+    def _report(self, student: Student, target: Target, losses: HeldOutLoss | None) -> PruningReport:
         """Measures a finished student beside the dense model."""
         dense, pruned = load_complete(self.options.model_name_or_path), student.model.base_model
         measure, round_to = self.method.measure, self.options.round_to
-        sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=round_to)
+        sizes = measure_pruning(dense, pruned, measure=measure, target=target, round_to=round_to)
         report = PruningReport(self.inputs, self.provenance, sizes)
         reference_name = self.teacher_name or self.options.model_name_or_path
         is_dense = reference_name == self.options.model_name_or_path
@@ -258,6 +259,7 @@ class PruningRecipe:
         report.results.gate_sparsity = student.gate_sparsity
         if isinstance(self.method, OneShotMethod):
             report.results.rounds = list(self.method.rounds)
+        report.results.found_size = found_by(self.method)
         report.results.latency = measure_latency(
             {DENSE: as_loaded(dense), PRUNED: pruned},
             seconds=self.options.latency_seconds,

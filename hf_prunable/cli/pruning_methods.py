@@ -7,6 +7,8 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from ..one_shot.arguments import OneShotArguments
+from ..one_shot.fidelity_method import FidelityMethod
+from ..one_shot.fidelity_search import FoundSize
 from ..one_shot.method import OneShotMethod
 from ..pruning.arguments import (
     GATES,
@@ -19,6 +21,7 @@ from ..pruning.arguments import (
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.magnitude import MagnitudePruning
 from ..pruning.method import PruningMethod
+from ..pruning.targets import fidelity_target
 from ..reporting.pruning_report import Calibration
 
 
@@ -55,6 +58,10 @@ def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int
         ValueError: If options are out of range.
     """
     if options.method == ONE_SHOT:
+        others = {name: getattr(options, name) for name in ("target_sparsity", "target_macs")}
+        target = fidelity_target(one_shot.target_loss, one_shot.target_similarity, **others, rounds=one_shot.rounds)
+        if target is not None:
+            return FidelityMethod(options, one_shot, seed, target)
         return OneShotMethod(options, one_shot, seed)
     return {GATES: GatePruning, MAGNITUDE: MagnitudePruning}[options.method](options)
 
@@ -135,3 +142,12 @@ def calibration_of(method: PruningMethod) -> Calibration | None:
         return None
     request, audio = method.request, method.audio
     return Calibration(request.num_crops, request.seconds, audio.num_clips, audio.num_too_short)
+
+
+def found_by(method: PruningMethod) -> FoundSize | None:
+    """Returns the size that a method has found for a target by fidelity; `None` for targets by size.
+
+    Args:
+        method: Pruning method that has made its students.
+    """
+    return method.found if isinstance(method, FidelityMethod) else None

@@ -116,14 +116,6 @@ class PruningArguments:
         targets, measure = choose_target(self.target_sparsity, self.target_macs, self.mac_seconds)
         return [DEFAULT_TARGET] if targets is None else targets, measure
 
-    def parts(self) -> dict[float, str]:
-        """Returns the folder inside the output folder by target: "" for a single target."""
-        targets, measure = self.targets()
-        if len(targets) == 1:
-            return {targets[0]: ""}
-        name = measure.option.removeprefix("target_")
-        return {target: f"{name}-{target:g}" for target in targets}
-
 
 def default_gate_rates(max_steps: int) -> dict[str, float]:
     """Returns the default learning rates of gates and multipliers by the name of the argument.

@@ -18,6 +18,7 @@ from .gate_sparsity import GateSparsity
 from .method import PruningMethod
 from .stages import TrainingStages
 from .student import Student
+from .targets import Target
 
 
 class GatePruning(PruningMethod):
@@ -35,14 +36,14 @@ class GatePruning(PruningMethod):
             ValueError: If a kind of unit cannot be pruned, or the gates cannot reach a target.
         """
         model.attach_gates(tuple(self.options.prune_units), self.options.ste, self.options.initial_drop_rate)
-        for target in self.targets:
+        for target in self.sparsities:
             check_target(model, target, self.measure)
 
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
         """Returns the stage that trains the gates."""
         return Stage("train gates and weights", args.max_steps)
 
-    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+    def students(self, stages: TrainingStages) -> Iterator[tuple[Target, Student]]:
         """Trains the gates once and yields each target with the student that is compacted to it.
 
         Args:
@@ -51,7 +52,7 @@ class GatePruning(PruningMethod):
         model = copy.deepcopy(stages.initial_student.model)
         order_gates_by_weights_(model, self.options.initial_norm_spread)
         student = replace(stages.initial_student, model=model)
-        for learned in stages.learn_gates(student, self.targets, self.measure):
+        for learned in stages.learn_gates(student, self.sparsities, self.measure):
             small = compact_student(learned.load(student), learned.target, self.measure, self.options.round_to)
             yield learned.target, small
 

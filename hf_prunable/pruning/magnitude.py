@@ -25,6 +25,7 @@ from .decisions import check_target_value
 from .method import PruningMethod
 from .stages import TrainingStages
 from .student import Student
+from .targets import Target
 
 
 # Values of log_alpha: from 2.4 up a gate's deterministic value is 1, from -2.4 down it is 0.
@@ -50,21 +51,21 @@ class MagnitudePruning(PruningMethod):
             )
         if model.config.gates is not None:
             raise ValueError("The model has gates, and 'magnitude' chooses units by weights. Compact the model first.")
-        for target in self.targets:
+        for target in self.sparsities:
             uniform_shape(model.config, target, self.measure)
 
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
         """Returns the stage that cuts the model, which trains nothing."""
         return Stage("keep the units with the largest weights, with equal widths in all layers")
 
-    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+    def students(self, stages: TrainingStages) -> Iterator[tuple[Target, Student]]:
         """Yields each target with the student that was cut to it.
 
         Args:
             stages: Stages of the run, whose initial student is a prepared model.
         """
         student = stages.initial_student
-        for target in self.targets:
+        for target in self.sparsities:
             yield target, replace(student, model=keep_largest_weights(student.model, target, self.measure))
 
 
