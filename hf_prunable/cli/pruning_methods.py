@@ -77,12 +77,7 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
     Raises:
         ValueError: If one was given. A value that is the default counts as not given.
     """
-    given = {
-        name
-        for arguments in (options, one_shot, training)
-        for name, default in _defaults(arguments).items()
-        if getattr(arguments, name) != default
-    }
+    given = {name for arguments in (options, one_shot, training) for name in given_options(arguments)}
     for method, names in OPTIONS_OF.items():
         wrong = [name for name in names if name in given]
         if method != options.method and wrong:
@@ -95,16 +90,19 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
             )
 
 
-def _defaults(arguments: Any) -> dict[str, Any]:
-    """Returns the defaults of a dataclass's fields by name, without those that have none."""
+def given_options(arguments: Any) -> dict[str, Any]:
+    """Returns the values by name that are not the defaults of a dataclass's fields.
+
+    Args:
+        arguments: Dataclass of options; a field without a default counts as given.
+    """
     defaults = {
         option.name: option.default_factory() if option.default_factory is not MISSING else option.default
         for option in fields(arguments)
-        if option.default is not MISSING or option.default_factory is not MISSING
     }
     if isinstance(arguments, PruningTrainingArguments):
         defaults |= default_gate_rates(arguments.max_steps)
-    return defaults
+    return {name: getattr(arguments, name) for name, value in defaults.items() if getattr(arguments, name) != value}
 
 
 def settings_of_method(method: str, settings: Mapping[str, Any], one_shot: OneShotArguments) -> dict[str, Any]:
