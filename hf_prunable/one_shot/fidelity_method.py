@@ -29,10 +29,10 @@ class FidelityMethod(OneShotMethod):
         target: Limit on the held-out clips.
 
     Attributes:
-        found: Size that was found; known after `students`.
+        found: Size that was found; `None` before `students`.
     """
 
-    found: FoundSize
+    found: FoundSize | None = None
     _search: FidelitySearch
 
     def __init__(self, options: PruningArguments, one_shot: OneShotArguments, seed: int, target: FidelityTarget):
