@@ -57,8 +57,8 @@ UNRECORDED = (
     "per_device_eval_batch_size",
     "use_cpu",
 )
-# Options that `hf-prunable prune` does not have.
-OWN_OPTIONS = ("output_dir", "override", "sparsities", "macs")
+# Options that the command for one of the models does not repeat.
+OWN_OPTIONS = ("output_dir", "override", "sparsities", "macs", "disable_tqdm")
 
 
 class TradeoffRecipe:
@@ -180,7 +180,8 @@ class TradeoffRecipe:
         }
         words = ["hf-prunable", "prune", "--method", "one_shot"]
         for name, value in given.items():
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name}", *map(str, values)]
         words += [f"--{self.method.measure.option}", f"{sparsity:g}"]
         words += ["--output_dir", f"{self.output_dir}-{sparsity:g}"]
         return f"To make the model of one size, in rounds of its own, so that its loss can differ a little:\n{shlex.join(words)}"

@@ -80,6 +80,8 @@ class FidelitySearch:
     ):
         self.pruning, self.target, self.files = pruning, target, files
         self._measure = measure
+        # The model as it is, once `check` has measured it.
+        self._start: Candidate | None = None
         self.records: list[PruningRound] = []
         self.candidates: list[CandidateRound] = []
 
@@ -102,11 +104,13 @@ class FidelitySearch:
         fidelity = self.measure(pruning.model)
         if not target.is_met(fidelity):
             raise ValueError(
-                f"`target_{str(target).split()[0]}` asks for a {target.quantity} of {target.limit}, but before anything is "
+                f"`{target.option}` asks for a {target.quantity} of {target.limit}, but before anything is "
                 f"removed the model has {target.value(fidelity):.6g}, measured against its teacher on the held-out audio. "
                 "Ask for less fidelity, or give another teacher."
             )
-        return Candidate(0, 1 - pruning.size() / pruning.measure.dense(pruning.model.config), fidelity)
+        sparsity = pruning.measure.sparsity(pruning.model.config, pruning.counts(pruning.model))
+        self._start = Candidate(0, sparsity, fidelity)
+        return self._start
 
     def run(self) -> FoundSize:
         """Searches from the start, or from where an interrupted search was; `pruning.model` is then the model found.
@@ -114,7 +118,7 @@ class FidelitySearch:
         Raises:
             ValueError: If the model misses the target before anything is removed.
         """
-        best = self.check()
+        best = self.check() if self._start is None else self._start
         if self.files is not None:
             self.candidates = self.files.load_rounds()
         one_more: Candidate | None = None

@@ -38,6 +38,11 @@ class FidelityTarget:
         return f"similarity {self.min_similarity:g}" if self.max_loss is None else f"loss {self.max_loss:g}"
 
     @property
+    def option(self) -> str:
+        """Name of the argument of `one_shot_prune` that takes the limit."""
+        return "target_similarity" if self.max_loss is None else "target_loss"
+
+    @property
     def quantity(self) -> str:
         """What the limit is for, as part of a sentence."""
         return "mean cosine similarity of the hidden states" if self.max_loss is None else "distillation loss"

@@ -85,11 +85,12 @@ def test_the_closing_words_are_a_command_that_makes_a_model(whole, place):
     options, speech, objective, training, one_shot = pruning_parser().parse(words[2:])
     assert options.method == "one_shot" and options.target_sparsity == [0.5] and options.target_macs is None
     assert options.model_name_or_path == str(place / "dense") and speech.held_out_fraction == 0.3
-    assert objective.crop_seconds == 0.05 and training.seed == 11 and training.output_dir == f"{folder / 'sizes'}-0.5"
+    assert objective.crop_seconds == 0.05 and training.seed == 11 and training.use_cpu and not training.disable_tqdm
+    assert training.output_dir == f"{folder / 'sizes'}-0.5"
     assert (one_shot.calibration_clips, one_shot.reconstruction_steps) == (8, 2)
 
 
-@pytest.mark.parametrize("num_rounds", [0, 1, 2])
+@pytest.mark.parametrize("num_rounds", [0, 1])
 def test_an_interrupted_run_goes_on(place, whole, tmp_path, monkeypatch, num_rounds):
     """To the bit; what is there before that is no result."""
     options = arguments(place, tmp_path, "--sparsities", "0.5", "0.2", "0.95")
@@ -110,7 +111,7 @@ def test_an_interrupted_run_goes_on(place, whole, tmp_path, monkeypatch, num_rou
         main([*options, "--calibration_clips", "7"])
     first = len(cuts)
     main(options)
-    assert len(cuts) - first == 3 - num_rounds
+    assert len(cuts) - first == 2 - num_rounds
     assert read(tmp_path)["points"] == read(whole[0])["points"]
     assert [path.name for path in tmp_path.iterdir()] == ["sizes"]
 
@@ -132,7 +133,7 @@ def test_a_kill_before_the_files_are_complete_leaves_no_result(place, whole, tmp
         "hf_prunable.one_shot.method.load_round", lambda *parts: loaded.append(parts) or load_round(*parts)
     )
     main(options)
-    assert len(loaded) == 3 and read(tmp_path)["points"] == read(whole[0])["points"]
+    assert len(loaded) == 2 and read(tmp_path)["points"] == read(whole[0])["points"]
 
 
 def test_multiply_accumulates(place, tmp_path):

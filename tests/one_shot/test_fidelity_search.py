@@ -128,8 +128,8 @@ class ToyOrder:
 
 
 class ToyMeasure:
-    def dense(self, config):
-        return 300
+    def sparsity(self, config, size):
+        return 1 - size / 300
 
 
 class ToyModel:
@@ -147,6 +147,9 @@ class ToyPruning:
 
     def size(self):
         return self.model.size
+
+    def counts(self, model):
+        return model.size
 
     def order(self):
         return ToyOrder(self.model.size)

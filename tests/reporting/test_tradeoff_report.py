@@ -78,7 +78,7 @@ def test_both_panels_show_all_points(report, monkeypatch, tmp_path):
     left, right = drawn[0].axes
     for axes, parts in ((left, [1, 0.6996, 0.4]), (right, [1, 0.75, 0.55])):
         curve, marker = axes.lines
-        assert curve.get_xdata() == pytest.approx(parts) and curve.get_ydata() == [0.0, 0.01, 0.04]
+        assert list(curve.get_xdata()) == pytest.approx(parts) and list(curve.get_ydata()) == [0.0, 0.01, 0.04]
         assert curve.get_marker() == "." and list(marker.get_xdata()) == [1] and list(marker.get_ydata()) == [0]
         assert [text.get_text() for text in axes.texts] == ["dense"]
     assert left.get_xlabel() == "Parameters left (100 % = 1,000,000)"
