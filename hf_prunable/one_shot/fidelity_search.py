@@ -9,12 +9,13 @@ from functools import cached_property
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
+from ..modeling.size import UnitCounts
 from ..pruning.fidelity import Fidelity
 from ..pruning.targets import FidelityTarget
 from .allocation import RemovalOrder
 from .bracket import Bracket
 from .calibration import from_first_process, rank_and_size
-from .one_shot_pruning import ROUND_FACTOR, OneShotPruning
+from .one_shot_pruning import ROUND_FACTOR, OneShotPruning, least_shape
 from .round_files import PruningRound
 from .search_files import Candidate, CandidateRound, SearchFiles
 
@@ -151,8 +152,12 @@ class _RoundSearch:
 
     def __init__(self, search: FidelitySearch, number: int):
         self.search, self.pruning, self.number = search, search.pruning, number
+        config, pruning = self.pruning.model.config, self.pruning
+        least = least_shape(config, pruning.measure, pruning.units, pruning.stock_shape)
+        # Size after a whole round.
+        self.max_size = max(pruning.size() * ROUND_FACTOR, pruning.measure.count(config, UnitCounts.of(least)))
         if number > len(search.candidates):
-            search.candidates.append(CandidateRound(self._whole_round()))
+            search.candidates.append(CandidateRound(self.order.removals_to(self.max_size)))
             self._save_candidates()
         self.entry = search.candidates[number - 1]
         # Model and record of the last candidate that keeps the target, unless it was measured before an interruption.
@@ -166,11 +171,7 @@ class _RoundSearch:
     @cached_property
     def order(self) -> RemovalOrder:
         """Order of the removals, measured when a new candidate needs it."""
-        return self.pruning.order()
-
-    def _whole_round(self) -> int:
-        order, size = self.order, self.pruning.size()
-        return order.removals_to(max(size * ROUND_FACTOR, order.size_after(order.num_removals)))
+        return self.pruning.order(self.max_size)
 
     def narrow(self, start: Candidate) -> tuple[Candidate, Candidate | None]:
         """Returns the smallest candidate that keeps the target, and the one with one removal more.
