@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_prunable.modeling.size import UnitCounts
 from hf_prunable.one_shot.fidelity_search import FidelitySearch, FoundSize
-from hf_prunable.one_shot.one_shot_pruning import OneShotPruning
+from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, least_shape
 from hf_prunable.one_shot.search_files import CANDIDATES_FILE, SearchFiles
 from hf_prunable.pruning.fidelity import Fidelity, measure_fidelity
 from hf_prunable.pruning.targets import FidelityTarget
@@ -42,6 +43,18 @@ def shape(model):
     return model.config.shape
 
 
+def least_size(pruning):
+    """Size of the smallest shape that a pruning can reach."""
+    config = pruning.model.config
+    return pruning.measure.count(
+        config, UnitCounts.of(least_shape(config, pruning.measure, pruning.units, pruning.stock_shape))
+    )
+
+
+def order_of_round(pruning):
+    return pruning.order(max(0.73 * pruning.size(), least_size(pruning)))
+
+
 @pytest.mark.parametrize(
     "target", [FidelityTarget(0.004), FidelityTarget(0.02), FidelityTarget(None, 0.9995)], ids=str
 )
@@ -60,9 +73,9 @@ def test_with_one_removal_more_the_target_is_missed(family, target):
     last = search.candidates[-1]
     kept = max((c.num_removals for c in last.measured if target.is_met(c.fidelity)), default=0)
     again = OneShotPruning(tiny_prunable(family), CLIPS, config=FAST)
-    for entry in search.candidates[: -1 if kept else len(search.candidates) - 1]:
-        again.model = again.pruned(again.order().shape_after(entry.largest))
-    order = again.order()
+    for entry in search.candidates[:-1]:
+        again.model = again.pruned(order_of_round(again).shape_after(entry.largest))
+    order = order_of_round(again)
     same, smaller = (again.pruned(order.shape_after(kept + extra)) for extra in (0, 1))
     assert kept == 0 or shape(same) == shape(best)
     assert smaller.num_parameters() < best.num_parameters()
@@ -71,27 +84,20 @@ def test_with_one_removal_more_the_target_is_missed(family, target):
 
 
 def test_a_limit_that_is_hit_exactly_is_kept():
+    """The loss of a model found, as the limit, finds it again; a hair less does not."""
     search, _ = start(FidelityTarget(0.02))
-    search.run()
-    candidates = [candidate for entry in search.candidates for candidate in entry.measured]
-    for candidate in candidates:
-        exact, _ = start(FidelityTarget(candidate.fidelity.distillation_loss))
-        found = exact.run()
-        assert found.met <= candidate.fidelity.distillation_loss
-        assert found.sparsity >= candidate.sparsity or found.one_more > candidate.fidelity.distillation_loss
-    # The last one found, with its own loss as the limit, is found again; a hair less, and it is not.
-    best = max((c for c in candidates if c.fidelity.distillation_loss <= 0.02), key=lambda c: c.sparsity)
-    exact, _ = start(FidelityTarget(best.fidelity.distillation_loss))
-    assert exact.run().met == best.fidelity.distillation_loss
-    below, _ = start(FidelityTarget(math.nextafter(best.fidelity.distillation_loss, 0)))
-    assert below.run().sparsity < best.sparsity
+    found = search.run()
+    exact, _ = start(FidelityTarget(found.met))
+    assert exact.run().met == found.met
+    below, _ = start(FidelityTarget(math.nextafter(found.met, 0)))
+    other = below.run()
+    assert other.sparsity != found.sparsity and other.met < found.met
 
 
 @pytest.mark.parametrize("options", [{}, {"units": ("int",)}, {"stock_shape": True}], ids=str)
 def test_a_target_so_lax_that_the_smallest_shape_keeps_it(options):
     search, _ = start(FidelityTarget(50.0), **options)
-    order = OneShotPruning(tiny_prunable("hubert"), CLIPS, config=FAST, **options).order()
-    smallest = order.size_after(order.num_removals)
+    smallest = least_size(search.pruning)
     found = search.run()
     assert search.pruning.size() == smallest and found.one_more is None
     assert "Nothing is left that the units of the run could remove." in found.describe()
@@ -99,7 +105,7 @@ def test_a_target_so_lax_that_the_smallest_shape_keeps_it(options):
 
 def test_a_target_that_the_model_misses_as_it_is(monkeypatch):
     pruning = OneShotPruning(tiny_prunable("hubert"), CLIPS, teacher=tiny_prunable("hubert", seed=5), config=FAST)
-    monkeypatch.setattr(pruning, "order", lambda: pytest.fail("nothing may be pruned"))
+    monkeypatch.setattr(pruning, "order", lambda size: pytest.fail("nothing may be pruned"))
     measure = Measurement(pruning.teacher)
     loss = measure(pruning.model).distillation_loss
     message = f"`target_loss` asks for a distillation loss of at most 0.01, but .* the model has {loss:.6g}"
@@ -131,6 +137,9 @@ class ToyMeasure:
     def sparsity(self, config, size):
         return 1 - size / 300
 
+    def count(self, config, size):
+        return size
+
 
 class ToyModel:
     def __init__(self, size):
@@ -140,7 +149,7 @@ class ToyModel:
 class ToyPruning:
     """Models that are their size."""
 
-    measure = ToyMeasure()
+    measure, units, stock_shape = ToyMeasure(), (), False
 
     def __init__(self):
         self.model = ToyModel(300)
@@ -151,7 +160,7 @@ class ToyPruning:
     def counts(self, model):
         return model.size
 
-    def order(self):
+    def order(self, max_size):
         return ToyOrder(self.model.size)
 
     def pruned(self, shape):
@@ -171,6 +180,8 @@ def test_values_that_rise_and_fall(data):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_prunable.one_shot.round_files.PruningRound.after", record_of_size)
+        patch.setattr("hf_prunable.one_shot.fidelity_search.least_shape", lambda *parts: 10)
+        patch.setattr("hf_prunable.one_shot.fidelity_search.UnitCounts.of", lambda shape: shape)
         search = FidelitySearch(ToyPruning(), FidelityTarget(0.02), measure)
         found = search.run()
     size = search.pruning.model.size
@@ -211,7 +222,8 @@ def test_an_interrupted_search_goes_on_to_the_bit(tmp_path):
     plain, _ = start(target)
     assert plain.run() == found
     assert found.num_candidates > 4 and len(whole.records) > 1
-    for num_candidates in range(found.num_candidates):
+    # Before the first candidate, in the second round, between two candidates of the last, and before the last of all.
+    for num_candidates in (0, 1, 3, found.num_candidates - 1):
         folder = tmp_path / str(num_candidates)
         folder.mkdir()
         interrupted(start(target, files=SearchFiles(folder))[0], num_candidates)
@@ -222,7 +234,7 @@ def test_an_interrupted_search_goes_on_to_the_bit(tmp_path):
         for name, tensor in whole.pruning.model.state_dict().items():
             assert torch.equal(again.pruning.model.state_dict()[name], tensor), name
     finished, measure = start(target, files=SearchFiles(tmp_path / "whole"))
-    finished.pruning.order = lambda: pytest.fail("all candidates are known")
+    finished.pruning.order = lambda size: pytest.fail("all candidates are known")
     assert finished.run() == found and len(measure.models) == 1
     for name, tensor in whole.pruning.model.state_dict().items():
         assert torch.equal(finished.pruning.model.state_dict()[name], tensor), name
