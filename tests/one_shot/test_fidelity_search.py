@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hf_prunable.modeling.size import UnitCounts
 from hf_prunable.one_shot.fidelity_search import FidelitySearch, FoundSize
 from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, least_shape
-from hf_prunable.one_shot.search_files import CANDIDATES_FILE, SearchFiles
+from hf_prunable.one_shot.search_files import SearchFiles
 from hf_prunable.pruning.fidelity import Fidelity, measure_fidelity
 from hf_prunable.pruning.targets import FidelityTarget
 from tests.helpers.one_shot_models import FAST, make_clips
@@ -250,13 +250,6 @@ def test_a_model_whose_measurement_was_not_written_is_measured_again(tmp_path):
     SearchFiles(tmp_path).save_rounds(rounds)
     again, _ = start(target, files=SearchFiles(tmp_path))
     assert again.run() == found
-
-
-def test_only_candidates_that_keep_the_target_are_written(tmp_path):
-    search, _ = start(FidelityTarget(0.02), files=SearchFiles(tmp_path))
-    search.run()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {CANDIDATES_FILE} | {f"round_{number + 1}.safetensors" for number in range(len(search.records))}
 
 
 def test_what_was_found_in_words():
