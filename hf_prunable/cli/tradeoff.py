@@ -20,8 +20,9 @@ from ..data.arguments import SpeechArguments
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import Measure
 from ..one_shot.arguments import OneShotArguments
+from ..one_shot.calibration import check_models
 from ..one_shot.method import OneShotMethod
-from ..one_shot.one_shot_pruning import check_reachable
+from ..one_shot.one_shot_pruning import check_reachable, check_units
 from ..pruning.stages import TrainingStages
 from ..reporting.measurement import measure_dense
 from ..reporting.provenance import Provenance, command_line
@@ -108,6 +109,8 @@ class TradeoffRecipe:
 
     def _reachable(self, model: PrunableModelMixin, measure: Measure) -> list[float]:
         """Returns the sizes that the units can reach, and logs those that they cannot."""
+        check_models(model, model)
+        check_units(self.options.prune_units, model)
         reachable = []
         for sparsity in self.options.sparsities:
             try:

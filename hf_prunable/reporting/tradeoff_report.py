@@ -13,7 +13,7 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import Measure, UnitCounts
 from ..pruning.fidelity import Fidelity
 from ..runtime.tables import markdown_table
-from .layer_pictures import COLORS, DASHES
+from .layer_pictures import CHOSEN_MARKER, COLORS, DASHES
 from .measurement import ModelSize, measure_size
 from .pictures import GRID_COLOR, INK, LARGE, LINE, NORMAL, SMALL, new_figure
 from .pruning_report import PruningInputs
@@ -150,7 +150,7 @@ def draw_tradeoff(report: TradeoffReport, path: str | os.PathLike) -> None:
 def _draw_panel(axes: Axes, parts: Sequence[float], losses: Sequence[float], color: str) -> None:
     """Draws losses over the part of the dense encoder's size that is left; the first point is before pruning."""
     axes.plot(parts, losses, DASHES[0], color=color, **(LINE | {"markersize": 9}))
-    axes.plot(parts[0], losses[0], "o", color=color, markersize=9, markerfacecolor="white", markeredgewidth=1.8)
+    axes.plot(parts[0], losses[0], color=color, clip_on=False, **(CHOSEN_MARKER | {"markerfacecolor": "white"}))
     axes.annotate(
         "dense" if parts[0] == 1 else "before pruning",
         (parts[0], losses[0]),
