@@ -20,7 +20,8 @@ PROGRAM = "hf-prunable"
 # Each is a module of this package, which is imported when it is asked for.
 COMMANDS = {
     "demo": "prune a small model on synthetic speech, without the Hub",
-    "prune": "prune a model by learned gates and distillation",
+    "prune": "prune a model by learned gates and distillation, or without training",
+    "tradeoff": "measure the loss at several sizes, before a target is chosen",
     "finetune-speech-commands": "keep a model's first layers and fine-tune them on Speech Commands",
     "export": "write a model as an ONNX file",
     "push": "push a finished model to the Hub",

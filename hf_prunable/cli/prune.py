@@ -15,29 +15,23 @@ run.
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
-
-from ..data.arguments import Speech, SpeechArguments, load_speech
-from ..data.labels import LabelEncoding, load_label_encoding
+from ..data.arguments import SpeechArguments
 from ..hub import HubPush, PushError
-from ..modeling.auto import prunable_class
-from ..modeling.loading import load_complete, load_config
+from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import UnitCounts
 from ..one_shot.arguments import OneShotArguments
 from ..one_shot.method import OneShotMethod
 from ..one_shot.ragged_comparison import RaggedComparison
 from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
-from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages, final_stage_name
-from ..pruning.student import Student, load_student, restore_noise_
-from ..pruning.training_data import TrainingData
+from ..pruning.student import Student, restore_noise_
+from ..pruning.targets import Target, target_text
 from ..reporting.measurement import as_loaded, measure_latency
 from ..reporting.provenance import Provenance, command_line
 from ..reporting.pruning_report import (
@@ -51,15 +45,14 @@ from ..reporting.pruning_report import (
 )
 from ..reporting.publication import publish_pruning
 from ..reporting.ragged_shape import RaggedShape
-from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.console import console_output
-from ..runtime.files import check_output_directory, move_into_place
+from ..runtime.files import check_output_directory
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
-from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
-from .pruning_methods import calibration_of, check_options, make_method, settings_of_method, steps_of_stages
+from .pruning_methods import check_options, found_by, make_method, settings_of_method
+from .pruning_setup import PruningSetup, finish_folder, working_folder
 from .trainer_options import PRUNING_TABLE
 
 
@@ -106,24 +99,16 @@ class PruningRecipe:
         self.one_shot = OneShotArguments() if one_shot is None else one_shot
         check_options(options, self.one_shot, training)
         self.method = make_method(options, self.one_shot, training.seed)
-        self.parts = options.parts()
+        self.parts = self.method.parts()
         training = training.with_final_steps(self.method.default_final_steps)
         self.hub = HubPush.take_from(training, list(self.parts.values()))
         self.output_dir = Path(training.output_dir)
-        self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
+        self.working_dir = working_folder(self.output_dir)
         self.training = training.in_folder(self.working_dir)
         # All processes compute the same; the main one writes it.
         self.is_main_process = training.process_index == 0
-        self.teacher_name: str | None = None
-        if objective.has_distillation:
-            self.teacher_name = options.teacher_name_or_path or options.model_name_or_path
         # Set by `setup`.
-        self.feature_extractor: Wav2Vec2FeatureExtractor
-        self.speech: Speech
-        self.labels: LabelEncoding | None
-        self.auto_class: str
-        self.original_config: PreTrainedConfig
-        self.plan: TrainingPlan
+        self.loaded: PruningSetup
         self.stages: TrainingStages
         self.inputs: PruningInputs
         self.provenance: Provenance
@@ -131,14 +116,13 @@ class PruningRecipe:
     def setup(self) -> None:
         """Checks the output, loads audio, student and teacher, and records the settings of the run."""
         self._check_output()
-        # Another kind of model is refused before anything but its configuration is read.
-        prunable_class(load_config(self.options.model_name_or_path))
-        self._setup_data()
-        self._setup_stages()
-        self._setup_report()
+        self.loaded = PruningSetup(self.options, self.speech_options, self.objective, self.training)
+        self.stages = self.loaded.stages(self.method, self.output_dir)
+        self.inputs = self.loaded.inputs(self.method, self.command)
+        self.provenance = Provenance.of_this_process(self.stages.initial_student.model.device)
         self._record_settings()
-        if self.is_main_process:
-            logger.info(self.plan.describe())
+        if self.is_main_process and self.stages.plan is not None:
+            logger.info(self.stages.plan.describe())
 
     def _check_output(self) -> None:
         check_output_directory(self.output_dir)
@@ -146,62 +130,6 @@ class PruningRecipe:
             raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
         if self.is_main_process:
             self.hub.check()
-
-    def _setup_data(self) -> None:
-        self.feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
-        self.speech = load_speech(self.speech_options, self.feature_extractor.sampling_rate, self.training.seed)
-        self.labels, self.auto_class = None, BASE_MODEL
-        if self.objective.task is not None:
-            self.labels = load_label_encoding(
-                self.objective.task,
-                self.options.model_name_or_path,
-                self.speech.train_clips,
-                self.objective.label_column,
-            )
-            self.auto_class = self.labels.auto_class
-
-    def _setup_stages(self) -> None:
-        """Loads student and teacher and builds the stages of their training."""
-        # The weights of a new head are random.
-        set_seed(self.training.seed)
-        head_options = {} if self.labels is None else self.labels.model_options
-        model, self.original_config = load_student(
-            self.options.model_name_or_path, auto_class=self.auto_class, **head_options
-        )
-        self.method.prepare_(model)
-        teacher = None if self.teacher_name is None else load_complete(self.teacher_name)
-        data = TrainingData(
-            self.speech.train_clips,
-            self.speech.held_out_clips,
-            self.feature_extractor,
-            self.objective.crop_seconds,
-            self.labels,
-        )
-        first_stage = self.method.first_stage(self.training)
-        self.plan = plan_stages(self.method.targets, self.training, data, self.output_dir, first_stage)
-        self.stages = TrainingStages(model, teacher, self.training, self.objective, data, self.plan)
-        self.method.read_input(self.stages)
-
-    def _setup_report(self) -> None:
-        """Records the inputs of the run and its software and hardware, for the reports of all targets."""
-        model = self.stages.initial_student.model
-        self.inputs = PruningInputs(
-            method=self.options.method,
-            command=self.command,
-            model_name=self.options.model_name_or_path,
-            family=model.config.stock_config_class.model_type,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            dataset_name=self.speech_options.dataset_name,
-            num_skipped=self.speech.num_skipped,
-            teacher_name=self.teacher_name,
-            objective=self.objective.objective,
-            units=self.options.prune_units,
-            stock_shape=self.options.stock_shape,
-            steps=steps_of_stages(self.options.method, self.training),
-            seed=self.training.seed,
-            calibration=calibration_of(self.method),
-        )
-        self.provenance = Provenance.of_this_process(model.device)
 
     def _record_settings(self) -> None:
         """Records what the result depends on, or compares it with the interrupted run that is continued."""
@@ -212,7 +140,7 @@ class PruningRecipe:
         )
         settings = settings_of_method(self.options.method, settings, self.one_shot)
         settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
-        remember_settings(self.working_dir, settings | {"clips": self.speech.digest}, self.options.override)
+        remember_settings(self.working_dir, settings | {"clips": self.loaded.speech.digest}, self.options.override)
 
     def prune(self) -> None:
         """Makes and saves the student of each target."""
@@ -237,7 +165,7 @@ class PruningRecipe:
     def save(
         self,
         student: Student,
-        target: float,
+        target: Target,
         losses: HeldOutLoss | None,
         ragged: PrunableModelMixin | None = None,
     ) -> None:
@@ -254,25 +182,26 @@ class PruningRecipe:
         """
         part = self.parts[target]
         folder = self.working_dir / "result" / part
-        restore_noise_(student.model, self.original_config)
+        loaded = self.loaded
+        restore_noise_(student.model, loaded.original_config)
         student.model.save_pretrained(folder)
-        self.feature_extractor.save_pretrained(folder)
-        if self.labels is not None and self.labels.tokenizer is not None:
-            self.labels.tokenizer.save_pretrained(folder)
+        loaded.feature_extractor.save_pretrained(folder)
+        if loaded.labels is not None and loaded.labels.tokenizer is not None:
+            loaded.labels.tokenizer.save_pretrained(folder)
         report = self._report(student, target, losses, ragged)
         name = f"{self.output_dir.name}-{part}".rstrip("-")
-        publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), self.auto_class)
-        logger.info(f"At a target of {target:g}:\n{format_table(report)}")
+        publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), loaded.auto_class)
+        logger.info(f"At a target of {target_text(target)}:\n{format_table(report)}")
 
     def _report(
-        self, student: Student, target: float, losses: HeldOutLoss | None, ragged: PrunableModelMixin | None
+        self, student: Student, target: Target, losses: HeldOutLoss | None, ragged: PrunableModelMixin | None
     ) -> PruningReport:
         """Measures a finished student beside the dense model."""
         dense, pruned = load_complete(self.options.model_name_or_path), student.model.base_model
         measure, round_to = self.method.measure, self.options.round_to
-        sizes = measure_pruning(dense, pruned, measure=measure, target_sparsity=target, round_to=round_to)
+        sizes = measure_pruning(dense, pruned, measure=measure, target=target, round_to=round_to)
         report = PruningReport(self.inputs, self.provenance, sizes)
-        reference_name = self.teacher_name or self.options.model_name_or_path
+        reference_name = self.loaded.teacher_name or self.options.model_name_or_path
         is_dense = reference_name == self.options.model_name_or_path
         reference = dense if is_dense else load_complete(reference_name)
         report.results.fidelity = self.stages.fidelity(pruned, reference)
@@ -283,10 +212,11 @@ class PruningRecipe:
         report.results.gate_sparsity = student.gate_sparsity
         if isinstance(self.method, OneShotMethod):
             report.results.rounds = list(self.method.rounds)
+        report.results.found_size = found_by(self.method)
         report.results.latency = measure_latency(
             {DENSE: as_loaded(dense), PRUNED: pruned},
             seconds=self.options.latency_seconds,
-            sampling_rate=self.feature_extractor.sampling_rate,
+            sampling_rate=self.loaded.feature_extractor.sampling_rate,
         )
         return report
 
@@ -294,8 +224,7 @@ class PruningRecipe:
         """Gives the folder of the results its name, removes the working folder and pushes the results if asked to."""
         if not self.is_main_process:
             return
-        move_into_place(self.working_dir / "result", self.output_dir)
-        shutil.rmtree(self.working_dir, ignore_errors=True)
+        finish_folder(self.output_dir)
         logger.info(f"The pruned model is in {self.output_dir}.")
         self.hub.push(self.output_dir)
 

@@ -7,6 +7,8 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from ..one_shot.arguments import OneShotArguments
+from ..one_shot.fidelity_method import FidelityMethod
+from ..one_shot.fidelity_search import FoundSize
 from ..one_shot.method import OneShotMethod
 from ..pruning.arguments import (
     GATES,
@@ -19,6 +21,7 @@ from ..pruning.arguments import (
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.magnitude import MagnitudePruning
 from ..pruning.method import PruningMethod
+from ..pruning.targets import fidelity_target
 from ..reporting.pruning_report import Calibration
 
 
@@ -55,6 +58,10 @@ def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int
         ValueError: If options are out of range.
     """
     if options.method == ONE_SHOT:
+        others = {name: getattr(options, name) for name in ("target_sparsity", "target_macs")}
+        target = fidelity_target(one_shot.target_loss, one_shot.target_similarity, **others, rounds=one_shot.rounds)
+        if target is not None:
+            return FidelityMethod(options, one_shot, seed, target)
         return OneShotMethod(options, one_shot, seed)
     return {GATES: GatePruning, MAGNITUDE: MagnitudePruning}[options.method](options)
 
@@ -71,12 +78,7 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
         ValueError: If one was given, where a value that is the default counts as not given; or if there is nothing that
             `compare_ragged` could compare.
     """
-    given = {
-        name
-        for arguments in (options, one_shot, training)
-        for name, default in _defaults(arguments).items()
-        if getattr(arguments, name) != default
-    }
+    given = {name for arguments in (options, one_shot, training) for name in given_options(arguments)}
     for method, names in OPTIONS_OF.items():
         wrong = [name for name in names if name in given]
         if method != options.method and wrong:
@@ -98,16 +100,19 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
         )
 
 
-def _defaults(arguments: Any) -> dict[str, Any]:
-    """Returns the defaults of a dataclass's fields by name, without those that have none."""
+def given_options(arguments: Any) -> dict[str, Any]:
+    """Returns the values by name that are not the defaults of a dataclass's fields.
+
+    Args:
+        arguments: Dataclass of options; a field without a default counts as given.
+    """
     defaults = {
         option.name: option.default_factory() if option.default_factory is not MISSING else option.default
         for option in fields(arguments)
-        if option.default is not MISSING or option.default_factory is not MISSING
     }
     if isinstance(arguments, PruningTrainingArguments):
         defaults |= default_gate_rates(arguments.max_steps)
-    return defaults
+    return {name: getattr(arguments, name) for name, value in defaults.items() if getattr(arguments, name) != value}
 
 
 def settings_of_method(method: str, settings: Mapping[str, Any], one_shot: OneShotArguments) -> dict[str, Any]:
@@ -145,3 +150,12 @@ def calibration_of(method: PruningMethod) -> Calibration | None:
         return None
     request, audio = method.request, method.audio
     return Calibration(request.num_crops, request.seconds, audio.num_clips, audio.num_too_short)
+
+
+def found_by(method: PruningMethod) -> FoundSize | None:
+    """Returns the size that a method has found for a target by fidelity; `None` for targets by size.
+
+    Args:
+        method: Pruning method that has made its students.
+    """
+    return method.found if isinstance(method, FidelityMethod) else None

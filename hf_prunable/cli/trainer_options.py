@@ -29,8 +29,8 @@ FINETUNING_HELP = {
 
 PRUNING_GROUPS = {
     "what to prune": (
-        "model_name_or_path teacher_name_or_path method target_sparsity target_macs mac_seconds round_to prune_units "
-        "stock_shape"
+        "model_name_or_path teacher_name_or_path method target_sparsity target_macs mac_seconds target_loss "
+        "target_similarity round_to prune_units stock_shape"
     ),
     "data": (
         "dataset_name dataset_config_name dataset_split streaming min_seconds held_out_fraction held_out_clips "

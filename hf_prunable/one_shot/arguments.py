@@ -30,7 +30,16 @@ def _setting(name: str) -> Any:
 
 @dataclass
 class OneShotArguments:
-    """Options for the calibration audio, the rounds and the settings of one-shot pruning."""
+    """Options for targets by fidelity, the calibration audio, the rounds and the settings of one-shot pruning."""
+
+    target_loss: float | None = field(
+        default=None,
+        metadata={"help": "Find the smallest model with at most this distillation loss on held-out clips."},
+    )
+    target_similarity: float | None = field(
+        default=None,
+        metadata={"help": "Find the smallest one with at least this mean cosine of hidden states, instead."},
+    )
 
     calibration_clips: int = field(
         default=200, metadata={"help": "Crops of training clips that the statistics are taken from."}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 
@@ -13,11 +15,27 @@ from ..pruning.fidelity import incomparable_reason
 from ..runtime.messages import first_names
 
 
+Value = TypeVar("Value")
+
+
 def rank_and_size() -> tuple[int, int]:
     """Returns rank and number of the processes of a distributed run; (0, 1) without one."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def from_first_process(value: Value) -> Value:
+    """Returns a value of the first process in all processes of a distributed run; all must call it.
+
+    Args:
+        value: Value of this process.
+    """
+    if rank_and_size()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def own_clips(clips: torch.Tensor) -> torch.Tensor:

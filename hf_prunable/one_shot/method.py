@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
 
-from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from ..data.calibration_audio import CalibrationAudio, CropRequest, read_calibration_audio
@@ -17,17 +15,15 @@ from ..pruning.arguments import PruningArguments, PruningTrainingArguments
 from ..pruning.method import PruningMethod
 from ..pruning.stages import TrainingStages
 from ..pruning.student import Student
+from ..pruning.targets import Target
 from ..runtime.training_plan import Stage
-from .allocation import CheapestFirst
 from .arguments import OneShotArguments
-from .calibration import check_models
+from .calibration import check_models, from_first_process
 from .one_shot_pruning import OneShotPruning, check_reachable, check_units, sizes_of_rounds
 from .round_files import PruningRound, load_round, round_path, save_round
 
 
 logger = logging.get_logger(__name__)
-
-Value = TypeVar("Value")
 
 
 class OneShotMethod(PruningMethod):
@@ -71,12 +67,12 @@ class OneShotMethod(PruningMethod):
         check_models(model, model)
         check_units(self.options.prune_units, model)
         config = model.config
-        for target in self.targets:
+        for target in self.sparsities:
             check_reachable(config, target, self.measure, self.options.prune_units, self.options.stock_shape)
-        if self.targets != sorted(set(self.targets)):
-            raise ValueError(f"`{self.measure.option}` must be in ascending order, but is {self.targets}.")
+        if self.sparsities != sorted(set(self.sparsities)):
+            raise ValueError(f"`{self.measure.option}` must be in ascending order, but is {self.sparsities}.")
         present = self.measure.count(config, UnitCounts.of(config.shape))
-        sizes = [(1 - target) * self.measure.dense(config) for target in self.targets]
+        sizes = [(1 - target) * self.measure.dense(config) for target in self.sparsities]
         self._schedule = sizes_of_rounds(present, sizes, self.one_shot.rounds)
 
     @property
@@ -87,10 +83,12 @@ class OneShotMethod(PruningMethod):
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
         """Returns the stage of the rounds, which trains no model."""
         rounds = "1 round" if self.num_rounds == 1 else f"{self.num_rounds} rounds"
-        return Stage(
-            f"one-shot pruning in {rounds}, with statistics of {self.request.num_crops:,} clips of "
-            f"{self.request.seconds:g} s"
-        )
+        return Stage(f"one-shot pruning in {rounds}, {self._statistics}")
+
+    @property
+    def _statistics(self) -> str:
+        """Calibration audio, as the end of a stage's name."""
+        return f"with statistics of {self.request.num_crops:,} clips of {self.request.seconds:g} s"
 
     def read_input(self, stages: TrainingStages) -> None:
         """Reads the calibration audio from the training clips, and checks audio and teacher.
@@ -112,21 +110,21 @@ class OneShotMethod(PruningMethod):
             stock_shape=self.options.stock_shape,
             config=self.config,
         )
+        for moved in (self._pruning.model, self._pruning.teacher):
+            moved.to(stages.args.device)
 
-    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+    def students(self, stages: TrainingStages) -> Iterator[tuple[Target, Student]]:
         """Prunes in rounds, from the last finished one on, and yields each target with its student.
 
         Args:
             stages: Stages of the run, whose initial student is a prepared model.
         """
         student, pruning = stages.initial_student, self._pruning
-        for model in (pruning.model, pruning.teacher):
-            model.to(stages.args.device)
-        num_finished = _from_first_process(self._num_finished(stages), stages)
+        num_finished = from_first_process(self._num_finished(stages))
         if num_finished:
             logger.info(f"Going on after round {num_finished} of {self.num_rounds}.")
         self.rounds = []
-        for target, sizes in zip(self.targets, self._schedule, strict=True):
+        for target, sizes in zip(self.sparsities, self._schedule, strict=True):
             for size in sizes:
                 number = len(self.rounds) + 1
                 path = round_path(stages.folder, number)
@@ -137,7 +135,15 @@ class OneShotMethod(PruningMethod):
                     if stages.args.process_index == 0:
                         save_round(path, pruning.model, record)
                 self.rounds.append(record)
-            yield target, replace(student, model=copy.deepcopy(pruning.model).to(student.model.device))
+            yield target, self._student(student)
+
+    def _student(self, student: Student) -> Student:
+        """Returns a student with a copy of the model that pruning has come to.
+
+        Args:
+            student: Student before pruning.
+        """
+        return replace(student, model=copy.deepcopy(self._pruning.model).to(student.model.device))
 
     def _num_finished(self, stages: TrainingStages) -> int:
         """Returns the number of rounds whose file is there, up to the first one that is missing."""
@@ -161,11 +167,4 @@ class OneShotMethod(PruningMethod):
         )
         order = pruning.order(size)
         pruning.model = pruning.pruned(order.shape_after(order.removals_to(size)), is_draft)
-        estimate = order.estimate if isinstance(order, CheapestFirst) else None
-        sparsity = 1 - pruning.size() / dense
-        return PruningRound.of(pruning.model.config.shape, sparsity, estimate, self.config.price_fraction)
-
-
-def _from_first_process(value: Value, stages: TrainingStages) -> Value:
-    """Returns a value of the first process in all processes; all must call it."""
-    return broadcast_object_list([value])[0] if stages.args.world_size > 1 else value
+        return PruningRound.after(pruning, pruning.model, order)

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Wav2Vec2FeatureExtractor
-from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import MAC_SECONDS, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.fidelity import measure_fidelity
+from ..pruning.targets import fidelity_target
 from .config import OneShotConfig
-from .fidelity_target import FidelityTarget
+from .fidelity_search import FidelitySearch
 from .one_shot_pruning import OneShotPruning
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-logger = logging.get_logger(__name__)
 
 # Crops of a data set that statistics are taken from, and their length in seconds.
 NUM_CROPS, CROP_SECONDS = 200, 4.0
@@ -32,8 +30,8 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
     model: PrunableModelMixin,
     clips: torch.Tensor | Dataset,
     *,
-    target_sparsity: float | list[float] | None = None,
-    target_macs: float | list[float] | None = None,
+    target_sparsity: float | Sequence[float] | None = None,
+    target_macs: float | Sequence[float] | None = None,
     mac_seconds: float = MAC_SECONDS,
     target_loss: float | None = None,
     target_similarity: float | None = None,
@@ -57,7 +55,7 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
         clips: Audio of shape (clips, samples), normalised as the model wants it, of which 200 clips of 4 s are a good
             start; or a data set with a column `audio`, from which that many crops are cut. In a distributed run, the same
             in all processes, which share the work.
-        target_sparsity: Fraction of the original dense encoder's parameters to remove, between 0 and 1; or a list in
+        target_sparsity: Fraction of the original dense encoder's parameters to remove, between 0 and 1; or several in
             ascending order.
         target_macs: Fraction of its multiply-accumulates to remove; instead of `target_sparsity`.
         mac_seconds: Length in seconds of the clip that multiply-accumulates are counted for.
@@ -69,23 +67,30 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
             (intermediate units), "conv" (convolution channels, where no norm runs over channels).
         teacher: Base or head model whose hidden states are to be kept; `None` for those of the model.
         rounds: Number of rounds to the last target, 1 or more; by default each leaves about 73 % of the model. More
-            rounds take longer and keep more. Targets by fidelity have rounds of that size.
+            rounds take longer and keep more. Targets by fidelity take rounds of that size alone.
         stock_shape: Whether to restrict the result to what a stock class can express, one feed-forward width for all
             layers: `save_pretrained` then writes a stock checkpoint, which loads without this library.
         feature_extractor: Feature extractor of the model; needed for a data set.
         config: Settings that seldom need a change.
 
     Returns:
-        A model of the same class and dtype; a list of models for a list of targets.
+        A model of the same class and dtype; a list of models for several targets.
 
     Raises:
-        ValueError: If there is not one target, one cannot be reached, or model, teacher or audio cannot serve.
+        ValueError: If there is not one target, one cannot be reached, the model misses a target by fidelity as it is, or
+            model, teacher or audio cannot serve.
     """
     sizes, measure = choose_target(_as_list(target_sparsity), _as_list(target_macs), mac_seconds)
-    if sum(target is not None for target in (sizes, target_loss, target_similarity)) != 1:
+    target = fidelity_target(target_loss, target_similarity, **{measure.option: sizes}, rounds=rounds)
+    if sizes is None and target is None:
         raise ValueError(
             "Give one target: `target_sparsity=0.72` leaves 28 % of the parameters; `target_macs`, `target_loss` and "
             "`target_similarity` stand for others."
+        )
+    if target is not None and not (isinstance(held_out, torch.Tensor) and held_out.dim() == 2 and len(held_out)):
+        raise ValueError(
+            "A target by fidelity is measured on audio that is not used for pruning: give `held_out`, a tensor of shape "
+            "(clips, samples)."
         )
     config = OneShotConfig() if config is None else config
     audio = clips if isinstance(clips, torch.Tensor) else _crops(clips, feature_extractor, config.seed)
@@ -94,22 +99,12 @@ def one_shot_prune(  # noqa: PLR0913 - public keywords, as the docstring says
     )
     if sizes is not None:
         models = [_finished(small, model) for small in pruning.run(sizes, rounds)]
-        is_list = isinstance(target_sparsity, list) or isinstance(target_macs, list)
-        return models if is_list else models[0]
-    if held_out is None:
-        raise ValueError("A target by fidelity is measured on audio that is not used for pruning: give `held_out`.")
-    target = FidelityTarget(target_loss, target_similarity)
+        is_single = isinstance(target_sparsity, int | float) or isinstance(target_macs, int | float)
+        return models[0] if is_single else models
+    assert target is not None and held_out is not None
     batches = [{"input_values": batch.to(model.device).float()} for batch in held_out.split(config.batch_size)]
-
-    def is_good(candidate: PrunableModelMixin) -> bool:
-        fidelity = measure_fidelity(candidate, pruning.teacher, batches)
-        logger.info(
-            f"{pruning.measure.sparsity(candidate.config, pruning.counts(candidate)):.4f} removed: loss "
-            f"{fidelity.distillation_loss:.4f}, similarity {fidelity.mean_cosine:.4f}."
-        )
-        return target.is_met(fidelity)
-
-    return _finished(pruning.smallest(is_good), model)
+    FidelitySearch(pruning, target, lambda small: measure_fidelity(small, pruning.teacher, batches)).run()
+    return _finished(pruning.model, model)
 
 
 def _crops(dataset: Any, feature_extractor: Wav2Vec2FeatureExtractor | None, seed: int) -> torch.Tensor:
@@ -142,6 +137,8 @@ def _finished(small: PrunableModelMixin, model: PrunableModelMixin) -> PrunableM
     return finished.to(model.dtype).train(model.training)
 
 
-def _as_list(target: float | list[float] | None) -> list[float] | None:
-    """Returns a single target as a list of one."""
-    return target if target is None or isinstance(target, list) else [target]
+def _as_list(target: float | Sequence[float] | None) -> list[float] | None:
+    """Returns targets as a list, a single one as a list of one."""
+    if target is None:
+        return None
+    return list(target) if isinstance(target, Sequence) else [target]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -176,45 +176,6 @@ class OneShotPruning:
             for size in sizes:
                 self.round(size, is_draft=size != sizes[-1])
             yield self.model
-
-    def smallest(self, is_good: Callable[[PrunableModelMixin], bool]) -> PrunableModelMixin:
-        """Returns the smallest model that passes a test: with one more removal, it fails.
-
-        Rounds are made until a model fails. The removals of the last round are then bisected, each time with a model that
-        is pruned and tested.
-
-        Args:
-            is_good: Test of a model, such as a limit of its loss.
-
-        Raises:
-            ValueError: If the model fails as it is.
-        """
-        if not is_good(self.model):
-            raise ValueError("The model misses the target before anything is removed. Ask for less fidelity.")
-        while True:
-            config = self.model.config
-            least = self.measure.count(
-                config, UnitCounts.of(least_shape(config, self.measure, self.units, self.stock_shape))
-            )
-            size = max(self.size() * ROUND_FACTOR, least)
-            order = self.order(size)
-            low, high = 0, order.removals_to(size)
-            if not high:
-                return self.model
-            candidate = self.pruned(order.shape_after(high))
-            if is_good(candidate):
-                self.model = candidate
-                continue
-            best = self.model
-            while high - low > 1:
-                middle = (low + high) // 2
-                candidate = self.pruned(order.shape_after(middle))
-                if is_good(candidate):
-                    low, best = middle, candidate
-                else:
-                    high = middle
-            self.model = best
-            return best
 
 
 def sizes_of_rounds(present: float, sizes: Sequence[float], rounds: int | None = None) -> list[list[float]]:

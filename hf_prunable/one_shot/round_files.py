@@ -12,8 +12,11 @@ from safetensors import safe_open
 from ..modeling.loading import build_like
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
+from ..modeling.size import UnitCounts
 from ..runtime.files import save_tensors_atomically
+from .allocation import CheapestFirst, RemovalOrder
 from .loss_estimate import LossEstimate
+from .one_shot_pruning import OneShotPruning
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,20 @@ class PruningRound:
             if estimate is not None
             else [],
         )
+
+    @classmethod
+    def after(cls, pruning: OneShotPruning, model: PrunableModelMixin, order: RemovalOrder) -> PruningRound:
+        """Records a round that has made a model.
+
+        Args:
+            pruning: Pruning of the run.
+            model: Model after the round.
+            order: Order of the removals of the round.
+        """
+        shape, measure = model.config.shape, pruning.measure
+        estimate = order.estimate if isinstance(order, CheapestFirst) else None
+        sparsity = measure.sparsity(model.config, UnitCounts.of(shape))
+        return cls.of(shape, sparsity, estimate, pruning.config.price_fraction)
 
     @classmethod
     def from_json(cls, text: str) -> PruningRound:

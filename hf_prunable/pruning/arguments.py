@@ -60,7 +60,7 @@ class PruningArguments:
     )
     method: str = field(
         default=GATES,
-        metadata={"help": "'gates': trained; 'one_shot': by statistics of audio; 'magnitude': by weights."},
+        metadata={"help": "Trained 'gates', 'one_shot' statistics, or 'magnitude' of weights."},
     )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
@@ -68,13 +68,12 @@ class PruningArguments:
     target_sparsity: list[float] | None = field(
         default=None,
         metadata={
-            "help": f"Fraction of the dense encoder's parameters to remove, {DEFAULT_TARGET} by default. Several targets in "
-            "ascending order give one model each."
+            "help": f"Fractions of the dense encoder's parameters to remove, ascending; {DEFAULT_TARGET} by default."
         },
     )
     target_macs: list[float] | None = field(
         default=None,
-        metadata={"help": "Fraction of its multiply-accumulates to remove, instead of `target_sparsity`."},
+        metadata={"help": "Fractions of its multiply-accumulates to remove, instead of `target_sparsity`."},
     )
     mac_seconds: float = field(
         default=MAC_SECONDS, metadata={"help": "Seconds of audio that multiply-accumulates are counted for."}
@@ -129,14 +128,6 @@ class PruningArguments:
         """
         targets, measure = choose_target(self.target_sparsity, self.target_macs, self.mac_seconds)
         return [DEFAULT_TARGET] if targets is None else targets, measure
-
-    def parts(self) -> dict[float, str]:
-        """Returns the folder inside the output folder by target: "" for a single target."""
-        targets, measure = self.targets()
-        if len(targets) == 1:
-            return {targets[0]: ""}
-        name = measure.option.removeprefix("target_")
-        return {target: f"{name}-{target:g}" for target in targets}
 
 
 def default_gate_rates(max_steps: int) -> dict[str, float]:

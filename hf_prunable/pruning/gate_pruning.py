@@ -19,6 +19,7 @@ from .method import PruningMethod
 from .stages import TrainingStages
 from .stock_shape import check_stock_gates, width_at_target
 from .student import Student
+from .targets import Target
 
 
 class GatePruning(PruningMethod):
@@ -38,7 +39,7 @@ class GatePruning(PruningMethod):
         model.attach_gates(tuple(self.options.prune_units), self.options.ste, self.options.initial_drop_rate)
         if self.options.stock_shape:
             check_stock_gates(model)
-        for target in self.targets:
+        for target in self.sparsities:
             if self.options.stock_shape:
                 width_at_target(model.config, target, self.measure)
             else:
@@ -48,7 +49,7 @@ class GatePruning(PruningMethod):
         """Returns the stage that trains the gates."""
         return Stage("train gates and weights", args.max_steps)
 
-    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+    def students(self, stages: TrainingStages) -> Iterator[tuple[Target, Student]]:
         """Trains the gates once and yields each target with the student that is compacted to it.
 
         Args:
@@ -57,7 +58,7 @@ class GatePruning(PruningMethod):
         model = copy.deepcopy(stages.initial_student.model)
         order_gates_by_weights_(model, self.options.initial_norm_spread)
         student = replace(stages.initial_student, model=model)
-        for learned in stages.learn_gates(student, self.targets, self.measure):
+        for learned in stages.learn_gates(student, self.sparsities, self.measure):
             small = compact_student(
                 learned.load(student),
                 learned.target,

@@ -27,6 +27,7 @@ from .method import PruningMethod
 from .stages import TrainingStages
 from .stock_shape import STOCK_UNITS, width_at_target, with_width
 from .student import Student
+from .targets import Target
 
 
 # Values of log_alpha: from 2.4 up a gate's deterministic value is 1, from -2.4 down it is 0.
@@ -53,7 +54,7 @@ class MagnitudePruning(PruningMethod):
             )
         if model.config.gates is not None:
             raise ValueError("The model has gates, and 'magnitude' chooses units by weights. Compact the model first.")
-        for target in self.targets:
+        for target in self.sparsities:
             _shape_at_target(model.config, target, self.measure, self.options.stock_shape)
 
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
@@ -61,14 +62,14 @@ class MagnitudePruning(PruningMethod):
         units = "intermediate units" if self.options.stock_shape else "units"
         return Stage(f"keep the {units} with the largest weights, with equal widths in all layers")
 
-    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+    def students(self, stages: TrainingStages) -> Iterator[tuple[Target, Student]]:
         """Yields each target with the student that was cut to it.
 
         Args:
             stages: Stages of the run, whose initial student is a prepared model.
         """
         student = stages.initial_student
-        for target in self.targets:
+        for target in self.sparsities:
             model = keep_largest_weights(student.model, target, self.measure, stock_shape=self.options.stock_shape)
             yield target, replace(student, model=model)
 

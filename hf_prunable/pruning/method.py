@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from ..modeling.pretrained import PrunableModelMixin
@@ -11,6 +11,7 @@ from ..runtime.training_plan import Stage
 from .arguments import PruningArguments, PruningTrainingArguments
 from .stages import TrainingStages
 from .student import Student
+from .targets import Target, target_text
 
 
 class PruningMethod(ABC):
@@ -22,8 +23,8 @@ class PruningMethod(ABC):
         options: Options for the model and its targets.
 
     Attributes:
-        targets: Fractions of the dense encoder to remove, in ascending order.
-        measure: Measure of the targets.
+        sparsities: Fractions of the dense encoder to remove, in ascending order.
+        measure: Measure of the sizes.
 
     Raises:
         ValueError: If targets are given in parameters and in multiply-accumulates.
@@ -34,7 +35,19 @@ class PruningMethod(ABC):
 
     def __init__(self, options: PruningArguments):
         self.options = options
-        self.targets, self.measure = options.targets()
+        self.sparsities, self.measure = options.targets()
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Targets of the run, each with a student of its own: fractions to remove, or a fidelity to keep."""
+        return self.sparsities
+
+    def parts(self) -> dict[Target, str]:
+        """Returns the folder inside the output folder by target: "" for a single target."""
+        if len(self.targets) == 1:
+            return {self.targets[0]: ""}
+        name = self.measure.option.removeprefix("target_")
+        return {target: f"{name}-{target_text(target)}" for target in self.targets}
 
     @abstractmethod
     def prepare_(self, model: PrunableModelMixin) -> None:
@@ -66,7 +79,7 @@ class PruningMethod(ABC):
         """
 
     @abstractmethod
-    def students(self, stages: TrainingStages) -> Iterator[tuple[float, Student]]:
+    def students(self, stages: TrainingStages) -> Iterator[tuple[Target, Student]]:
         """Yields each target with the student that was pruned to it.
 
         Args:

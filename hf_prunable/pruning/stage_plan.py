@@ -9,11 +9,12 @@ from ..data.streaming import SpeechStream
 from ..runtime.training_plan import Audio, Stage, TrainingPlan
 from .arguments import PruningTrainingArguments
 from .stages import GATE_STAGE_NAME, final_stage_name
+from .targets import Target, target_text
 from .training_data import TrainingData
 
 
 def plan_stages(
-    targets: Sequence[float],
+    targets: Sequence[Target],
     args: PruningTrainingArguments,
     data: TrainingData,
     output_dir: Path,
@@ -31,7 +32,7 @@ def plan_stages(
     stages = {GATE_STAGE_NAME: first_stage}
     if args.num_final_steps > 0:
         for target in targets:
-            name = "train the pruned model" + (f" at a target of {target:g}" if len(targets) > 1 else "")
+            name = "train the pruned model" + (f" at a target of {target_text(target)}" if len(targets) > 1 else "")
             stages[final_stage_name(target)] = Stage(name, args.num_final_steps)
     clips = data.train_clips
     audio = Audio(None if isinstance(clips, SpeechStream) else clips["seconds"][:], len(data.held_out_clips))

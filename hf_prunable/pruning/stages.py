@@ -27,6 +27,7 @@ from .fidelity import Fidelity, incomparable_reason, measure_fidelity
 from .objective import PruningObjective
 from .stage_files import load_student_after, save_student
 from .student import Student
+from .targets import Target, target_text
 from .trainer import PruningTrainer
 from .training_data import TrainingData
 
@@ -39,9 +40,9 @@ GATE_STAGE, FINAL_STAGE = 1, 2
 GATE_STAGE_NAME = "stage_1"
 
 
-def final_stage_name(target: float) -> str:
+def final_stage_name(target: Target) -> str:
     """Returns the name of the second stage's folder and file for the student of a target."""
-    return f"stage_2_{target:g}"
+    return f"stage_2_{target_text(target)}".replace(" ", "_")
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,15 @@ class TrainingStages:
             )
         return loss
 
+    def held_out_batches(self) -> DataLoader:
+        """Returns all held-out clips in the crops of `held_out_loss`, for this process alone."""
+        return DataLoader(
+            self.data.for_evaluation(),
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.data.collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
     def fidelity(self, model: PrunableModelMixin, reference: PrunableModelMixin) -> Fidelity | None:
         """Compares hidden states on the held-out clips, in the crops of `held_out_loss`, on the device of the run.
 
@@ -191,16 +201,10 @@ class TrainingStages:
         if reason is not None:
             logger.warning(f"The hidden states are not compared one by one. {reason}")
             return None
-        batches = DataLoader(
-            self.data.for_evaluation(),
-            batch_size=self.args.eval_batch_size,
-            collate_fn=self.data.collator,
-            num_workers=self.args.dataloader_num_workers,
-        )
         modules: dict[nn.Module, torch.device] = {model: model.device, reference: reference.device}
         for module in modules:
             module.to(self.args.device)
-        fidelity = measure_fidelity(model, reference, batches)
+        fidelity = measure_fidelity(model, reference, self.held_out_batches())
         for module, device in modules.items():
             module.to(device)
         return fidelity

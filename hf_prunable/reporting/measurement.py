@@ -97,6 +97,17 @@ def measure_size(model: PreTrainedModel, seconds: float = MAC_SECONDS) -> ModelS
     return ModelSize(num_parameters, count_macs(config, counts, seconds), seconds)
 
 
+def measure_dense(model: PrunableModelMixin, seconds: float = MAC_SECONDS) -> ModelSize:
+    """Counts the original dense encoder of a prunable model in closed form.
+
+    Args:
+        model: Prunable base model or model with a head, dense or pruned.
+        seconds: Length in seconds of the clip that MACs are counted for.
+    """
+    config = model.config
+    return ModelSize(config.dense_num_parameters, count_macs(config, config.dense_counts, seconds), seconds)
+
+
 def _count_tensors(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 

@@ -52,7 +52,7 @@ def describe_training(inputs: PruningInputs) -> str:
 
 
 def settings_of_method(report: PruningReport) -> list[str]:
-    """Returns lines on units, audio, rounds, steps and seed.
+    """Returns lines on units, audio, target by fidelity, rounds, steps and seed.
 
     Args:
         report: Complete record of the run.
@@ -73,6 +73,9 @@ def settings_of_method(report: PruningReport) -> list[str]:
             f"Calibration audio: {audio.num_crops:,} crops of {audio.seconds:g} s from {audio.num_clips:,} training "
             f"clips{skipped}."
         )
+    found = report.results.found_size
+    if found is not None:
+        lines.append(f"{found.describe()} Models pruned and measured: {found.num_candidates}.")
     if rounds:
         after = ", ".join(f"{100 * pruning_round.sparsity:.1f} %" for pruning_round in rounds)
         lines.append(f"Sparsity after each round: {after}.")

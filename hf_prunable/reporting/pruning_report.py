@@ -8,10 +8,12 @@ from typing import Any
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import Measure, UnitCounts
+from ..one_shot.fidelity_search import FoundSize
 from ..one_shot.round_files import PruningRound
 from ..pruning.arguments import GATES
 from ..pruning.fidelity import Fidelity
 from ..pruning.gate_sparsity import GateSparsity
+from ..pruning.targets import FidelityTarget, Target
 from ..runtime.tables import markdown_table
 from .measurement import Latency, ModelSize, measure_size
 from .ragged_shape import RaggedShape
@@ -82,7 +84,7 @@ class PruningSizes:
 
     Attributes:
         measure: Unit of sparsity: "parameters", or the multiply-accumulates of a clip of some length.
-        target_sparsity: Fraction of the dense encoder's size that was to be removed.
+        target_sparsity: Fraction of the dense encoder's size that was to be removed; `None` for a target by fidelity.
         met_sparsity: Fraction that was removed.
         round_to: Multiple that widths were rounded to, which shifts the size away from the target; `None` if none.
         dense: Size before pruning.
@@ -91,7 +93,7 @@ class PruningSizes:
     """
 
     measure: str
-    target_sparsity: float
+    target_sparsity: float | None
     met_sparsity: float
     round_to: int | None
     dense: ModelSize
@@ -137,6 +139,7 @@ class PruningResults:
             without gates.
         rounds: Rounds of one-shot pruning; empty for other methods.
         ragged: Model of the same size whose widths vary, beside a stock-shaped one; `None` if it is not measured.
+        found_size: Size that was found for a target by fidelity; `None` for targets by size.
     """
 
     held_out_loss: HeldOutLoss | None = None
@@ -146,13 +149,14 @@ class PruningResults:
     gate_sparsity: GateSparsity | None = None
     rounds: list[PruningRound] = field(default_factory=list)
     ragged: RaggedShape | None = None
+    found_size: FoundSize | None = None
 
 
 @dataclass
 class PruningReport(RunReport):
     """Record of a pruning run for one target.
 
-        report = PruningReport(inputs, provenance, measure_pruning(dense, pruned, target_sparsity=0.72))
+        report = PruningReport(inputs, provenance, measure_pruning(dense, pruned, measure=measure, target=0.72))
         report.results.held_out_loss = HeldOutLoss(dense_loss, loss)
         report.results.latency = measure_latency({DENSE: dense, PRUNED: pruned})
         report.save(folder)
@@ -176,7 +180,7 @@ def measure_pruning(
     pruned: PrunableModelMixin,
     *,
     measure: Measure,
-    target_sparsity: float,
+    target: Target,
     round_to: int | None = None,
 ) -> PruningSizes:
     """Counts the encoder before and after pruning.
@@ -185,7 +189,7 @@ def measure_pruning(
         dense: Model before pruning.
         pruned: Compacted model.
         measure: Unit of sparsity.
-        target_sparsity: Fraction of the dense encoder's size that was to be removed, between 0 and 1.
+        target: Target of the run, by size or by fidelity.
         round_to: Multiple that widths were rounded to; `None` if none.
 
     Raises:
@@ -194,7 +198,7 @@ def measure_pruning(
     """
     return PruningSizes(
         measure=str(measure),
-        target_sparsity=target_sparsity,
+        target_sparsity=None if isinstance(target, FidelityTarget) else target,
         met_sparsity=measure.sparsity(pruned.config, UnitCounts.of(pruned.config.shape)),
         round_to=round_to,
         dense=measure_size(dense),
@@ -226,7 +230,7 @@ def format_table(report: PruningReport) -> str:
         *_latency_rows(results.latency),
         *_fidelity_rows(report.inputs.reference, results.fidelity),
         *_loss_rows(report.inputs, results.held_out_loss),
-        ("Target sparsity", "", _percent(sizes.target_sparsity, 2), ""),
+        *_target_rows(sizes.target_sparsity, results.found_size),
         (f"Achieved sparsity{rounded}", "", _percent(sizes.met_sparsity, 2), ""),
     ]
     note = f"Sparsity is the fraction of the dense encoder's {sizes.measure} that was removed. "
@@ -286,6 +290,20 @@ def _fidelity_rows(reference: str, fidelity: Fidelity | None) -> list[tuple[str,
         "Distillation loss without a projection, held-out audio": fidelity.distillation_loss,
     }
     return [(name, "", _four_decimals(value), "") for name, value in values.items()]
+
+
+def _target_rows(target_sparsity: float | None, found: FoundSize | None) -> list[tuple[str, str, str, str]]:
+    """Returns the target by size, or the target by fidelity with what was measured when it was met."""
+    rows = [] if target_sparsity is None else [("Target sparsity", "", _percent(target_sparsity, 2), "")]
+    if found is not None:
+        name = f"{found.target.quantity[0].upper()}{found.target.quantity[1:]}, held-out audio"
+        one_more = "nothing left to remove" if found.one_more is None else f"{found.one_more:.6g}"
+        rows += [
+            (f"{name}: target", "", found.target.limit, ""),
+            (f"{name}: met by pruning", "", f"{found.met:.6g}", ""),
+            (f"{name}: with one removal more", "", one_more, ""),
+        ]
+    return rows
 
 
 def _loss_rows(inputs: PruningInputs, loss: HeldOutLoss | None) -> list[tuple[str, str, str, str]]:

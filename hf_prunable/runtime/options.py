@@ -18,7 +18,7 @@ from .user_errors import user_errors
 
 ABOUT_OPTIONS = (
     "A recipe is a .yaml or .json file of options; options after it override it. `--option` alone switches a yes/no option\n"
-    "on, and `--option false` switches it off. `--help_all` lists the options of transformers' Trainer as well."
+    "on, and `--option false` switches it off. `--help_all` lists all options."
 )
 REMAINING_OPTIONS = "more options of transformers.TrainingArguments"
 

@@ -28,7 +28,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "name a command: demo, prune, finetune-speech-commands, export, push, superb"),
+        ([], "name a command: demo, prune, tradeoff, finetune-speech-commands, export, push, superb"),
         (["prun"], "there is no command 'prun'. Did you mean `prune`?"),
         (["xyz"], "there is no command 'xyz'. Commands are demo, prune, "),
         (["--verison"], "there is no option `--verison`. Did you mean `version`?"),

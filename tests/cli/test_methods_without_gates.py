@@ -222,6 +222,69 @@ def test_two_processes_are_one(place, tmp_path, steps):
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=tolerance, msg=name)
 
 
+FIDELITY = {name: value for name, value in ONE_SHOT.items() if name != "rounds"} | {
+    "target_sparsity": None,
+    "target_loss": 0.015,
+}
+
+
+@pytest.fixture(scope="module")
+def by_fidelity(place, tmp_path_factory):
+    """The folder of a run to a target by fidelity."""
+    return run(place, tmp_path_factory.mktemp("by_fidelity"), **FIDELITY)
+
+
+def test_report_table_and_card_say_what_was_asked_met_and_found(by_fidelity):
+    report = read_report(by_fidelity)
+    found, sizes = report["results"]["found_size"], report["sizes"]
+    assert found["target"] == {"max_loss": 0.015, "min_similarity": None} and sizes["target_sparsity"] is None
+    assert found["met"] == report["results"]["fidelity"]["distillation_loss"] <= 0.015 < found["one_more"]
+    assert found["sparsity"] == sizes["met_sparsity"] == report["results"]["rounds"][-1]["sparsity"] > 0.1
+    assert found["num_candidates"] > 1
+    card = " ".join((by_fidelity / "README.md").read_text().split())
+    for part in (
+        "| Distillation loss, held-out audio: target | | at most 0.015 | |",
+        f"| Distillation loss, held-out audio: met by pruning | | {found['met']:.6g} | |",
+        f"| Distillation loss, held-out audio: with one removal more | | {found['one_more']:.6g} | |",
+        "- Asked for the smallest model with a distillation loss of at most 0.015 on held-out audio: with ",
+        f"removed, it is {found['met']:.6g}, measured. With one removal more, it is {found['one_more']:.6g}. "
+        f"Models pruned and measured: {found['num_candidates']}.",
+    ):
+        assert part in card, part
+    assert "Target sparsity" not in card
+
+
+@pytest.mark.parametrize("kill", [pytest.param({"cut": 4}), pytest.param({"save": 1}, marks=pytest.mark.slow)])
+def test_a_search_goes_on_after_a_kill(place, by_fidelity, tmp_path, kill):
+    killed = start(place, tmp_path, kill, **FIDELITY)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    done = start(place, tmp_path, **FIDELITY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (tmp_path / "pruned", by_fidelity))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
+    results, others = (read_report(folder)["results"] for folder in (tmp_path / "pruned", by_fidelity))
+    assert results["found_size"] == others["found_size"] and results["rounds"] == others["rounds"]
+
+
+def test_a_target_by_fidelity_out_of_reach_is_one_line(place, tmp_path):
+    tiny_stock("wavlm", seed=5, conv_stride=(5, 2, 2)).save_pretrained(tmp_path / "other")
+    done = start(place, tmp_path, **FIDELITY, teacher_name_or_path=str(tmp_path / "other"))
+    assert done.returncode == 2, done.stderr[-3000:]
+    last = done.stderr.splitlines()[-1]
+    assert "`target_loss` asks for a distillation loss of at most 0.015, but before anything is removed" in last
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "recipe.yaml"}
+
+
+@pytest.mark.slow
+def test_a_search_in_two_processes_with_training_after_it(place, tmp_path):
+    options = FIDELITY | {"final_steps": 2}
+    done = start(place, tmp_path, num_processes=2, **options)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = read_report(tmp_path / "pruned")["results"]["found_size"]
+    assert found["met"] <= 0.015 < found["one_more"]
+
+
 def test_training_goes_on_from_the_pruned_model(place, tmp_path):
     folder = run(place, tmp_path, **ONE_SHOT | {"target_sparsity": [0.5], "rounds": 1, "final_steps": 2})
     report = read_report(folder)

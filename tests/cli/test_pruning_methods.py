@@ -4,12 +4,21 @@ from dataclasses import asdict
 
 import pytest
 
-from hf_prunable.cli.pruning_methods import OPTIONS_OF, check_options, make_method, settings_of_method
+from hf_prunable.cli.pruning_methods import (
+    OPTIONS_OF,
+    check_options,
+    found_by,
+    given_options,
+    make_method,
+    settings_of_method,
+)
 from hf_prunable.one_shot.arguments import OneShotArguments
+from hf_prunable.one_shot.fidelity_method import FidelityMethod
 from hf_prunable.one_shot.method import OneShotMethod
 from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, METHODS, PruningArguments, PruningTrainingArguments
 from hf_prunable.pruning.gate_pruning import GatePruning
 from hf_prunable.pruning.magnitude import MagnitudePruning
+from hf_prunable.pruning.targets import FidelityTarget
 
 
 CLASSES = {"gates": GatePruning, "one_shot": OneShotMethod, "magnitude": MagnitudePruning}
@@ -85,11 +94,38 @@ def test_defaults_are_allowed(tmp_path, method):
             {"compare_ragged": True, "stock_shape": True, "final_steps": 5},
             "but `final_steps` is 5, and only the model of the stock shape would be trained",
         ),
+        ("gates", {"target_loss": 0.1}, "`target_loss` has no effect with the method 'gates', only with 'one_shot'"),
+        ("magnitude", {"target_similarity": 0.9}, "`target_similarity` has no effect with the method 'magnitude'"),
     ],
 )
 def test_options_of_another_method_are_refused_by_name(tmp_path, method, given, message):
     with pytest.raises(ValueError, match=message):
         check(tmp_path, method, **given)
+
+
+def test_a_target_by_fidelity_has_a_method_of_its_own():
+    options = PruningArguments("model", method="one_shot")
+    for given, target in (
+        ({"target_loss": 0.1}, FidelityTarget(0.1)),
+        ({"target_similarity": 0.9}, FidelityTarget(None, 0.9)),
+    ):
+        made = make_method(options, OneShotArguments(**given), 5)
+        assert type(made) is FidelityMethod and made.target == target and found_by(made) is None
+    assert found_by(make_method(options, OneShotArguments(), 5)) is None
+
+
+@pytest.mark.parametrize(
+    "sizes, given, message",
+    [
+        ({"target_sparsity": [0.3]}, {"target_loss": 0.1}, "`target_loss` is given, and so is `target_sparsity`"),
+        ({"target_macs": [0.3]}, {"target_similarity": 0.9}, "`target_similarity` is given, and so is `target_macs`"),
+        ({}, {"target_loss": 0.1, "target_similarity": 0.9}, "and so is `target_similarity`"),
+        ({}, {"target_loss": 0.1, "rounds": 3}, "and so is `rounds`"),
+    ],
+)
+def test_a_target_by_fidelity_is_the_only_one(sizes, given, message):
+    with pytest.raises(ValueError, match=message):
+        make_method(PruningArguments("model", method="one_shot", **sizes), OneShotArguments(**given), 5)
 
 
 def test_rates_that_follow_from_the_number_of_steps_are_not_given(tmp_path):
@@ -106,3 +142,11 @@ def test_settings_are_those_of_the_method(tmp_path, method):
     for owner, names in OPTIONS_OF.items():
         assert all((name in found) == (owner == method) for name in names)
     assert found["method"] == "gates" and "final_steps" in found
+
+
+def test_given_options_are_those_that_differ_from_the_defaults():
+    assert given_options(PruningArguments("m", target_macs=[0.3], prune_units=["qk", "vo", "int"])) == {
+        "model_name_or_path": "m",
+        "target_macs": [0.3],
+    }
+    assert given_options(OneShotArguments()) == {}

@@ -7,10 +7,12 @@ from transformers import TrainingArguments
 
 from hf_prunable.cli.finetune_speech_commands import make_parser as finetuning_parser
 from hf_prunable.cli.prune import make_parser as pruning_parser
+from hf_prunable.cli.tradeoff import make_parser as tradeoff_parser
 from hf_prunable.cli.trainer_options import TRAINER_HELP
 
 
-PARSERS = {"prune": pruning_parser, "finetune-speech-commands": finetuning_parser}
+TRAINING_PARSERS = {"prune": pruning_parser, "finetune-speech-commands": finetuning_parser}
+PARSERS = TRAINING_PARSERS | {"tradeoff": tradeoff_parser}
 
 
 @pytest.fixture(params=PARSERS)
@@ -53,7 +55,9 @@ def test_every_own_option_has_a_text(parser):
         assert field.metadata["help"].endswith("."), field.name
 
 
-def test_help_all_shows_all_other_options(parser):
+@pytest.mark.parametrize("command", TRAINING_PARSERS)
+def test_help_all_shows_all_other_options(command):
+    parser = TRAINING_PARSERS[command]()
     shown = parser.format_help_all()
     for field in fields(TrainingArguments):
         assert (f"--{field.name} " in shown or f"--{field.name}\n" in shown) == (

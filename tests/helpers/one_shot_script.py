@@ -39,6 +39,7 @@ def results(name):
     for num_clips in (1, 5):
         config = replace(CONFIG, price_clips=num_clips, curve_clips=7, reconstruction_steps=0)
         yield f"prune{num_clips}", one_shot_prune(model, clips, target_sparsity=0.25, rounds=2, config=config)
+    yield "loss", one_shot_prune(model, clips, target_loss=0.02, held_out=make_clips(3, seed=1), config=CONFIG)
 
 
 def few_clips():

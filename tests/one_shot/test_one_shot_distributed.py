@@ -36,14 +36,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["rotate", "refit", "prune1", "prune5"])
+@pytest.mark.parametrize("kind", ["rotate", "refit", "prune1", "prune5", "loss"])
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_are_one(folder, name, kind):
     one, two, other = (load_file(folder / f"{name}-{kind}-{part}.safetensors") for part in ("1-0", "2-0", "2-1"))
     assert one.keys() == two.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(two[key], other[key]), key
-        if kind != "prune1":
+        # Prices of other clips, or values near a limit, can decide for another shape.
+        if kind not in ("prune1", "loss"):
             # Rounding depends on the batches; directions of which a head has little enlarge it in its weights alone.
             tolerance = OUTPUT_TOLERANCE if key.startswith("states.") else WEIGHT_TOLERANCE * float(value.abs().max())
             torch.testing.assert_close(two[key], value, rtol=0, atol=tolerance, msg=key)

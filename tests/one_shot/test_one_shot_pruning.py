@@ -259,38 +259,6 @@ def test_impossible_options():
         one_shot_prune(gated, CLIPS, target_sparsity=0.1, config=FAST)
 
 
-def test_the_smallest_model_that_passes():
-    """With one removal more, it fails."""
-    model = tiny_prunable("hubert")
-    targets = hidden_states(model, CLIPS)
-    tested = []
-
-    def is_good(small):
-        tested.append(small)
-        losses = [layer_loss(*pair) for pair in zip(hidden_states(small, CLIPS), targets, strict=True)]
-        return float(torch.stack(losses).mean()) < 0.005
-
-    pruning = OneShotPruning(model, CLIPS, config=FAST)
-    best = pruning.smallest(is_good)
-    sizes = {small.num_parameters(): is_good(small) for small in list(tested)}
-    assert sizes[best.num_parameters()]
-    assert best.num_parameters() < 0.9 * model.num_parameters()
-    failed = [size for size, passed in sizes.items() if not passed]
-    assert failed and max(failed) < best.num_parameters()
-    # One unit of the largest kind lies between the two.
-    assert best.num_parameters() - max(failed) <= 7 * 2 * 25
-
-
-def test_the_smallest_model_of_all_and_of_none():
-    model = tiny_prunable("hubert")
-    pruning = OneShotPruning(model, CLIPS, config=FAST)
-    small = pruning.smallest(lambda small: True)
-    least = smallest_shape(model.config.shape, ("qk", "vo", "int"))
-    assert small.num_parameters() == count_parameters(model.config, UnitCounts.of(least))
-    with pytest.raises(ValueError, match="misses"):
-        OneShotPruning(model, CLIPS, config=FAST).smallest(lambda small: False)
-
-
 # Sizes of the rounds
 
 

@@ -122,7 +122,7 @@ def test_what_json_cannot_hold_becomes_null(tmp_path):
 
 def test_sizes_are_those_of_the_two_models():
     dense, pruned = tiny_prunable("wavlm"), tiny_prunable("wavlm", pruned_shape=SHAPE.to_dict())
-    sizes = measure_pruning(dense, pruned, measure=Measure("macs", 2.0), target_sparsity=0.5, round_to=4)
+    sizes = measure_pruning(dense, pruned, measure=Measure("macs", 2.0), target=0.5, round_to=4)
     assert (
         sizes.dense.num_parameters == dense.num_parameters() > pruned.num_parameters() == sizes.pruned.num_parameters
     )

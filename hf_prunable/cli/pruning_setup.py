@@ -1,0 +1,141 @@
+"""What the commands that prune have in common: audio, models and stages of a run, and its folders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, set_seed
+
+from ..data.arguments import SpeechArguments, load_speech
+from ..data.labels import LabelEncoding, load_label_encoding
+from ..modeling.auto import prunable_class
+from ..modeling.loading import load_complete, load_config
+from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.method import PruningMethod
+from ..pruning.stage_plan import plan_stages
+from ..pruning.stages import TrainingStages
+from ..pruning.student import load_student
+from ..pruning.training_data import TrainingData
+from ..reporting.pruning_report import PruningInputs
+from ..runtime.auto_classes import BASE_MODEL
+from ..runtime.files import move_into_place
+from .pruning_methods import calibration_of, steps_of_stages
+
+
+class PruningSetup:
+    """Audio and student of a run, from which the stages of a method are made.
+
+    Args:
+        options: Options for the checkpoint and the method.
+        speech_options: Options for the audio.
+        objective: Options for the losses and the labels.
+        training: Training arguments; `output_dir` is the working folder.
+
+    Attributes:
+        model: Model to prune, in float32.
+        original_config: Its configuration as stored.
+        feature_extractor: Feature extractor of the checkpoint.
+        speech: Training and held-out clips.
+        labels: Encoding of the labels; `None` without labels.
+        teacher_name: Folder or Hub id of the teacher; `None` without distillation.
+
+    Raises:
+        ValueError: If the checkpoint is of another kind, or the audio cannot be used.
+    """
+
+    def __init__(
+        self,
+        options: PruningArguments,
+        speech_options: SpeechArguments,
+        objective: ObjectiveArguments,
+        training: PruningTrainingArguments,
+    ):
+        self.options, self.speech_options, self.objective = options, speech_options, objective
+        self.training = training
+        name = options.model_name_or_path
+        self.teacher_name = (options.teacher_name_or_path or name) if objective.has_distillation else None
+        # Another kind of model is refused before anything but its configuration is read.
+        prunable_class(load_config(name))
+        self.feature_extractor: Wav2Vec2FeatureExtractor = AutoFeatureExtractor.from_pretrained(name)
+        self.speech = load_speech(speech_options, self.feature_extractor.sampling_rate, training.seed)
+        self.labels: LabelEncoding | None = None
+        if objective.task is not None:
+            self.labels = load_label_encoding(objective.task, name, self.speech.train_clips, objective.label_column)
+        # The weights of a new head are random.
+        set_seed(training.seed)
+        head_options = {} if self.labels is None else self.labels.model_options
+        self.model, self.original_config = load_student(name, auto_class=self.auto_class, **head_options)
+
+    @property
+    def auto_class(self) -> str:
+        """Name of the Auto class of the student's head."""
+        return BASE_MODEL if self.labels is None else self.labels.auto_class
+
+    def stages(self, method: PruningMethod, output_dir: Path) -> TrainingStages:
+        """Prepares the student for a method, loads the teacher, and returns the stages of the run with their plan.
+
+        Args:
+            method: Pruning method.
+            output_dir: Folder of the result, for the plan.
+
+        Raises:
+            ValueError: If model, teacher or audio do not fit the method.
+        """
+        method.prepare_(self.model)
+        teacher = None if self.teacher_name is None else load_complete(self.teacher_name)
+        data = TrainingData(
+            self.speech.train_clips,
+            self.speech.held_out_clips,
+            self.feature_extractor,
+            self.objective.crop_seconds,
+            self.labels,
+        )
+        plan = plan_stages(method.targets, self.training, data, output_dir, method.first_stage(self.training))
+        stages = TrainingStages(self.model, teacher, self.training, self.objective, data, plan)
+        method.read_input(stages)
+        return stages
+
+    def inputs(self, method: PruningMethod, command: str) -> PruningInputs:
+        """Returns the inputs of the run for its reports.
+
+        Args:
+            method: Pruning method that has read its input.
+            command: Command line that repeats the run.
+        """
+        return PruningInputs(
+            method=self.options.method,
+            command=command,
+            model_name=self.options.model_name_or_path,
+            family=self.model.config.stock_config_class.model_type,
+            sampling_rate=self.feature_extractor.sampling_rate,
+            dataset_name=self.speech_options.dataset_name,
+            num_skipped=self.speech.num_skipped,
+            teacher_name=self.teacher_name,
+            objective=self.objective.objective,
+            units=self.options.prune_units,
+            stock_shape=self.options.stock_shape,
+            steps=steps_of_stages(self.options.method, self.training),
+            seed=self.training.seed,
+            calibration=calibration_of(method),
+        )
+
+
+def working_folder(output_dir: Path) -> Path:
+    """Returns the folder that keeps the files of a run until it is complete.
+
+    Args:
+        output_dir: Folder of the result.
+    """
+    return output_dir.with_name(f"{output_dir.name}.partial")
+
+
+def finish_folder(output_dir: Path) -> None:
+    """Gives the folder `result` of the working folder its final name, and removes the working folder.
+
+    Args:
+        output_dir: Folder of the result.
+    """
+    working_dir = working_folder(output_dir)
+    move_into_place(working_dir / "result", output_dir)
+    shutil.rmtree(working_dir, ignore_errors=True)
