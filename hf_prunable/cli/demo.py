@@ -1,4 +1,4 @@
-"""The command `hf-prunable demo`: prunes the small model of this package on synthetic speech, without the Hub.
+"""The command `hf-prunable demo`: prunes the small model of this package one-shot, on synthetic speech, without the Hub.
 
 hf-prunable demo
 hf-prunable demo --output_dir first_run --target_sparsity 0.5
@@ -31,8 +31,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [--option value ...]",
-        description="Synthesises speech and prunes the small WavLM of this package on it, to 28 % of its parameters: five\n"
-        "minutes on two CPU cores, without the Hub.",
+        description="Synthesises speech and prunes the small WavLM of this package one-shot, by statistics of that speech and\n"
+        "without training, to 28 % of its parameters: a few minutes on a CPU, without the Hub.",
         epilog="All other options are those of `hf-prunable prune`, such as `--target_sparsity 0.5`.",
     )
     parser.add_argument(

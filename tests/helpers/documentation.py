@@ -38,12 +38,12 @@ _QUIET = "--use_cpu true --disable_tqdm true --report_to none --logging_steps 1"
 _STEPS = f"--max_steps 2 {_QUIET}"
 _CROPS = "--per_device_train_batch_size 2 --crop_seconds 0.5 --latency_seconds 0.3"
 _PRUNE = f"{_STEPS} --final_steps 1 {_CROPS}"
+_ONE_SHOT = f"{_QUIET} {_CROPS} --calibration_clips 10 --calibration_seconds 0.5 --reconstruction_steps 2"
 # Options that cut a command short, by the words that the command starts with; the first that fits counts.
 SHORT = {
-    "hf-prunable demo": f"--num_clips 8 {_PRUNE}",
-    "hf-prunable prune --method one_shot": (
-        f"{_QUIET} {_CROPS} --calibration_clips 10 --calibration_seconds 0.5 --reconstruction_steps 2"
-    ),
+    "hf-prunable demo": f"--num_clips 8 {_ONE_SHOT} --rounds 1 --allow_few_frames true",
+    "hf-prunable prune outputs/recipe.yaml": f"{_ONE_SHOT} --rounds 1 --allow_few_frames true",
+    "hf-prunable prune --method one_shot": _ONE_SHOT,
     "hf-prunable prune --method magnitude": f"{_QUIET} {_CROPS}",
     "hf-prunable prune": _PRUNE,
     "hf-prunable finetune-speech-commands": f"{_STEPS} --seeds 42 --num_permutations 2 --min_clips_per_speaker 5",
