@@ -29,7 +29,7 @@ def test_the_recipe_names_what_is_there(folder):
 
 def test_the_recipe_prunes_one_shot_without_training(folder):
     recipe = demo.prune.PruningRecipe(*demo.prune.make_parser().parse([str(folder / "recipe.yaml")]))
-    assert recipe.options.method == ONE_SHOT and recipe.options.target_sparsity == [0.72]
+    assert recipe.options.method == ONE_SHOT and recipe.options.target_sparsity == [0.5, 0.72]
     assert recipe.training.num_final_steps == 0
 
 
