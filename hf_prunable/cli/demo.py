@@ -1,4 +1,4 @@
-"""The command `hf-prunable demo`: prunes the small model of this package on synthetic speech, without the Hub.
+"""The command `hf-prunable demo`: prunes the small model of this package one-shot, on synthetic speech, without the Hub.
 
 hf-prunable demo
 hf-prunable demo --output_dir first_run --target_sparsity 0.5
@@ -31,8 +31,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [--option value ...]",
-        description="Synthesises speech and prunes the small WavLM of this package on it, to 28 % of its parameters: five\n"
-        "minutes on two CPU cores, without the Hub.",
+        description="Synthesises speech and prunes the small WavLM of this package one-shot, by statistics of that speech and\n"
+        "without training, to 50 % and 28 % of its parameters: a few minutes on a CPU, without the Hub.",
         epilog="All other options are those of `hf-prunable prune`, such as `--target_sparsity 0.5`.",
     )
     parser.add_argument(
@@ -40,7 +40,7 @@ def make_parser() -> CommandParser:
         type=Path,
         metavar="FOLDER",
         default=Path("outputs"),
-        help="folder of speech, teacher, recipe and pruned model",
+        help="folder of speech, teacher, recipe and pruned models",
     )
     parser.add_argument("--num_clips", type=int, default=600, help="number of clips that are synthesised")
     return parser
@@ -57,7 +57,7 @@ def write_teacher_and_recipe(output_dir: Path) -> Path:
 
     Raises:
         FileExistsError: If the folder holds another teacher.
-        ValueError: If the folder of the pruned model is not empty.
+        ValueError: If the folder of the pruned models is not empty.
     """
     check_output_directory(output_dir / PRUNED)
     teacher, recipe = output_dir / TEACHER, output_dir / RECIPE

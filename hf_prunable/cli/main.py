@@ -19,8 +19,8 @@ from ..runtime.command_parser import CommandParser, suggestion
 PROGRAM = "hf-prunable"
 # Each is a module of this package, which is imported when it is asked for.
 COMMANDS = {
-    "demo": "prune a small model on synthetic speech, without the Hub",
-    "prune": "prune a model by learned gates and distillation, or without training",
+    "demo": "prune a small model one-shot on synthetic speech, without the Hub",
+    "prune": "prune a model, one-shot without training or by trained gates",
     "tradeoff": "measure the loss at several sizes, before a target is chosen",
     "finetune-speech-commands": "keep a model's first layers and fine-tune them on Speech Commands",
     "export": "write a model as an ONNX file",

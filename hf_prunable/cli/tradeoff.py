@@ -18,11 +18,11 @@ from pathlib import Path
 
 from ..data.arguments import SpeechArguments
 from ..modeling.pretrained import PrunableModelMixin
-from ..modeling.size import Measure
 from ..one_shot.arguments import OneShotArguments
 from ..one_shot.calibration import check_models
 from ..one_shot.method import OneShotMethod
 from ..one_shot.one_shot_pruning import check_reachable, check_units
+from ..pruning.arguments import PruningArguments
 from ..pruning.stages import TrainingStages
 from ..reporting.measurement import measure_dense
 from ..reporting.provenance import Provenance, command_line
@@ -96,8 +96,7 @@ class TradeoffRecipe:
         check_output_directory(self.output_dir)
         asked = self.options.pruning(self.options.sparsities)
         self.loaded = PruningSetup(asked, self.speech_options, self.options.objective(), self.training)
-        _, measure = asked.targets()
-        reachable = self._reachable(self.loaded.model, measure)
+        reachable = self._reachable(self.loaded.model, asked)
         self.method = OneShotMethod(self.options.pruning(reachable), self.one_shot, self.options.seed)
         self.stages = self.loaded.stages(self.method, self.output_dir)
         if self.is_main_process:
@@ -107,14 +106,15 @@ class TradeoffRecipe:
             if self.stages.plan is not None:
                 logger.info(self.stages.plan.describe())
 
-    def _reachable(self, model: PrunableModelMixin, measure: Measure) -> list[float]:
+    def _reachable(self, model: PrunableModelMixin, asked: PruningArguments) -> list[float]:
         """Returns the sizes that the units can reach, and logs those that they cannot."""
+        units, (_, measure) = asked.prune_units, asked.targets()
         check_models(model, model)
-        check_units(self.options.prune_units, model)
+        check_units(units, model)
         reachable = []
         for sparsity in self.options.sparsities:
             try:
-                check_reachable(model.config, sparsity, measure, self.options.prune_units, self.options.stock_shape)
+                check_reachable(model.config, sparsity, measure, units, asked.stock_shape)
             except ValueError as error:
                 left_out = error
                 logger.warning(f"{sparsity:g} is left out. {error}")

@@ -39,6 +39,9 @@ class TradeoffArguments:
     prune_units: list[str] = field(
         default_factory=lambda: list(DEFAULT_UNITS), metadata={"help": "Kinds of units to prune: qk, vo, int, conv."}
     )
+    stock_shape: bool = field(
+        default=False, metadata={"help": "Measure shapes that a stock class can express: one feed-forward width."}
+    )
     crop_seconds: float = field(default=5.0, metadata={"help": "Length of held-out crops in seconds."})
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Held-out clips per batch."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Number of processes that read held-out audio."})
@@ -74,6 +77,7 @@ class TradeoffArguments:
             target_macs=list(sparsities) if self.macs else None,
             mac_seconds=self.mac_seconds,
             prune_units=self.prune_units,
+            stock_shape=self.stock_shape,
         )
 
     def objective(self) -> ObjectiveArguments:
@@ -100,12 +104,12 @@ class TradeoffArguments:
 
 # Titles of the groups and names of their options.
 GROUPS = {
-    "what to measure": "model_name_or_path teacher_name_or_path sparsities macs mac_seconds prune_units",
+    "what to measure": "model_name_or_path teacher_name_or_path sparsities macs mac_seconds prune_units stock_shape",
     "data": (
         "dataset_name dataset_config_name dataset_split streaming min_seconds held_out_fraction held_out_clips "
         "crop_seconds dataloader_num_workers"
     ),
-    "one-shot pruning": "calibration_clips calibration_seconds rounds stock_shape",
+    "one-shot pruning": "calibration_clips calibration_seconds rounds",
     "computation": "per_device_eval_batch_size use_cpu seed disable_tqdm",
     "output": "output_dir override",
 }
@@ -118,6 +122,6 @@ RARE_GROUPS = {
 NO_TARGET = "`hf-prunable prune --method one_shot` makes the model of a target."
 TRADEOFF_TABLE = OptionTable(
     groups={title: names.split() for title, names in GROUPS.items()},
-    refused={"target_loss": NO_TARGET, "target_similarity": NO_TARGET},
+    refused={"target_loss": NO_TARGET, "target_similarity": NO_TARGET, "compare_ragged": NO_TARGET},
     rare_groups={title: names.split() for title, names in RARE_GROUPS.items()},
 )

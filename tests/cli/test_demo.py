@@ -6,7 +6,9 @@ from transformers import AutoFeatureExtractor
 
 from hf_prunable import load_prunable
 from hf_prunable.cli import demo
-from hf_prunable.pruning.trainer import GATE_DISTANCE
+from hf_prunable.data.arguments import load_speech
+from hf_prunable.data.synthetic_speech import make_speech
+from hf_prunable.pruning.arguments import ONE_SHOT
 from hf_prunable.runtime.recipes import load_recipe
 
 
@@ -25,11 +27,21 @@ def test_the_recipe_names_what_is_there(folder):
     assert recipe["output_dir"] == str(folder / "wavlm-mini-pruned")
 
 
-def test_options_are_all_known_and_let_the_gates_settle(folder):
-    options, _, _, training, _ = demo.prune.make_parser().parse([str(folder / "recipe.yaml")])
-    assert options.target_sparsity == [0.72]
-    steps_at_target = training.max_steps * (1 - training.sparsity_warmup_steps)
-    assert training.gate_learning_rate * steps_at_target >= GATE_DISTANCE
+def test_the_recipe_prunes_one_shot_without_training(folder):
+    recipe = demo.prune.PruningRecipe(*demo.prune.make_parser().parse([str(folder / "recipe.yaml")]))
+    assert recipe.options.method == ONE_SHOT and recipe.options.target_sparsity == [0.5, 0.72]
+    assert recipe.training.num_final_steps == 0
+
+
+def test_the_clips_hold_the_crops_of_the_recipe(folder):
+    """A clip of the demo gives one crop or none; training clips are what is left after the held-out ones."""
+    pytest.importorskip("espeakng_loader")
+    _, speech_options, _, _, one_shot = demo.prune.make_parser().parse([str(folder / "recipe.yaml")])
+    num_clips = 60
+    make_speech(folder / "speech", num_clips)
+    clips = load_speech(speech_options, 16000, seed=42).train_clips
+    share = sum(seconds >= one_shot.calibration_seconds for seconds in clips["seconds"]) / num_clips
+    assert share * demo.make_parser().get_default("num_clips") >= 1.5 * one_shot.calibration_clips
 
 
 def test_the_teacher_is_used_again(folder):
