@@ -60,6 +60,10 @@ class OneShotArguments:
     stock_target_sparsities: list[float] = field(
         default_factory=lambda: [0.2, 0.3, 0.4], metadata={"help": "The same for the row stock_shape."}
     )
+    target_macs: list[float] = field(
+        default_factory=lambda: [0.5],
+        metadata={"help": "Fractions of multiply-accumulates to remove, for the rows macs and macs_channels."},
+    )
     seeds: list[int] = field(
         default_factory=lambda: [42], metadata={"help": "Random seeds of the draws of calibration audio."}
     )
@@ -192,6 +196,7 @@ def make_results(options: OneShotArguments, folder: Path) -> None:
     audio = Path(options.calibration_audio or options.dataset_name or "").name
     targets = {row: sorted(set(options.target_sparsities)) for row in ROWS}
     targets[TEACHER] = [0.0]
+    targets["macs"] = targets["macs_channels"] = sorted(set(options.target_macs))
     targets["stock_shape"] = sorted(set(options.stock_target_sparsities))
     groups = plan_groups(
         options.rows, targets, audio, options.num_crops, calibration_crop_seconds(options), options.seeds

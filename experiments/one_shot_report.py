@@ -8,8 +8,9 @@ from typing import Any
 
 from benchmarks.result_files import save_result
 from experiments.one_shot_pictures import draw_audio, draw_sizes
-from experiments.one_shot_students import ROWS
+from experiments.one_shot_students import MACS, ROWS
 from experiments.one_shot_summary import LossCurve, loss_curves, main_draw, trained_curves
+from hf_prunable.modeling.size import PARAMETERS
 from hf_prunable.runtime.tables import markdown_table
 
 
@@ -27,7 +28,15 @@ def write_report(results: Sequence[dict[str, Any]], folder: Path, trained_result
     """
     curves = loss_curves(results)
     draw = main_draw(curves)
-    main = [curve for curve in curves if curve.draw == draw or curve.draw.audio is None]
+    # Of the rows of one draw; each measure of the targets has its own table.
+    main, macs = (
+        [
+            curve
+            for curve in curves
+            if ROWS[curve.row].measure == measure and (curve.draw == draw or curve.draw.audio is None)
+        ]
+        for measure in (PARAMETERS, MACS)
+    )
     trained = trained_curves(trained_results) if trained_results else []
     audio = [curve for curve in curves if curve.row == AUDIO_ROW]
     values = {
@@ -37,7 +46,7 @@ def write_report(results: Sequence[dict[str, Any]], folder: Path, trained_result
             for result in results
         ],
     }
-    save_result(folder, "one_shot", values, format_report(results, main, trained, audio))
+    save_result(folder, "one_shot", values, format_report(results, main, trained, audio, macs))
     draw_sizes(main, trained, folder / "sizes.png")
     if len({curve.draw for curve in audio}) > 1:
         draw_audio(audio, folder / "audio.png")
@@ -48,6 +57,7 @@ def format_report(
     main: Sequence[LossCurve],
     trained: Sequence[LossCurve],
     audio: Sequence[LossCurve],
+    macs: Sequence[LossCurve] = (),
 ) -> str:
     """Formats the tables and notes on them as Markdown.
 
@@ -56,12 +66,15 @@ def format_report(
         main: Curves of all rows on the same audio.
         trained: Curves of students that were trained.
         audio: Curves of one row on several kinds and amounts of audio.
+        macs: Curves of the rows whose targets are multiply-accumulates.
     """
     draws = dict.fromkeys(curve.draw.label for curve in main if curve.draw.audio is not None)
     parts = ["# One-shot pruning", "## Loss by size"]
     if draws:
         parts.append(f"Calibration: {', '.join(draws)}.")
     parts.append(_loss_table("Student", [(curve.label, curve) for curve in (*main, *trained)]))
+    if macs:
+        parts += ["## Loss by multiply-accumulates", _loss_table("Units", [(curve.label, curve) for curve in macs])]
     if len(audio) > 1:
         parts += [
             f"## Loss by calibration audio, {ROWS[AUDIO_ROW].label}",

@@ -11,6 +11,8 @@ import torch
 from experiments.compared_students import TEACHER
 from hf_prunable import OneShotConfig, load_prunable, refit_
 from hf_prunable.modeling.pretrained import PrunableModelMixin
+from hf_prunable.modeling.size import PARAMETERS, Measure
+from hf_prunable.modeling.units import DEFAULT_UNITS
 from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, sizes_of_rounds
 from hf_prunable.pruning.magnitude import keep_largest_weights, uniform_shape
 
@@ -18,6 +20,7 @@ from hf_prunable.pruning.magnitude import keep_largest_weights, uniform_shape
 # Few seconds of audio have fewer frames than a layer has inputs; the experiment measures what they give.
 FULL = OneShotConfig(allow_few_frames=True)
 WITHOUT_RECONSTRUCTION = OneShotConfig(allow_few_frames=True, reconstruction_steps=0)
+MACS = Measure("macs")
 # Rounds of the row with finer rounds for one of the default rounds.
 FINER = 2
 
@@ -34,12 +37,14 @@ class Row:
             samples) to pairs of target and student, which are computed one after the other.
         uses_audio: Whether the students depend on the audio.
         is_ladder: Whether the student of one target depends on the other targets.
+        measure: Measure of the targets.
     """
 
     label: str
     make: Callable[[str, Sequence[float], torch.Tensor], Students]
     uses_audio: bool = True
     is_ladder: bool = False
+    measure: Measure = PARAMETERS
 
 
 def load_teacher(folder: str) -> PrunableModelMixin:
@@ -119,18 +124,27 @@ def one_round(
 
 
 def in_rounds(
-    folder: str, targets: Sequence[float], clips: torch.Tensor, *, config: OneShotConfig, finer: int = 1
+    folder: str,
+    targets: Sequence[float],
+    clips: torch.Tensor,
+    *,
+    config: OneShotConfig,
+    finer: int = 1,
+    measure: Measure = PARAMETERS,
+    units: Sequence[str] = DEFAULT_UNITS,
 ) -> Students:
     """Makes students by one-shot pruning in rounds, each target from the student of the one before it.
 
     Args:
         folder: Folder or Hub id of the teacher.
-        targets: Fractions of parameters to remove.
+        targets: Fractions to remove.
         clips: Calibration audio of shape (clips, samples).
         config: Settings.
         finer: Number of rounds for one of the default rounds, 1 or more.
+        measure: Measure of the targets.
+        units: Kinds of units to prune.
     """
-    pruning = OneShotPruning(load_teacher(folder), clips, config=config)
+    pruning = OneShotPruning(load_teacher(folder), clips, units=units, measure=measure, config=config)
     dense = pruning.size()
     default = sizes_of_rounds(dense, [(1 - target) * dense for target in targets])
     rounds = None if finer == 1 else finer * sum(map(len, default))
@@ -153,6 +167,13 @@ ROWS = {
     "rounds": Row("rounds (default)", partial(in_rounds, config=FULL), is_ladder=True),
     "finer_rounds": Row("twice as many rounds", partial(in_rounds, config=FULL, finer=FINER), is_ladder=True),
     "stock_shape": Row("stock shape", partial(one_round, config=FULL, stock_shape=True)),
+    "macs": Row("without channels", partial(in_rounds, config=FULL, measure=MACS), is_ladder=True, measure=MACS),
+    "macs_channels": Row(
+        "with channels",
+        partial(in_rounds, config=FULL, measure=MACS, units=(*DEFAULT_UNITS, "conv")),
+        is_ladder=True,
+        measure=MACS,
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from experiments.one_shot_report import write_report
 from experiments.one_shot_results import Run
 from experiments.one_shot_students import ROWS
 from experiments.one_shot_summary import TRAINED_ROWS
+from hf_prunable.modeling.size import PARAMETERS
 from tests.helpers.one_shot_results import evaluation_of, result_of, runs_of
 
 
@@ -45,5 +46,15 @@ def test_report_with_more_audio_evaluation_and_trained_students(tmp_path):
     assert (tmp_path / "audio.png").stat().st_size > 1000
 
 
+def test_targets_in_multiply_accumulates_have_a_table_of_their_own(tmp_path):
+    runs = [*runs_of(["rounds"], [0.3]), *runs_of(["macs", "macs_channels"], [0.5])]
+    write_report([result_of(run) for run in runs], tmp_path)
+    text = (tmp_path / "one_shot.md").read_text()
+    by_size, by_macs = text.split("## Loss by multiply-accumulates")
+    assert "with channels" not in by_size and "50 % removed" not in by_size
+    assert "| with channels | 0.1000 | 1 |" in by_macs and "| without channels | 0.1000 | 1 |" in by_macs
+
+
 def test_every_row_has_a_color():
-    assert COLORS.keys() == ROWS.keys() - {TEACHER} and TRAINED_COLORS.keys() == set(TRAINED_ROWS)
+    by_parameters = {name for name, row in ROWS.items() if row.measure == PARAMETERS}
+    assert COLORS.keys() == by_parameters - {TEACHER} and TRAINED_COLORS.keys() == set(TRAINED_ROWS)

@@ -5,6 +5,7 @@ import torch
 
 from experiments.one_shot_students import ROWS, check_rows, load_teacher
 from hf_prunable import one_shot_prune
+from hf_prunable.modeling.size import UnitCounts
 from hf_prunable.one_shot.config import OneShotConfig
 from hf_prunable.pruning.fidelity import measure_fidelity
 
@@ -21,13 +22,14 @@ def clips():
 def students(teacher, clips):
     """Students of every row, made once: by row and target."""
     targets = dict.fromkeys(ROWS, TARGETS) | {"stock_shape": [0.1, 0.2], "teacher": [0.0]}
+    targets |= {"macs": [0.1, 0.2], "macs_channels": [0.1, 0.2]}
     return {name: dict(row.make(teacher, targets[name], clips)) for name, row in ROWS.items()}
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_meets_its_targets(row, students, teacher):
     for target, student in students[row].items():
-        sparsity = 1 - student.num_parameters() / load_teacher(teacher).num_parameters()
+        sparsity = ROWS[row].measure.sparsity(student.config, UnitCounts.of(student.config.shape))
         assert sparsity == pytest.approx(target, abs=0.02)
 
 
