@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -130,8 +131,7 @@ def in_rounds(
     *,
     config: OneShotConfig,
     finer: int = 1,
-    measure: Measure = PARAMETERS,
-    units: Sequence[str] = DEFAULT_UNITS,
+    **options: Any,
 ) -> Students:
     """Makes students by one-shot pruning in rounds, each target from the student of the one before it.
 
@@ -141,10 +141,9 @@ def in_rounds(
         clips: Calibration audio of shape (clips, samples).
         config: Settings.
         finer: Number of rounds for one of the default rounds, 1 or more.
-        measure: Measure of the targets.
-        units: Kinds of units to prune.
+        **options: Further options of `OneShotPruning`.
     """
-    pruning = OneShotPruning(load_teacher(folder), clips, units=units, measure=measure, config=config)
+    pruning = OneShotPruning(load_teacher(folder), clips, config=config, **options)
     dense = pruning.size()
     default = sizes_of_rounds(dense, [(1 - target) * dense for target in targets])
     rounds = None if finer == 1 else finer * sum(map(len, default))
