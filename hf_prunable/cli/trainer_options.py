@@ -38,7 +38,7 @@ PRUNING_GROUPS = {
     ),
     "objective": ("objective distillation_layers share_projections crop_seconds task label_column task_weight"),
     "gates": ("ste initial_drop_rate gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"),
-    "one-shot pruning": "calibration_clips calibration_seconds rounds compare_ragged",
+    "one-shot pruning": "calibration_clips calibration_seconds rounds",
     "training": (
         "max_steps final_steps learning_rate final_learning_rate warmup_steps final_warmup_steps lr_scheduler_type "
         "max_grad_norm freeze_feature_encoder per_device_train_batch_size per_device_eval_batch_size "
@@ -53,7 +53,7 @@ PRUNING_RARE_GROUPS = {
     "objective and gates, seldom needed": "distillation_form initial_norm_spread",
     "one-shot pruning, seldom needed": (
         "ridge curve_clips price_clips price_fraction reconstruction_steps reconstruction_frames reconstruction_rate "
-        "calibration_batch_size allow_few_frames"
+        "calibration_batch_size allow_few_frames compare_ragged"
     ),
 }
 FINETUNING_GROUPS = {

@@ -51,10 +51,7 @@ class OneShotArguments:
     )
     compare_ragged: bool = field(
         default=False,
-        metadata={
-            "help": "With `stock_shape`, measure a shape of the same size whose widths vary as well; the run takes more than "
-            "twice as long."
-        },
+        metadata={"help": "With `stock_shape`, measure a ragged shape of the same size as well."},
     )
     ridge: float = _setting("ridge")
     curve_clips: int = _setting("curve_clips")
