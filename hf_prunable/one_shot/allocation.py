@@ -12,6 +12,7 @@ import torch
 from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.shape import AttentionShape, LayerShape, PrunedShape
 from ..modeling.size import Measure, UnitCounts
+from ..pruning.stock_shape import stock_width, with_width
 from .loss_estimate import LossEstimate, UnitCurve
 
 
@@ -228,22 +229,15 @@ class OneWidth(RemovalOrder):
 
     Args:
         config: Configuration of the model.
-        shape: Present shape.
         measure: Measure of the size.
 
     Raises:
-        ValueError: If a stock class cannot express the present shape.
+        ValueError: If a stock class cannot express the shape of the model.
     """
 
-    def __init__(self, config: PrunableConfigMixin, shape: PrunedShape, measure: Measure):
+    def __init__(self, config: PrunableConfigMixin, measure: Measure):
         super().__init__(config, measure)
-        fields = shape.stock_fields(config)
-        if fields is None:
-            raise ValueError(
-                "A stock class cannot express the present shape of the model: its heads are not whole, or its layers differ "
-                "in width. Start from the dense model."
-            )
-        self.shape, self.width = shape, fields["intermediate_size"]
+        self.width = stock_width(config)
 
     @property
     def num_removals(self) -> int:
@@ -251,8 +245,7 @@ class OneWidth(RemovalOrder):
         return self.width - 1
 
     def shape_after(self, num_removals: int) -> PrunedShape:
-        width = self.width - num_removals
-        return replace(self.shape, layers=tuple(replace(layer, intermediate=width) for layer in self.shape.layers))
+        return with_width(self.config.shape, self.width - num_removals)
 
 
 def unit_size(config: PrunableConfigMixin, shape: PrunedShape, curve: UnitCurve, measure: Measure) -> int:

@@ -114,7 +114,7 @@ class OneShotPruning:
         """
         base, config = self.model.base_model, self.config
         if self.stock_shape:
-            return OneWidth(base.config, base.config.shape, self.measure)
+            return OneWidth(base.config, self.measure)
         curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
         price_clips = own_share(min(config.price_clips, self.num_clips))
         estimate = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).estimate()
@@ -227,7 +227,7 @@ def least_shape(config: PrunableConfigMixin, measure: Measure, units: Sequence[s
     """
     if not stock_shape:
         return smallest_shape(config.shape, units)
-    order = OneWidth(config, config.shape, measure)
+    order = OneWidth(config, measure)
     return order.shape_after(order.num_removals)
 
 

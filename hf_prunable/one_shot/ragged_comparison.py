@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.stages import TrainingStages
+from .calibration import from_first_process
 from .method import OneShotMethod
 from .one_shot_pruning import OneShotPruning, sizes_of_rounds
 from .round_files import PruningRound, load_round, round_path, save_round
@@ -50,9 +50,7 @@ class RaggedComparison:
         (sizes,) = sizes_of_rounds(pruning.size(), [size], method.one_shot.rounds)
         paths = [round_path(stages.folder / f"ragged_{size}", number) for number in range(1, len(sizes) + 1)]
         # All processes must skip the same rounds.
-        is_finished = [path.exists() for path in paths]
-        if stages.args.world_size > 1:
-            broadcast_object_list(is_finished)
+        is_finished = from_first_process([path.exists() for path in paths])
         for number, (path, round_size) in enumerate(zip(paths, sizes, strict=True), start=1):
             if is_finished[number - 1]:
                 pruning.model, _ = load_round(path, pruning.model)

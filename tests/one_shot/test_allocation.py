@@ -172,7 +172,8 @@ def test_present_size_removes_nothing(name):
 def test_one_width_meets_the_target_to_one_unit_a_layer(part, width, measure):
     config = make_config()
     shape = PrunedShape(CHANNELS, (LayerShape(DENSE_ATTENTION, width),) * 3)
-    order = OneWidth(config, shape, measure)
+    config.pruned_shape = shape.to_dict()
+    order = OneWidth(config, measure)
     assert order.shape_after(0) == shape and order.shape_after(order.num_removals).layers[2].intermediate == 1
     present, least = (order.size_after(removals) for removals in (0, order.num_removals))
     target = least + part * (present - least)
@@ -189,7 +190,7 @@ def test_one_width_meets_the_target_to_one_unit_a_layer(part, width, measure):
 @pytest.mark.parametrize("name", SHAPES)
 def test_one_width_needs_a_shape_of_a_stock_class(name):
     with pytest.raises(ValueError, match="stock class cannot express"):
-        OneWidth(make_config(), SHAPES[name], PARAMETERS)
+        OneWidth(tiny_config("wavlm", "post", prunable=True, pruned_shape=SHAPES[name].to_dict()), PARAMETERS)
 
 
 def test_cheap_units_go_first():
