@@ -45,11 +45,11 @@ class FoundSize:
         """Returns what was asked for, met and found, as sentences."""
         text = (
             f"Asked for the smallest model with a {self.target.quantity} of {self.target.limit} on held-out audio: with "
-            f"{100 * self.sparsity:.2f} % removed, it is {self.met:.6g}, measured."
+            f"{100 * self.sparsity:.2f} % removed, it is {self.target.value_text(self.met)}, measured."
         )
         if self.one_more is None:
             return f"{text} Nothing is left that the units of the run could remove."
-        return f"{text} With one removal more, it is {self.one_more:.6g}."
+        return f"{text} With one removal more, it is {self.target.value_text(self.one_more)}."
 
 
 class FidelitySearch:
@@ -106,8 +106,8 @@ class FidelitySearch:
         if not target.is_met(fidelity):
             raise ValueError(
                 f"`{target.option}` asks for a {target.quantity} of {target.limit}, but before anything is "
-                f"removed the model has {target.value(fidelity):.6g}, measured against its teacher on the held-out audio. "
-                "Ask for less fidelity, or give another teacher."
+                f"removed the model has {target.value_text(target.value(fidelity))}, measured against its teacher on the "
+                "held-out audio. Ask for less fidelity, or give another teacher."
             )
         sparsity = pruning.measure.sparsity(pruning.model.config, pruning.counts(pruning.model))
         self._start = Candidate(0, sparsity, fidelity)
@@ -212,7 +212,8 @@ class _RoundSearch:
         is_met = target.is_met(candidate.fidelity)
         logger.info(
             f"Round {self.number}, candidate {len(self.entry.measured) + 1}: {100 * record.sparsity:.2f} % removed, "
-            f"{target.quantity} {target.value(candidate.fidelity):.6g} ({'kept' if is_met else 'missed'}: {target.limit})."
+            f"{target.quantity} {target.value_text(target.value(candidate.fidelity))} "
+            f"({'kept' if is_met else 'missed'}: {target.limit})."
         )
         if is_met:
             self._kept = model, record

@@ -50,7 +50,7 @@ class FidelityTarget:
     @property
     def limit(self) -> str:
         """Limit with its direction, such as "at most 0.02"."""
-        return f"at least {self.min_similarity:g}" if self.max_loss is None else f"at most {self.max_loss:g}"
+        return f"at least {self.min_similarity}" if self.max_loss is None else f"at most {self.max_loss}"
 
     def value(self, fidelity: Fidelity) -> float:
         """Returns the measured value that the limit is for.
@@ -59,6 +59,16 @@ class FidelityTarget:
             fidelity: Fidelity of a model on held-out audio.
         """
         return fidelity.mean_cosine if self.max_loss is None else fidelity.distillation_loss
+
+    def value_text(self, value: float) -> str:
+        """Returns a value as text, with six digits or as many as tell it from the limit.
+
+        Args:
+            value: Value of the quantity.
+        """
+        limit = self.min_similarity if self.max_loss is None else self.max_loss
+        texts = [f"{value:.{digits}g}" for digits in range(6, 18)]
+        return next((text for text in texts if float(text) != limit), texts[0])
 
     def excess(self, fidelity: Fidelity) -> float:
         """Returns how far a measured fidelity misses the limit; 0 or less if it keeps it, NaN if it is not finite.

@@ -297,10 +297,10 @@ def _target_rows(target_sparsity: float | None, found: FoundSize | None) -> list
     rows = [] if target_sparsity is None else [("Target sparsity", "", _percent(target_sparsity, 2), "")]
     if found is not None:
         name = f"{found.target.quantity[0].upper()}{found.target.quantity[1:]}, held-out audio"
-        one_more = "nothing left to remove" if found.one_more is None else f"{found.one_more:.6g}"
+        one_more = "nothing left to remove" if found.one_more is None else found.target.value_text(found.one_more)
         rows += [
             (f"{name}: target", "", found.target.limit, ""),
-            (f"{name}: met by pruning", "", f"{found.met:.6g}", ""),
+            (f"{name}: met by pruning", "", found.target.value_text(found.met), ""),
             (f"{name}: with one removal more", "", one_more, ""),
         ]
     return rows

@@ -73,3 +73,15 @@ def test_no_other_target_beside_one_by_fidelity():
             fidelity_target(0.1, None, **others)
     with pytest.raises(ValueError, match="`target_loss` is given, and so is `target_similarity`"):
         fidelity_target(0.1, 0.9)
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.97, "0.97"), (0.9700001, "0.9700001"), (0.96999994, "0.9699999"), (0.123456789, "0.123457"), (1.0, "1")],
+)
+def test_a_value_is_shown_with_the_digits_that_tell_it_from_the_limit(value, text):
+    assert FidelityTarget(min_similarity=0.97).value_text(value) == text
+
+
+def test_a_limit_is_shown_as_it_was_given():
+    assert FidelityTarget(min_similarity=0.99950012).limit == "at least 0.99950012"
