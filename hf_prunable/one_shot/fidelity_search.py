@@ -153,7 +153,7 @@ class _RoundSearch:
     def __init__(self, search: FidelitySearch, number: int):
         self.search, self.pruning, self.number = search, search.pruning, number
         config, pruning = self.pruning.model.config, self.pruning
-        least = least_shape(config, pruning.measure, pruning.units, pruning.stock_shape)
+        least = least_shape(config, pruning.units, pruning.stock_shape)
         # Size after a whole round.
         self.max_size = max(pruning.size() * ROUND_FACTOR, pruning.measure.count(config, UnitCounts.of(least)))
         if number > len(search.candidates):

@@ -18,9 +18,10 @@ from ..pruning.student import Student
 from ..pruning.targets import Target
 from ..runtime.training_plan import Stage
 from .arguments import OneShotArguments
-from .calibration import check_models, from_first_process
+from .calibration import check_models
 from .one_shot_pruning import OneShotPruning, check_reachable, check_units, sizes_of_rounds
-from .round_files import PruningRound, load_round, round_path, save_round
+from .resumable_rounds import ResumableRounds
+from .round_files import PruningRound
 
 
 logger = logging.get_logger(__name__)
@@ -119,23 +120,13 @@ class OneShotMethod(PruningMethod):
         Args:
             stages: Stages of the run, whose initial student is a prepared model.
         """
-        student, pruning = stages.initial_student, self._pruning
-        num_finished = from_first_process(self._num_finished(stages))
-        if num_finished:
-            logger.info(f"Going on after round {num_finished} of {self.num_rounds}.")
-        self.rounds = []
+        rounds = ResumableRounds(self._pruning, stages.folder, self.num_rounds)
+        if rounds.num_finished:
+            logger.info(f"Going on after round {rounds.num_finished} of {self.num_rounds}.")
+        self.rounds = rounds.records
         for target, sizes in zip(self.sparsities, self._schedule, strict=True):
-            for size in sizes:
-                number = len(self.rounds) + 1
-                path = round_path(stages.folder, number)
-                if number <= num_finished:
-                    pruning.model, record = load_round(path, pruning.model)
-                else:
-                    record = self._prune(size, number, is_draft=size != sizes[-1])
-                    if stages.args.process_index == 0:
-                        save_round(path, pruning.model, record)
-                self.rounds.append(record)
-            yield target, self._student(student)
+            rounds.prune_(sizes)
+            yield target, self._student(stages.initial_student)
 
     def _student(self, student: Student) -> Student:
         """Returns a student with a copy of the model that pruning has come to.
@@ -144,27 +135,3 @@ class OneShotMethod(PruningMethod):
             student: Student before pruning.
         """
         return replace(student, model=copy.deepcopy(self._pruning.model).to(student.model.device))
-
-    def _num_finished(self, stages: TrainingStages) -> int:
-        """Returns the number of rounds whose file is there, up to the first one that is missing."""
-        numbers = range(1, self.num_rounds + 1)
-        is_there = [round_path(stages.folder, number).exists() for number in numbers]
-        return [*is_there, False].index(False)
-
-    def _prune(self, size: float, number: int, is_draft: bool) -> PruningRound:
-        """Makes one round and returns its record.
-
-        Args:
-            size: Largest size allowed, in the unit of the measure.
-            number: Number of the round, from 1.
-            is_draft: Whether further rounds to the same target follow.
-        """
-        pruning = self._pruning
-        before, dense = pruning.size(), self.measure.dense(pruning.model.config)
-        logger.info(
-            f"Round {number} of {self.num_rounds}: from {before / dense:.1%} to {size / dense:.1%} of the dense encoder's "
-            f"{self.measure}."
-        )
-        order = pruning.order(size)
-        pruning.model = pruning.pruned(order.shape_after(order.removals_to(size)), is_draft)
-        return PruningRound.after(pruning, pruning.model, order)

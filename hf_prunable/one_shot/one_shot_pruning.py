@@ -17,6 +17,7 @@ from ..modeling.size import PARAMETERS, Measure, UnitCounts
 from ..modeling.units import DEFAULT_UNITS
 from ..pruning.compaction import cut_out
 from ..pruning.decisions import check_target_value
+from ..pruning.stock_shape import STOCK_UNITS, stock_width, with_width
 from .allocation import OneWidth, RemovalOrder, cheapest_first, smallest_shape
 from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
@@ -65,7 +66,7 @@ class OneShotPruning:
         self.model = self._initial = copy.deepcopy(model).float().eval()
         self.teacher = copy.deepcopy(teacher.base_model).float().eval().to(model.device)
         self.clips, self.num_clips = own_clips(clips), len(clips)
-        self.units, self.measure = ("int",) if stock_shape else tuple(units), measure
+        self.units, self.measure = STOCK_UNITS if stock_shape else tuple(units), measure
         self.stock_shape = stock_shape
 
     def check_target(self, target: float) -> None:
@@ -88,8 +89,8 @@ class OneShotPruning:
         """Returns the unit counts of a model."""
         return UnitCounts.of(model.config.shape)
 
-    def round(self, max_size: float, is_draft: bool = False) -> PrunableModelMixin:
-        """Prunes the present model to a size and returns it.
+    def round(self, max_size: float, is_draft: bool = False) -> RemovalOrder:
+        """Prunes the present model to a size, and returns the order of its removals.
 
         Args:
             max_size: Largest size allowed, in the unit of the measure.
@@ -100,7 +101,7 @@ class OneShotPruning:
         """
         order = self.order(max_size)
         self.model = self.pruned(order.shape_after(order.removals_to(max_size)), is_draft)
-        return self.model
+        return order
 
     @torch.no_grad()
     def order(self, max_size: float) -> RemovalOrder:
@@ -115,9 +116,10 @@ class OneShotPruning:
         base, config = self.model.base_model, self.config
         if self.stock_shape:
             return OneWidth(base.config, self.measure)
-        curve_clips = self.clips[: own_share(min(config.curve_clips, self.num_clips))]
         price_clips = own_share(min(config.price_clips, self.num_clips))
-        estimate = CurveMeasurement(base, self.teacher, curve_clips, price_clips, self.units, config).estimate()
+        estimate = CurveMeasurement(
+            base, self.teacher, self._curve_clips(), price_clips, self.units, config
+        ).estimate()
         return cheapest_first(base.config, base.config.shape, estimate, self.measure, max_size)
 
     @torch.no_grad()
@@ -131,10 +133,14 @@ class OneShotPruning:
         """
         model, clips, config = self._with_initial_convolutions(), self.clips, self.config
         if is_draft:
-            clips = clips[: own_share(min(config.curve_clips, self.num_clips))]
+            clips = self._curve_clips()
             config = replace(config, reconstruction_steps=0)
         cut = LayerwisePruning(model.base_model, self.teacher, clips, config).prune_(shape)
         return cut_out(model, cut)
+
+    def _curve_clips(self) -> torch.Tensor:
+        """Returns this process's part of the first clips, from which curves and drafts take their statistics."""
+        return self.clips[: own_share(min(self.config.curve_clips, self.num_clips))]
 
     def _with_initial_convolutions(self) -> PrunableModelMixin:
         """Returns a copy of the present model with the convolutions that it had before the first round.
@@ -212,23 +218,23 @@ def check_reachable(
     Raises:
         ValueError: If it cannot.
     """
-    least = UnitCounts.of(least_shape(config, measure, units, stock_shape))
-    check_target_value(config, target, measure, measure.sparsity(config, least), ("int",) if stock_shape else units)
+    least = UnitCounts.of(least_shape(config, units, stock_shape))
+    check_target_value(config, target, measure, measure.sparsity(config, least), STOCK_UNITS if stock_shape else units)
 
 
-def least_shape(config: PrunableConfigMixin, measure: Measure, units: Sequence[str], stock_shape: bool) -> PrunedShape:
+def least_shape(config: PrunableConfigMixin, units: Sequence[str], stock_shape: bool) -> PrunedShape:
     """Returns the shape that is left when all units that may go are removed.
 
     Args:
         config: Configuration of the model.
-        measure: Measure of the size.
         units: Kinds of units to prune.
         stock_shape: Whether the shape must be one that a stock class can express.
     """
     if not stock_shape:
         return smallest_shape(config.shape, units)
-    order = OneWidth(config, measure)
-    return order.shape_after(order.num_removals)
+    stock_width(config)
+    # A stock class has no feed-forward block without units.
+    return with_width(config.shape, 1)
 
 
 def check_units(units: Sequence[str], model: PrunableModelMixin) -> None:

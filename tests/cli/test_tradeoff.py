@@ -130,7 +130,7 @@ def test_a_kill_before_the_files_are_complete_leaves_no_result(place, whole, tmp
     monkeypatch.setattr(one_shot_pruning, "cut_out", fail)
     loaded = []
     monkeypatch.setattr(
-        "hf_prunable.one_shot.method.load_round", lambda *parts: loaded.append(parts) or load_round(*parts)
+        "hf_prunable.one_shot.resumable_rounds.load_round", lambda *parts: loaded.append(parts) or load_round(*parts)
     )
     main(options)
     assert len(loaded) == 2 and read(tmp_path)["points"] == read(whole[0])["points"]

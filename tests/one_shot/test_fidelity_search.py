@@ -46,9 +46,7 @@ def shape(model):
 def least_size(pruning):
     """Size of the smallest shape that a pruning can reach."""
     config = pruning.model.config
-    return pruning.measure.count(
-        config, UnitCounts.of(least_shape(config, pruning.measure, pruning.units, pruning.stock_shape))
-    )
+    return pruning.measure.count(config, UnitCounts.of(least_shape(config, pruning.units, pruning.stock_shape)))
 
 
 def order_of_round(pruning):

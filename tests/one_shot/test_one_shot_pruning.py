@@ -228,7 +228,7 @@ def test_ceiling(options):
     """The largest target that the units reach is reached; a bit more is one clear error before any statistics."""
     model = tiny_prunable("hubert")
     units, is_stock = options.get("units", DEFAULT_UNITS), options.get("stock_shape", False)
-    least = PARAMETERS.count(model.config, UnitCounts.of(least_shape(model.config, PARAMETERS, units, is_stock)))
+    least = PARAMETERS.count(model.config, UnitCounts.of(least_shape(model.config, units, is_stock)))
     ceiling = 1 - least / model.config.dense_num_parameters
     small = one_shot_prune(model, CLIPS, target_sparsity=ceiling - 1e-9, rounds=1, config=FAST, **options)
     assert small.num_parameters() == least
