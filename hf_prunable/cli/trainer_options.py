@@ -36,7 +36,7 @@ PRUNING_GROUPS = {
         "dataset_name dataset_config_name dataset_split streaming min_seconds held_out_fraction held_out_clips "
         "dataloader_num_workers"
     ),
-    "objective": ("objective distillation_layers share_projections crop_seconds task label_column task_weight"),
+    "objective": ("objective distillation_layers distillation_projections crop_seconds task label_column task_weight"),
     "gates": ("ste initial_drop_rate gate_learning_rate multiplier_learning_rate sparsity_warmup_steps"),
     "one-shot pruning": "calibration_clips calibration_seconds rounds",
     "training": (

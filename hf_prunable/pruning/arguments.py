@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..runtime.settings import result_settings
-from .distillation import LOSSES
+from .distillation import AUTO, LOSSES
 from .stock_shape import STOCK_UNITS
 
 
@@ -168,8 +168,12 @@ class ObjectiveArguments:
             "predicts all of them."
         },
     )
-    share_projections: bool = field(
-        default=True, metadata={"help": "One projection to the teacher for all layers but 0, not one each."}
+    distillation_projections: str = field(
+        default=AUTO,
+        metadata={
+            "help": "Learned maps from student to teacher: 'none', 'shared' or 'each' layer its own; by default none, or "
+            "shared if the hidden sizes differ."
+        },
     )
     task: str | None = field(
         default=None, metadata={"help": "Task of an objective with labels: 'ctc' or 'classification'."}

@@ -156,10 +156,30 @@ def prediction_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tenso
 
 # Loss of one layer, by the form of the distillation.
 LOSSES = {"layers": layer_loss, "predictions": prediction_loss}
+# Projections from student to teacher: none, one for layer 0 and one for all others, or one for each layer.
+NO_PROJECTIONS, SHARED, EACH = PROJECTIONS = ("none", "shared", "each")
+# Stands for the projections that `default_projections` returns.
+AUTO = "auto"
+
+
+def default_projections(student_size: int, teacher_size: int, form: str = "layers") -> str:
+    """Returns the projections that are used if none are chosen.
+
+    Projections are thrown away after training, and with them what the student has learned only behind them. So there are
+    none where hidden states can be compared directly.
+
+    Args:
+        student_size: Hidden size of the student.
+        teacher_size: Hidden size of the teacher.
+        form: Form of the distillation, "layers" or "predictions".
+    """
+    if form == "predictions":
+        return EACH
+    return NO_PROJECTIONS if student_size == teacher_size else SHARED
 
 
 class Distillation(nn.Module):
-    """Distillation loss with a frozen teacher and trainable projections from student to teacher.
+    """Distillation loss with a frozen teacher, on hidden states themselves or behind trainable projections.
 
     Args:
         teacher: Stock or prunable base model. It is no submodule: it is neither trained nor saved with this module.
@@ -168,13 +188,14 @@ class Distillation(nn.Module):
             `default_layers` where `None`. Each is compared with the teacher's layer at the same relative depth.
         form: "layers" compares each of these layers with the teacher's by `layer_loss`. "predictions" predicts the
             teacher's layers from the student's last one, each through its own projection, by `prediction_loss`.
-        share_projections: With "layers", whether all layers but 0 share one projection, as in DPHuBERT, or each layer
-            has its own.
+        projections: Linear maps from student to teacher: "none"; "shared", one for layer 0 and one for all others, as in
+            DPHuBERT; "each", one for each layer; or "auto", see `default_projections`.
         shares_features: Whether the convolutions of student and teacher have equal weights and are not trained. Then
             they run only once, in the student.
 
     Raises:
-        ValueError: If a layer or the form does not exist, or the frames of teacher and student do not match.
+        ValueError: If a layer or the form does not exist, the projections do not fit, or the frames of teacher and student
+            do not match.
     """
 
     def __init__(
@@ -183,7 +204,7 @@ class Distillation(nn.Module):
         student_config: PreTrainedConfig,
         layers: Sequence[int] | None = None,
         form: str = "layers",
-        share_projections: bool = True,
+        projections: str = AUTO,
         shares_features: bool = False,
     ):
         super().__init__()
@@ -201,11 +222,12 @@ class Distillation(nn.Module):
         self.teacher_layers = {layer: round(layer * teacher_depth / depth) for layer in layers}
         # A list hides the teacher from parameters(), state_dict() and train().
         self._teacher = [teacher.eval().requires_grad_(False)]
-        shares = share_projections and form == "layers"
-        # For each distilled layer, the name of its projection and the student's layer that is projected.
-        self.groups = {layer: "shared" if shares and layer > 0 else f"layer_{layer}" for layer in layers}
-        self.sources = {layer: depth if form == "predictions" else layer for layer in layers}
         sizes = student_config.hidden_size, teacher.config.hidden_size
+        kind = default_projections(*sizes, form) if projections == AUTO else projections
+        _check_projections(kind, *sizes, form)
+        # For each distilled layer, the student's layer that is compared, and the name of its projection.
+        self.sources = {layer: depth if form == "predictions" else layer for layer in layers}
+        self.groups = {} if kind == NO_PROJECTIONS else {layer: _group_of(layer, kind) for layer in layers}
         self.projections = nn.ModuleDict(
             {group: _identity_projection(*sizes) for group in dict.fromkeys(self.groups.values())}
         )
@@ -260,7 +282,9 @@ class Distillation(nn.Module):
             is_real_frame = real_frames(self.teacher.config, attention_mask, num_frames)
         losses = []
         for layer, source in self.sources.items():
-            predicted = self.projections[self.groups[layer]](hidden_states[source])
+            predicted = hidden_states[source]
+            if layer in self.groups:
+                predicted = self.projections[self.groups[layer]](predicted)
             target = targets[self.teacher_layers[layer]]
             if is_real_frame is not None:
                 predicted, target = predicted[is_real_frame], target[is_real_frame]
@@ -280,6 +304,34 @@ class Distillation(nn.Module):
         features = hidden_states[FEATURES].detach() if self.shares_features else None
         with _shortened_forward(self.teacher, layers[-1], features):
             return hidden_states_of(self.teacher, input_values, layers, **inputs)
+
+
+def _check_projections(kind: str, student_size: int, teacher_size: int, form: str) -> None:
+    """Checks that projections fit widths and form of a distillation.
+
+    Raises:
+        ValueError: If they do not, or do not exist.
+    """
+    if kind not in PROJECTIONS:
+        raise ValueError(
+            f"`distillation_projections` is {kind!r}; choose from {', '.join(map(repr, (AUTO, *PROJECTIONS)))}."
+        )
+    if form == "predictions" and kind != EACH:
+        raise ValueError(
+            f"`distillation_projections` is {kind!r}, but the student's last layer cannot predict several layers of the "
+            f"teacher through one map. With the form 'predictions', choose {EACH!r}."
+        )
+    if kind == NO_PROJECTIONS and student_size != teacher_size:
+        raise ValueError(
+            f"`distillation_projections` is {kind!r}, but the hidden size of the student is {student_size} and that of the "
+            f"teacher {teacher_size}. Choose {SHARED!r}, one projection for all layers but the first, or {EACH!r}, one for "
+            "each layer."
+        )
+
+
+def _group_of(layer: int, kind: str) -> str:
+    """Returns the name of the projection of a layer."""
+    return SHARED if kind == SHARED and layer > 0 else f"layer_{layer}"
 
 
 def _identity_projection(student_size: int, teacher_size: int) -> nn.Linear:

@@ -247,7 +247,7 @@ class TrainingStages:
             student_config,
             self.objective.distillation_layers,
             self.objective.distillation_form,
-            self.objective.share_projections,
+            self.objective.distillation_projections,
             shares_features,
         )
 

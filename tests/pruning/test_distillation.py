@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from hf_prunable.pruning.distillation import Distillation, default_layers, hidden_states_of, layer_loss
+from hf_prunable.pruning.distillation import (
+    Distillation,
+    default_layers,
+    default_projections,
+    hidden_states_of,
+    layer_loss,
+)
 from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.student import NOISE_OFF
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_config, tiny_inputs, tiny_prunable, tiny_stock
@@ -138,20 +144,65 @@ def test_default_layers(depth, layers):
 
 def test_projections_start_as_the_identity_and_are_shared_from_layer_1_on():
     student = tiny_prunable("wavlm")
-    shared = Distillation(tiny_stock("wavlm"), student.config)
+    shared = Distillation(tiny_stock("wavlm"), student.config, projections="shared")
     assert shared.groups == {0: "layer_0", 1: "shared", 2: "shared", 3: "shared"}
     assert list(shared.projections) == ["layer_0", "shared"]
-    single = Distillation(tiny_stock("wavlm"), student.config, layers=(0, 2, 3), share_projections=False)
+    single = Distillation(tiny_stock("wavlm"), student.config, layers=(0, 2, 3), projections="each")
     assert list(single.projections) == ["layer_0", "layer_2", "layer_3"]
     for projection in [*shared.projections.values(), *single.projections.values()]:
         assert torch.equal(projection.weight, torch.eye(24)) and not projection.bias.any()
     # Without layer 0 there is nothing for its projection to do.
-    assert list(Distillation(tiny_stock("wavlm"), student.config, layers=[1, 3]).projections) == ["shared"]
+    deep = Distillation(tiny_stock("wavlm"), student.config, layers=[1, 3], projections="shared")
+    assert list(deep.projections) == ["shared"]
+
+
+def test_hidden_states_of_one_size_are_compared_without_projections():
+    teacher, student = tiny_stock("wavlm", seed=0), tiny_prunable("wavlm", seed=1)
+    distillation = Distillation(teacher, student.config, layers=(0, 1, 3))
+    assert not list(distillation.parameters()) and not distillation.state_dict()
+    targets, states = (hidden_states_of(model, AUDIO, (0, 1, 3)) for model in (teacher, student))
+    with torch.no_grad():
+        expected = sum(by_hand(states[layer].detach(), targets[layer].detach()) / 3 for layer in (0, 1, 3))
+        assert distillation(student, AUDIO).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("teacher_size", "form", "expected"),
+    [(24, "layers", "none"), (36, "layers", "shared"), (24, "predictions", "each"), (36, "predictions", "each")],
+)
+def test_default_projections(teacher_size, form, expected):
+    assert default_projections(24, teacher_size, form) == expected
+    teacher = tiny_stock("hubert", hidden_size=teacher_size)
+    by_default, chosen = (
+        Distillation(teacher, tiny_prunable("hubert").config, form=form, projections=kind)
+        for kind in ("auto", expected)
+    )
+    assert by_default.groups == chosen.groups and by_default.sources == chosen.sources
+
+
+@pytest.mark.parametrize(
+    ("teacher_size", "form", "projections", "message"),
+    [
+        (
+            36,
+            "layers",
+            "none",
+            "hidden size of the student is 24 and that of the teacher 36. Choose 'shared', .* 'each'",
+        ),
+        (24, "predictions", "none", "With the form 'predictions', choose 'each'"),
+        (24, "predictions", "shared", "With the form 'predictions', choose 'each'"),
+        (24, "layers", "one", "'one'; choose from 'auto', 'none', 'shared', 'each'"),
+    ],
+)
+def test_projections_that_do_not_fit_are_refused(teacher_size, form, projections, message):
+    teacher = tiny_stock("wavlm", hidden_size=teacher_size)
+    with pytest.raises(ValueError, match=message):
+        Distillation(teacher, tiny_prunable("wavlm").config, form=form, projections=projections)
 
 
 def test_each_projection_acts_on_its_own_layers():
     teacher, student = tiny_stock("wavlm", seed=0), tiny_prunable("wavlm", seed=1)
-    distillation = Distillation(teacher, student.config, layers=(0, 1, 3), share_projections=False)
+    distillation = Distillation(teacher, student.config, layers=(0, 1, 3), projections="each")
     targets, states = (hidden_states_of(model, AUDIO, (0, 1, 3)) for model in (teacher, student))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -189,7 +240,7 @@ def test_another_depth_and_width(family, norm_order):
 def test_the_teacher_is_not_trained_and_not_saved(family):
     teacher, student = tiny_stock(family), tiny_prunable(family, seed=1, **NOISE_OFF)
     teacher.train()
-    distillation = Distillation(teacher, student.config)
+    distillation = Distillation(teacher, student.config, projections="shared")
     objective = PruningObjective(student, distillation)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     assert {name.split(".")[0] for name, _ in distillation.named_parameters()} == {"projections"}
