@@ -138,7 +138,7 @@ class PruningRecipe:
         settings = (
             asdict(self.options) | asdict(self.speech_options) | asdict(self.objective) | self.training.settings()
         )
-        settings = settings_of_method(self.options.method, settings, self.one_shot)
+        settings = settings_of_method(self.options, settings, self.one_shot)
         settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
         remember_settings(self.working_dir, settings | {"clips": self.loaded.speech.digest}, self.options.override)
 

@@ -7,10 +7,14 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from ..one_shot.arguments import OneShotArguments
+from ..one_shot.calibration_source import CalibrationSource
 from ..one_shot.fidelity_method import FidelityMethod
 from ..one_shot.fidelity_search import FoundSize
+from ..one_shot.gate_method import GatesFromStatistics
 from ..one_shot.method import OneShotMethod
+from ..one_shot.refitted_method import RefittedMethod
 from ..pruning.arguments import (
+    BY_WEIGHTS,
     GATES,
     MAGNITUDE,
     ONE_SHOT,
@@ -35,6 +39,7 @@ OPTIONS_OF = {
     GATES: (
         "round_to",
         "ste",
+        "gate_start",
         "initial_drop_rate",
         "initial_norm_spread",
         "gate_learning_rate",
@@ -42,8 +47,10 @@ OPTIONS_OF = {
         "sparsity_warmup_steps",
         *FINAL_STAGE_ADVICE,
     ),
-    ONE_SHOT: tuple(option.name for option in fields(OneShotArguments)),
+    ONE_SHOT: ("target_loss", "target_similarity", "rounds", "compare_ragged"),
 }
+# Options of statistics, for one-shot pruning and for other methods that use them.
+STATISTICS = tuple(option.name for option in fields(OneShotArguments) if option.name not in OPTIONS_OF[ONE_SHOT])
 
 
 def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int) -> PruningMethod:
@@ -63,7 +70,28 @@ def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int
         if target is not None:
             return FidelityMethod(options, one_shot, seed, target)
         return OneShotMethod(options, one_shot, seed)
-    return {GATES: GatePruning, MAGNITUDE: MagnitudePruning}[options.method](options)
+    source = CalibrationSource(one_shot, seed)
+    if options.method == MAGNITUDE:
+        method: PruningMethod = MagnitudePruning(options)
+    else:
+        from_weights = options.gate_start == BY_WEIGHTS
+        method = GatePruning(options) if from_weights else GatesFromStatistics(options, source)
+    return RefittedMethod(method, source) if options.refit else method
+
+
+def options_without_effect(options: PruningArguments) -> dict[str, tuple[str, ...]]:
+    """Returns the names of options that a method does not use, by what they need.
+
+    Args:
+        options: Options for the method.
+    """
+    found = {repr(method): names for method, names in OPTIONS_OF.items() if method != options.method}
+    if options.method == ONE_SHOT:
+        found["'gates' or 'magnitude', because one-shot pruning refits anyway"] = ("refit",)
+    elif not options.refit and (options.method == MAGNITUDE or options.gate_start == BY_WEIGHTS):
+        others = " or a `gate_start` other than 'weights'" if options.method == GATES else ""
+        found[f"'one_shot', `refit`{others}"] = STATISTICS
+    return found
 
 
 def check_options(options: PruningArguments, one_shot: OneShotArguments, training: PruningTrainingArguments) -> None:
@@ -79,15 +107,14 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
             `compare_ragged` could compare.
     """
     given = {name for arguments in (options, one_shot, training) for name in given_options(arguments)}
-    for method, names in OPTIONS_OF.items():
-        wrong = [name for name in names if name in given]
-        if method != options.method and wrong:
+    for needed, names in options_without_effect(options).items():
+        if wrong := [name for name in names if name in given]:
             listed = ", ".join(f"`{name}`" for name in wrong)
             advice = [FINAL_STAGE_ADVICE[name] for name in wrong if name in FINAL_STAGE_ADVICE]
             hint = f" There is no training before pruning: {'; '.join(advice)}." if advice else ""
             raise ValueError(
                 f"{listed} {'has' if len(wrong) == 1 else 'have'} no effect with the method {options.method!r}, only with "
-                f"{method!r}.{hint}"
+                f"{needed}.{hint}"
             )
     if one_shot.compare_ragged and not options.stock_shape:
         raise ValueError(
@@ -115,15 +142,17 @@ def given_options(arguments: Any) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name, value in defaults.items() if getattr(arguments, name) != value}
 
 
-def settings_of_method(method: str, settings: Mapping[str, Any], one_shot: OneShotArguments) -> dict[str, Any]:
+def settings_of_method(
+    options: PruningArguments, settings: Mapping[str, Any], one_shot: OneShotArguments
+) -> dict[str, Any]:
     """Returns the settings that a result of a method depends on.
 
     Args:
-        method: Name of the method.
+        options: Options for the method.
         settings: Settings by name, of all methods.
         one_shot: Options of one-shot pruning.
     """
-    others = {name for other, names in OPTIONS_OF.items() if other != method for name in names}
+    others = {name for names in options_without_effect(options).values() for name in names}
     return {name: value for name, value in {**settings, **asdict(one_shot)}.items() if name not in others}
 
 
@@ -146,10 +175,10 @@ def calibration_of(method: PruningMethod) -> Calibration | None:
     Args:
         method: Pruning method.
     """
-    if not isinstance(method, OneShotMethod):
+    audio = method.calibration
+    if audio is None:
         return None
-    request, audio = method.request, method.audio
-    return Calibration(request.num_crops, request.seconds, audio.num_clips, audio.num_too_short)
+    return Calibration(len(audio.waveforms), audio.seconds, audio.num_clips, audio.num_too_short)
 
 
 def found_by(method: PruningMethod) -> FoundSize | None:

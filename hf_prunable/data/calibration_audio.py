@@ -52,11 +52,13 @@ class CalibrationAudio:
         num_clips: Number of clips that the crops were cut from.
         num_too_short: Number of clips that were left out because they are shorter than a crop. Of a stream, only clips
             up to the last one used are counted.
+        seconds: Length of a crop in seconds.
     """
 
     waveforms: torch.Tensor
     num_clips: int
     num_too_short: int
+    seconds: float
 
 
 def read_calibration_audio(
@@ -85,7 +87,7 @@ def read_calibration_audio(
         )
     collator = CropCollator(feature_extractor, request.seconds)
     batch = collator([{"waveform": crop, "crop_position": 0.0} for crop in crops])
-    return CalibrationAudio(batch["input_values"], num_clips, num_too_short)
+    return CalibrationAudio(batch["input_values"], num_clips, num_too_short, request.seconds)
 
 
 def _crops_of_dataset(dataset: Dataset, sampling_rate: int, request: CropRequest) -> tuple[list[np.ndarray], int, int]:

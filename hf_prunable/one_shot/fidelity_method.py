@@ -59,7 +59,7 @@ class FidelityMethod(OneShotMethod):
         """Returns the stage of the search, which trains no model."""
         return Stage(
             f"one-shot pruning to the smallest model with a {self.target.quantity} of {self.target.limit}, "
-            f"{self._statistics}"
+            f"{self.source.describe()}"
         )
 
     def read_input(self, stages: TrainingStages) -> None:

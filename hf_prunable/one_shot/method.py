@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from transformers.utils import logging
 
-from ..data.calibration_audio import CalibrationAudio, CropRequest, read_calibration_audio
+from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import UnitCounts
 from ..pruning.arguments import PruningArguments, PruningTrainingArguments
@@ -19,6 +19,7 @@ from ..pruning.targets import Target
 from ..runtime.training_plan import Stage
 from .arguments import OneShotArguments
 from .calibration import check_models
+from .calibration_source import CalibrationSource
 from .one_shot_pruning import OneShotPruning, check_reachable, check_units, sizes_of_rounds
 from .resumable_rounds import ResumableRounds
 from .round_files import PruningRound
@@ -36,19 +37,15 @@ class OneShotMethod(PruningMethod):
         seed: Random seed of the run.
 
     Attributes:
-        audio: Calibration audio, read by `read_input`.
         rounds: Records of the rounds up to the student that `students` has yielded last.
 
     Raises:
         ValueError: If options are out of range.
     """
 
-    audio: CalibrationAudio
-
     def __init__(self, options: PruningArguments, one_shot: OneShotArguments, seed: int):
         super().__init__(options)
-        self.one_shot, self.config = one_shot, one_shot.config(seed)
-        self.request = CropRequest(one_shot.calibration_clips, one_shot.calibration_seconds, seed)
+        self.one_shot, self.source = one_shot, CalibrationSource(one_shot, seed)
         if one_shot.rounds is not None and one_shot.rounds < 1:
             raise ValueError(f"`rounds` is {one_shot.rounds}; it must be 1 or more.")
         self.rounds: list[PruningRound] = []
@@ -77,6 +74,10 @@ class OneShotMethod(PruningMethod):
         self._schedule = sizes_of_rounds(present, sizes, self.one_shot.rounds)
 
     @property
+    def calibration(self) -> CalibrationAudio | None:
+        return self.source.audio
+
+    @property
     def num_rounds(self) -> int:
         """Number of rounds to the last target; known after `prepare_`."""
         return sum(map(len, self._schedule))
@@ -84,12 +85,7 @@ class OneShotMethod(PruningMethod):
     def first_stage(self, args: PruningTrainingArguments) -> Stage:
         """Returns the stage of the rounds, which trains no model."""
         rounds = "1 round" if self.num_rounds == 1 else f"{self.num_rounds} rounds"
-        return Stage(f"one-shot pruning in {rounds}, {self._statistics}")
-
-    @property
-    def _statistics(self) -> str:
-        """Calibration audio, as the end of a stage's name."""
-        return f"with statistics of {self.request.num_crops:,} clips of {self.request.seconds:g} s"
+        return Stage(f"one-shot pruning in {rounds}, {self.source.describe()}")
 
     def read_input(self, stages: TrainingStages) -> None:
         """Reads the calibration audio from the training clips, and checks audio and teacher.
@@ -100,16 +96,14 @@ class OneShotMethod(PruningMethod):
         Raises:
             ValueError: If there is too little audio, or the teacher does not fit the model.
         """
-        model, data = stages.initial_student.model, stages.data
-        self.audio = read_calibration_audio(data.train_clips, data.feature_extractor, self.request)
         self._pruning = OneShotPruning(
-            model,
-            self.audio.waveforms,
+            stages.initial_student.model,
+            self.source.read(stages.data).waveforms,
             units=self.options.prune_units,
             measure=self.measure,
             teacher=stages.teacher,
             stock_shape=self.options.stock_shape,
-            config=self.config,
+            config=self.source.config,
         )
         for moved in (self._pruning.model, self._pruning.teacher):
             moved.to(stages.args.device)

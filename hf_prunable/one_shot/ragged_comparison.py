@@ -32,11 +32,11 @@ class RaggedComparison:
         method, stages = self.method, self.stages
         pruning = OneShotPruning(
             stages.initial_student.model,
-            method.audio.waveforms,
+            method.source.audio.waveforms,
             units=DEFAULT_UNITS,
             measure=method.measure,
             teacher=stages.teacher,
-            config=method.config,
+            config=method.source.config,
         )
         for model in (pruning.model, pruning.teacher):
             model.to(stages.args.device)

@@ -21,6 +21,8 @@ DEFAULT_TARGET = 0.72
 DEFAULT_FINAL_STEPS = 25_000
 # Names of the pruning methods.
 GATES, ONE_SHOT, MAGNITUDE = METHODS = ("gates", "one_shot", "magnitude")
+# Initial order of gates: by weight norms, the same on rotated heads, or that of one-shot pruning.
+BY_WEIGHTS, ROTATED, BY_ONE_SHOT = GATE_STARTS = ("weights", "rotated", "one_shot")
 # Whether distillation and a task's loss take part, by the name of the objective.
 OBJECTIVES = {"distillation": (True, False), "task": (False, True), "both": (True, True)}
 
@@ -52,7 +54,7 @@ class PruningArguments:
     With `stock_shape`, the default of `prune_units` is "int" alone.
 
     Raises:
-        ValueError: If the method is unknown, or `stock_shape` and `prune_units` contradict each other.
+        ValueError: If method or start are unknown, or `stock_shape` and `prune_units` contradict each other.
     """
 
     model_name_or_path: str = field(
@@ -90,14 +92,25 @@ class PruningArguments:
         metadata={"help": "Make a checkpoint of a stock class: one feed-forward width, attention whole."},
     )
     ste: bool = field(default=True, metadata={"help": "Straight-through estimator for the gates' limits 0 and 1."})
+    gate_start: str = field(
+        default=BY_WEIGHTS,
+        metadata={
+            "help": "Initial order of the gates: by 'weights'; 'rotated', by weights on rotated heads; or 'one_shot', in "
+            "which one-shot pruning would remove their units."
+        },
+    )
+    refit: bool = field(
+        default=False,
+        metadata={"help": "Refit the pruned model to the teacher by least squares, after gates or magnitude."},
+    )
     initial_drop_rate: float = field(
         default=0.05, metadata={"help": "Initial 1 - sigmoid(log_alpha) of gates; near 0, they close later."}
     )
     initial_norm_spread: float = field(
         default=1.0,
         metadata={
-            "help": "Shift of the initial log_alpha for one standard deviation of the log weight norm within a "
-            "layer; 0 for equal gates."
+            "help": "Shift of the initial log_alpha for one standard deviation in the order of `gate_start`; 0 for "
+            "equal gates."
         },
     )
     latency_seconds: float = field(default=10.0, metadata={"help": "Seconds of audio that latency is measured with."})
@@ -108,6 +121,8 @@ class PruningArguments:
     def __post_init__(self):
         if self.method not in METHODS:
             raise ValueError(f"`method` is {self.method!r}; choose from {', '.join(map(repr, METHODS))}.")
+        if self.gate_start not in GATE_STARTS:
+            raise ValueError(f"`gate_start` is {self.gate_start!r}; choose from {', '.join(map(repr, GATE_STARTS))}.")
         # A recipe may give a single target without the brackets of a list.
         for name in ("target_sparsity", "target_macs"):
             if isinstance(getattr(self, name), int | float):

@@ -28,8 +28,7 @@ def order_gates_by_weights_(model: PrunableModelMixin, spread: float) -> None:
     Raises:
         ValueError: If the spread is negative or not finite.
     """
-    if not (spread >= 0 and math.isfinite(spread)):
-        raise ValueError(f"`spread` is {spread}; it must be 0 or more.")
+    check_spread(spread)
     for unit_gates in walk_gates(model):
         gate, owner = unit_gates.gate, unit_gates.owner
         if unit_gates.unit in BLOCK_UNITS or not isinstance(owner, GatedWeightMixin):
@@ -39,3 +38,16 @@ def order_gates_by_weights_(model: PrunableModelMixin, spread: float) -> None:
         if deviation > 0:
             gate.log_alpha.add_(spread * (logs - logs.mean()) / deviation)
         gate.clamp_()
+
+
+def check_spread(spread: float) -> None:
+    """Checks the spread of the initial gates.
+
+    Args:
+        spread: Shift of log_alpha for one standard deviation.
+
+    Raises:
+        ValueError: If it is negative or not finite.
+    """
+    if not (spread >= 0 and math.isfinite(spread)):
+        raise ValueError(f"`spread` is {spread}; it must be 0 or more.")

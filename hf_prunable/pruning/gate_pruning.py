@@ -55,9 +55,8 @@ class GatePruning(PruningMethod):
         Args:
             stages: Stages of the run, whose initial student is a prepared model.
         """
-        model = copy.deepcopy(stages.initial_student.model)
-        order_gates_by_weights_(model, self.options.initial_norm_spread)
-        student = replace(stages.initial_student, model=model)
+        student = replace(stages.initial_student, model=copy.deepcopy(stages.initial_student.model))
+        self.start_(student.model, stages)
         for learned in stages.learn_gates(student, self.sparsities, self.measure):
             small = compact_student(
                 learned.load(student),
@@ -67,6 +66,15 @@ class GatePruning(PruningMethod):
                 stock_shape=self.options.stock_shape,
             )
             yield learned.target, small
+
+    def start_(self, model: PrunableModelMixin, stages: TrainingStages) -> None:
+        """Gives the gates their initial values.
+
+        Args:
+            model: Prepared model; changed in place.
+            stages: Stages of the run.
+        """
+        order_gates_by_weights_(model, self.options.initial_norm_spread)
 
 
 def compact_student(

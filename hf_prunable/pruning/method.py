@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
 from ..runtime.training_plan import Stage
 from .arguments import PruningArguments, PruningTrainingArguments
@@ -48,6 +49,11 @@ class PruningMethod(ABC):
             return {self.targets[0]: ""}
         name = self.measure.option.removeprefix("target_")
         return {target: f"{name}-{target_text(target)}" for target in self.targets}
+
+    @property
+    def calibration(self) -> CalibrationAudio | None:
+        """Audio that statistics are taken from, known after `read_input`; `None` for a method without them."""
+        return None
 
     @abstractmethod
     def prepare_(self, model: PrunableModelMixin) -> None:

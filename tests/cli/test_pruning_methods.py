@@ -14,7 +14,9 @@ from hf_prunable.cli.pruning_methods import (
 )
 from hf_prunable.one_shot.arguments import OneShotArguments
 from hf_prunable.one_shot.fidelity_method import FidelityMethod
+from hf_prunable.one_shot.gate_method import GatesFromStatistics
 from hf_prunable.one_shot.method import OneShotMethod
+from hf_prunable.one_shot.refitted_method import RefittedMethod
 from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, METHODS, PruningArguments, PruningTrainingArguments
 from hf_prunable.pruning.gate_pruning import GatePruning
 from hf_prunable.pruning.magnitude import MagnitudePruning
@@ -135,13 +137,58 @@ def test_rates_that_follow_from_the_number_of_steps_are_not_given(tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_settings_are_those_of_the_method(tmp_path, method):
+@pytest.mark.parametrize("refit", [False, True])
+def test_settings_are_those_of_the_method(tmp_path, method, refit):
     training = PruningTrainingArguments(str(tmp_path), use_cpu=True)
-    settings = asdict(PruningArguments("model")) | training.settings()
-    found = settings_of_method(method, settings, OneShotArguments())
+    options = PruningArguments("model", method=method, refit=refit)
+    settings = asdict(options) | training.settings()
+    found = settings_of_method(options, settings, OneShotArguments())
     for owner, names in OPTIONS_OF.items():
         assert all((name in found) == (owner == method) for name in names)
-    assert found["method"] == "gates" and "final_steps" in found
+    assert found["method"] == method and "final_steps" in found
+    assert ("calibration_clips" in found) == (method == "one_shot" or refit)
+    assert ("refit" in found) == (method != "one_shot")
+
+
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ({"method": "gates"}, False),
+        ({"method": "gates", "gate_start": "rotated"}, True),
+        ({"method": "gates", "gate_start": "one_shot"}, True),
+        ({"method": "gates", "refit": True}, True),
+        ({"method": "magnitude"}, False),
+        ({"method": "magnitude", "refit": True}, True),
+        ({"method": "one_shot"}, True),
+    ],
+)
+def test_options_of_statistics_have_an_effect_where_statistics_are_taken(tmp_path, options, used):
+    given = {"calibration_clips": 20, "ridge": 0.5}
+    if used:
+        check(tmp_path, **options, **given)
+        return
+    with pytest.raises(
+        ValueError, match="^`calibration_clips`, `ridge` have no effect .* only with 'one_shot', `refit`"
+    ):
+        check(tmp_path, **options, **given)
+
+
+def test_a_refit_of_one_shot_pruning_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match="^`refit` has no effect .* only with 'gates' or 'magnitude', because one-shot"
+    ):
+        check(tmp_path, method="one_shot", refit=True)
+
+
+def test_methods_with_statistics_share_their_audio():
+    options = PruningArguments("model", gate_start="one_shot", refit=True, target_sparsity=[0.3])
+    method = make_method(options, OneShotArguments(calibration_clips=7), seed=3)
+    assert isinstance(method, RefittedMethod) and isinstance(method.method, GatesFromStatistics)
+    assert method.source is method.method.source and method.source.request.num_crops == 7
+    assert method.default_final_steps == GatePruning.default_final_steps
+    assert make_method(PruningArguments("model", method="magnitude", refit=True), OneShotArguments(), 3).targets == [
+        0.72
+    ]
 
 
 def test_given_options_are_those_that_differ_from_the_defaults():
