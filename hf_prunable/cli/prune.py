@@ -34,11 +34,11 @@ from ..pruning.student import Student, restore_noise_
 from ..pruning.targets import Target, target_text
 from ..reporting.measurement import as_loaded, measure_latency
 from ..reporting.provenance import Provenance, command_line
+from ..reporting.pruning_inputs import PruningInputs
 from ..reporting.pruning_report import (
     DENSE,
     PRUNED,
     HeldOutLoss,
-    PruningInputs,
     PruningReport,
     format_table,
     measure_pruning,
@@ -118,7 +118,7 @@ class PruningRecipe:
         self._check_output()
         self.loaded = PruningSetup(self.options, self.speech_options, self.objective, self.training)
         self.stages = self.loaded.stages(self.method, self.output_dir)
-        self.inputs = self.loaded.inputs(self.method, self.command)
+        self.inputs = self.loaded.inputs(self.method, self.stages, self.command)
         self.provenance = Provenance.of_this_process(self.stages.initial_student.model.device)
         self._record_settings()
         if self.is_main_process and self.stages.plan is not None:

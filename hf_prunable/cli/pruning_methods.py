@@ -26,7 +26,7 @@ from ..pruning.gate_pruning import GatePruning
 from ..pruning.magnitude import MagnitudePruning
 from ..pruning.method import PruningMethod
 from ..pruning.targets import fidelity_target
-from ..reporting.pruning_report import Calibration
+from ..reporting.pruning_inputs import Calibration
 
 
 FINAL_STAGE_ADVICE = {

@@ -11,13 +11,13 @@ from ..data.arguments import SpeechArguments, load_speech
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete, load_config
-from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.arguments import GATES, ObjectiveArguments, PruningArguments, PruningTrainingArguments
 from ..pruning.method import PruningMethod
 from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages
 from ..pruning.student import load_student
 from ..pruning.training_data import TrainingData
-from ..reporting.pruning_report import PruningInputs
+from ..reporting.pruning_inputs import PruningInputs
 from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.files import move_into_place
 from .pruning_methods import calibration_of, steps_of_stages
@@ -96,11 +96,12 @@ class PruningSetup:
         method.read_input(stages)
         return stages
 
-    def inputs(self, method: PruningMethod, command: str) -> PruningInputs:
+    def inputs(self, method: PruningMethod, stages: TrainingStages, command: str) -> PruningInputs:
         """Returns the inputs of the run for its reports.
 
         Args:
             method: Pruning method that has read its input.
+            stages: Stages of the run.
             command: Command line that repeats the run.
         """
         return PruningInputs(
@@ -113,8 +114,11 @@ class PruningSetup:
             num_skipped=self.speech.num_skipped,
             teacher_name=self.teacher_name,
             objective=self.objective.objective,
+            has_projections=stages.has_projections,
             units=self.options.prune_units,
             stock_shape=self.options.stock_shape,
+            gate_start=self.options.gate_start if self.options.method == GATES else None,
+            refit=self.options.refit,
             steps=steps_of_stages(self.options.method, self.training),
             seed=self.training.seed,
             calibration=calibration_of(method),

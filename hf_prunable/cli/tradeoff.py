@@ -130,7 +130,7 @@ class TradeoffRecipe:
         # Weights that are not finite are found before the work begins.
         self.stages.held_out_loss(student)
         report = TradeoffReport(
-            self.loaded.inputs(self.method, self.command),
+            self.loaded.inputs(self.method, self.stages, self.command),
             Provenance.of_this_process(self.training.device),
             str(measure),
             measure_dense(student.model, measure.mac_seconds),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.arguments import BY_ONE_SHOT, PruningArguments, PruningTrainingArguments
@@ -73,8 +75,9 @@ class GatesFromStatistics(GatePruning):
             ValueError: If the audio or the teacher do not fit the model.
         """
         clips, spread = self.source.audio.waveforms, self.options.initial_norm_spread
+        module: nn.Module = model
         device = model.device
-        model.to(stages.args.device)
+        module.to(stages.args.device)
         if self.options.gate_start == BY_ONE_SHOT:
             order_gates_by_one_shot_(
                 model,
@@ -88,4 +91,4 @@ class GatesFromStatistics(GatePruning):
         else:
             rotate_gated_heads_(model, clips, self.source.config.batch_size)
             order_gates_by_weights_(model, spread)
-        model.to(device)
+        module.to(device)

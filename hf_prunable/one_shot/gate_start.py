@@ -124,7 +124,7 @@ def orderable_gates(model: PrunableModelMixin) -> dict[tuple[int, str], HardConc
         ValueError: If there are none.
     """
     base = model.base_model
-    gates = {}
+    gates: dict[tuple[int, str], HardConcreteGate] = {}
     for conv_idx, reader in enumerate(base.feature_extractor.conv_layers, start=-1):
         gates |= {(conv_idx, found.unit): found.gate for found in walk_gates(reader)}
     for layer_idx, layer in enumerate(base.encoder.layers):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from torch import nn
 
 from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
@@ -75,6 +76,9 @@ class RefittedMethod(PruningMethod):
         """
         assert stages.teacher is not None
         for target, student in self.method.students(stages):
-            model = student.model.to(stages.args.device)
-            refit_(model, stages.teacher, self.source.audio.waveforms, config=self.source.config)
-            yield target, replace(student, model=model.to(stages.initial_student.model.device))
+            module: nn.Module = student.model
+            device = student.model.device
+            module.to(stages.args.device)
+            refit_(student.model, stages.teacher, self.source.audio.waveforms, config=self.source.config)
+            module.to(device)
+            yield target, student

@@ -225,9 +225,10 @@ class Distillation(nn.Module):
         sizes = student_config.hidden_size, teacher.config.hidden_size
         kind = default_projections(*sizes, form) if projections == AUTO else projections
         _check_projections(kind, *sizes, form)
+        self.has_projections = kind != NO_PROJECTIONS
         # For each distilled layer, the student's layer that is compared, and the name of its projection.
         self.sources = {layer: depth if form == "predictions" else layer for layer in layers}
-        self.groups = {} if kind == NO_PROJECTIONS else {layer: _group_of(layer, kind) for layer in layers}
+        self.groups = {layer: _group_of(layer, kind) for layer in layers} if self.has_projections else {}
         self.projections = nn.ModuleDict(
             {group: _identity_projection(*sizes) for group in dict.fromkeys(self.groups.values())}
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
@@ -25,7 +24,7 @@ from .targets import Target
 class GatePruning(PruningMethod):
     """Pruning by hard-concrete gates that are trained with the weights (arXiv 2306.01385)."""
 
-    default_final_steps: ClassVar[int] = DEFAULT_FINAL_STEPS
+    default_final_steps: int = DEFAULT_FINAL_STEPS
 
     def prepare_(self, model: PrunableModelMixin) -> None:
         """Attaches the gates to a model and checks the targets.

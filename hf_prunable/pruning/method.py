@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
@@ -32,7 +31,7 @@ class PruningMethod(ABC):
     """
 
     # Steps of the training that follows, if the user gives none.
-    default_final_steps: ClassVar[int] = 0
+    default_final_steps: int = 0
 
     def __init__(self, options: PruningArguments):
         self.options = options

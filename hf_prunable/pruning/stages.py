@@ -82,6 +82,7 @@ class TrainingStages:
 
     Attributes:
         initial_student: Student before the first stage.
+        has_projections: Whether hidden states are compared behind learned projections.
 
     Raises:
         ValueError: If the processes have different clips, weights with gates are to be frozen, or objective and teacher
@@ -110,6 +111,7 @@ class TrainingStages:
         self.shares_features = self.freezes_feature_encoder and has_teachers_convolutions
         distillation = self._distillation(model.config, self.shares_features)
         self.initial_student = Student(model, {} if distillation is None else distillation.state_dict())
+        self.has_projections = distillation is not None and distillation.has_projections
         if args.world_size > 1:
             data.check_ranks_agree()
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from ..pruning.arguments import GATES, MAGNITUDE, ONE_SHOT
-from .pruning_report import PruningInputs, PruningReport
+from ..pruning.arguments import BY_ONE_SHOT, GATES, MAGNITUDE, ONE_SHOT, ROTATED
+from .pruning_inputs import PruningInputs
+from .pruning_report import PruningReport
 
 
 LEARNED_BY = {
     "distillation": "by distillation, without labels",
     "task": "from labels",
     "both": "from labels and by distillation",
+}
+GATE_STARTS_IN_WORDS = {
+    ROTATED: " of rotated heads",
+    BY_ONE_SHOT: " of rotated heads, in the order of one-shot pruning",
 }
 NO_TASK_MEASURED = "This run measured no accuracy on a task: evaluate the model on your task before use."
 
@@ -27,7 +32,11 @@ def describe_method(inputs: PruningInputs) -> str:
         inputs: Inputs of the run.
     """
     if inputs.method == MAGNITUDE:
-        return "magnitude pruning with hf_prunable: all layers have the same widths, and keep the units with the largest weights"
+        refitted = ". The rest was refitted by least squares" if inputs.refit else ""
+        return (
+            "magnitude pruning with hf_prunable: all layers have the same widths, and keep the units with the largest weights"
+            f"{refitted}"
+        )
     if inputs.method == ONE_SHOT and inputs.calibration is not None:
         audio = inputs.calibration
         return (
@@ -61,11 +70,12 @@ def settings_of_method(report: PruningReport) -> list[str]:
     units = ", ".join(inputs.units)
     steps = ", ".join(f"{count:,} steps {stage}" for stage, count in inputs.steps.items())
     first = {
-        GATES: f"Gates on {units}",
+        GATES: f"Gates on {units}{GATE_STARTS_IN_WORDS.get(inputs.gate_start or '', '')}",
         ONE_SHOT: f"One-shot pruning of {units}",
         MAGNITUDE: f"Uniform widths of {units}",
     }
-    lines = ["; ".join(filter(None, (first[inputs.method], steps, f"seed {inputs.seed}"))) + "."]
+    refitted = "refitted" if inputs.refit and inputs.method != ONE_SHOT else ""
+    lines = ["; ".join(filter(None, (first[inputs.method], refitted, steps, f"seed {inputs.seed}"))) + "."]
     if inputs.calibration is not None:
         audio = inputs.calibration
         skipped = f"; {audio.num_too_short:,} clips are too short for one" if audio.num_too_short else ""
@@ -98,6 +108,28 @@ def limit_of_method(inputs: PruningInputs) -> str:
             f"clips are from the same data set. {NO_TASK_MEASURED}"
         )
     return f"Nothing was trained after pruning, which costs most of the quality. {NO_TASK_MEASURED}"
+
+
+def promise_of_hidden_states(report: PruningReport) -> str:
+    """Returns a sentence on whether the model's hidden states can stand for the teacher's; empty if nothing was measured.
+
+    Args:
+        report: Complete record of the run.
+    """
+    inputs = report.inputs
+    if report.results.fidelity is None:
+        return ""
+    if inputs.has_projections:
+        return (
+            f"Training compared hidden states behind linear maps that are not part of the model. A head or k-means units of "
+            f"the {inputs.reference} do not fit the model's own hidden states: train them anew."
+        )
+    if inputs.objective == "task":
+        return ""
+    return (
+        f"Its hidden states are in the place of the {inputs.reference}'s, index by index, as near as the table says: heads, "
+        "probes and k-means units that were made for it can read them without training."
+    )
 
 
 def has_prices(report: PruningReport) -> bool:

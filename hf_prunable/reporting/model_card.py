@@ -19,6 +19,7 @@ from .method_texts import (
     describe_training,
     has_prices,
     limit_of_method,
+    promise_of_hidden_states,
     settings_of_method,
 )
 from .model_card_parts import (
@@ -33,7 +34,7 @@ from .model_card_parts import (
     software_lines,
     usage,
 )
-from .pruning_report import LOSS_NAMES, PRUNED, PruningReport, format_fidelity_table
+from .pruning_report import PRUNED, PruningReport, format_fidelity_table
 from .pruning_report import format_table as format_pruning_table
 from .ragged_shape import format_ragged_table
 
@@ -72,7 +73,7 @@ def pruning_card(
         title=name,
         summary=(
             f"{link(inputs.model_name)} with {100 * removed:.1f} % of its encoder parameters removed by "
-            f"{describe_method(inputs)}. {_speed_and_fidelity(report)}{describe_training(inputs)}"
+            f"{describe_method(inputs)}. {_speed_and_fidelity(report)}{describe_training(inputs)} {promise_of_hidden_states(report)}"
         ).strip(),
         **usage(auto_class, repo_id or name, is_stock),
         removed=_removed_units(report, is_stock),
@@ -125,7 +126,7 @@ def _pruning_results(report: PruningReport, auto_class: str) -> list[EvalResult]
         return []
     metrics = []
     if loss is not None:
-        metrics.append(("loss", LOSS_NAMES[report.inputs.objective], loss.final))
+        metrics.append(("loss", report.inputs.loss_name, loss.final))
     if fidelity is not None:
         name = f"Mean cosine similarity of hidden states to the {report.inputs.reference}'s"
         metrics.append(("cosine_similarity", name, fidelity.mean_cosine))

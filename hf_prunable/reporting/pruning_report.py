@@ -16,66 +16,13 @@ from ..pruning.gate_sparsity import GateSparsity
 from ..pruning.targets import FidelityTarget, Target
 from ..runtime.tables import markdown_table
 from .measurement import Latency, ModelSize, measure_size
+from .pruning_inputs import PruningInputs
 from .ragged_shape import RaggedShape
-from .run_report import RunInputs, RunReport
+from .run_report import RunReport
 
 
 # Names of the two models that a run compares.
 DENSE, PRUNED = "dense", "pruned"
-# The distillation loss of training compares projected hidden states, and the projections are not part of the result.
-LOSS_NAMES = {
-    "distillation": "Distillation loss behind the learned projections",
-    "task": "Task loss",
-    "both": "Distillation loss behind the learned projections, plus task loss",
-}
-
-
-@dataclass
-class Calibration:
-    """Audio that one-shot pruning took its statistics from.
-
-    Attributes:
-        num_crops: Number of crops.
-        seconds: Length of a crop in seconds.
-        num_clips: Number of training clips that the crops were cut from.
-        num_too_short: Number of training clips that are shorter than a crop.
-    """
-
-    num_crops: int
-    seconds: float
-    num_clips: int
-    num_too_short: int
-
-
-@dataclass(kw_only=True)
-class PruningInputs(RunInputs):
-    """Inputs of a pruning run.
-
-    Attributes:
-        method: Pruning method: "gates", "one_shot" or "magnitude".
-        teacher_name: Folder or Hub id of the teacher, as given by the user; `None` without distillation.
-        objective: Training objective of the student: "distillation", "task" or "both".
-        units: Kinds of units that were pruned.
-        steps: Number of optimizer steps of each stage; empty for a run without training.
-        seed: Random seed of the run.
-        calibration: Audio of the statistics; `None` for a method without them.
-        stock_shape: Whether the shape was restricted to what a stock class can express.
-    """
-
-    method: str = GATES
-
-    teacher_name: str | None
-    objective: str
-    units: list[str]
-    steps: dict[str, int]
-    seed: int
-    calibration: Calibration | None = None
-    stock_shape: bool = False
-
-    @property
-    def reference(self) -> str:
-        """Model that the pruned one's hidden states are compared with: "teacher", or without one "dense model"."""
-        return "dense model" if self.teacher_name is None else "teacher"
 
 
 @dataclass
@@ -105,7 +52,7 @@ class PruningSizes:
 class HeldOutLoss:
     """Loss of the objective on held-out audio, without the sparsity constraint.
 
-    A distillation loss is computed behind the learned projections, unlike that of `Fidelity`.
+    A distillation loss is computed behind the projections, if there are any, unlike that of `Fidelity`.
 
     Attributes:
         dense: Loss before pruning; 0 for a model that is distilled from itself.
@@ -309,7 +256,7 @@ def _target_rows(target_sparsity: float | None, found: FoundSize | None) -> list
 def _loss_rows(inputs: PruningInputs, loss: HeldOutLoss | None) -> list[tuple[str, str, str, str]]:
     if loss is None:
         return []
-    name = f"{LOSS_NAMES[inputs.objective]}, held-out audio"
+    name = f"{inputs.loss_name}, held-out audio"
     cut = "compaction" if inputs.method == GATES else "pruning"
     if loss.after_final_steps is None:
         return [(name, _four_decimals(loss.dense), _four_decimals(loss.after_compaction), "")]

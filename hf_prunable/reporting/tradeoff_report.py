@@ -16,7 +16,7 @@ from ..runtime.tables import markdown_table
 from .layer_pictures import CHOSEN_MARKER, COLORS, DASHES
 from .measurement import ModelSize, measure_size
 from .pictures import GRID_COLOR, INK, LARGE, LINE, NORMAL, SMALL, new_figure
-from .pruning_report import PruningInputs
+from .pruning_inputs import PruningInputs
 from .run_report import RunReport
 
 

@@ -65,7 +65,9 @@ def test_gates_as_they_start_leave_the_shape_of_one_shot_pruning(family, norm_or
         assert abs((layer.intermediate or 0) - (wanted_layer.intermediate or 0)) <= 1
         for name in ("query_key", "value_output"):
             widths, wanted_widths = (
-                dict(zip(shape.attention.heads, getattr(shape.attention, name), strict=True)) if shape.attention else {}
+                dict(zip(shape.attention.heads, getattr(shape.attention, name), strict=True))
+                if shape.attention
+                else {}
                 for shape in (layer, wanted_layer)
             )
             # Compaction may keep a unit or two more that still fit.

@@ -60,7 +60,7 @@ model-index:
 
 # wavlm-pruned-28pct
 
-\[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) with 72\.0 % of its encoder parameters removed by structured pruning with hf_prunable\. It is 8\.52x as fast on clips of 10 s, and the mean cosine similarity of its hidden states to those of the teacher, without a projection, is 0\.9534 on held-out audio\. The pruning decisions were learned by distillation, without labels\.
+\[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) with 72\.0 % of its encoder parameters removed by structured pruning with hf_prunable\. It is 8\.52x as fast on clips of 10 s, and the mean cosine similarity of its hidden states to those of the teacher, without a projection, is 0\.9534 on held-out audio\. The pruning decisions were learned by distillation, without labels\. Training compared hidden states behind linear maps that are not part of the model\. A head or k-means units of the teacher do not fit the model's own hidden states: train them anew\.
 
 ## Usage
 

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 
+import pytest
+
 from hf_prunable import AttentionShape, LayerShape, Measure, PrunedShape
 from hf_prunable.modeling.size import UnitCounts, count_macs
 from hf_prunable.pruning.fidelity import Fidelity
 from hf_prunable.reporting.measurement import Latency, ModelSize
 from hf_prunable.reporting.provenance import Provenance
+from hf_prunable.reporting.pruning_inputs import PruningInputs
 from hf_prunable.reporting.pruning_report import (
     HeldOutLoss,
-    PruningInputs,
     PruningReport,
     PruningResults,
     PruningSizes,
@@ -60,6 +62,7 @@ def make_report(**changes):
             num_skipped={"empty": 2},
             teacher_name=None,
             objective="distillation",
+            has_projections=True,
             units=["mha", "qk", "vo", "ffn", "int"],
             steps={"stage_1": 200, "stage_2": 100},
             seed=42,
@@ -95,6 +98,22 @@ def with_changes(parts, changes):
         changed.append(dataclasses.replace(part, **{name: changes.pop(name) for name in names}))
     assert not changes
     return changed
+
+
+@pytest.mark.parametrize(
+    ("objective", "has_projections", "name"),
+    [
+        ("distillation", False, "Distillation loss"),
+        ("distillation", True, "Distillation loss behind the learned projections"),
+        ("task", False, "Task loss"),
+        ("both", False, "Distillation loss, plus task loss"),
+        ("both", True, "Distillation loss behind the learned projections, plus task loss"),
+    ],
+)
+def test_name_of_the_loss(objective, has_projections, name):
+    report = make_report(objective=objective, has_projections=has_projections)
+    assert report.inputs.loss_name == name
+    assert f"| {name}, held-out audio, after compaction |" in format_table(report)
 
 
 def test_report_is_nested_json(tmp_path):

@@ -11,7 +11,7 @@ from hf_prunable.modeling.size import UnitCounts
 from hf_prunable.pruning.fidelity import Fidelity
 from hf_prunable.reporting.measurement import ModelSize, measure_dense, measure_size
 from hf_prunable.reporting.provenance import Provenance
-from hf_prunable.reporting.pruning_report import Calibration, PruningInputs
+from hf_prunable.reporting.pruning_inputs import Calibration, PruningInputs
 from hf_prunable.reporting.tradeoff_report import (
     TradeoffPoint,
     TradeoffReport,
