@@ -81,7 +81,7 @@ class GatesFromStatistics(GatePruning):
         if self.options.gate_start == BY_ONE_SHOT:
             order_gates_by_one_shot_(
                 model,
-                model if stages.teacher is None else stages.teacher,
+                stages.teacher,
                 clips,
                 target=self.sparsities[-1],
                 measure=self.measure,

@@ -38,7 +38,7 @@ def rotate_gated_heads_(model: PrunableModelMixin, clips: torch.Tensor, batch_si
 @torch.no_grad()
 def order_gates_by_one_shot_(  # noqa: PLR0913 - keywords, as those of `one_shot_prune`
     model: PrunableModelMixin,
-    teacher: PrunableModelMixin,
+    teacher: PrunableModelMixin | None,
     clips: torch.Tensor,
     *,
     target: float,
@@ -55,7 +55,7 @@ def order_gates_by_one_shot_(  # noqa: PLR0913 - keywords, as those of `one_shot
 
     Args:
         model: Base or head model with gates that have not been trained, in float32.
-        teacher: Base or head model whose hidden states are to be kept.
+        teacher: Base or head model whose hidden states are to be kept; `None` for those of the model without its gates.
         clips: Audio of shape (clips, samples), normalised as the model wants it; the same in all processes.
         target: Fraction of the original dense encoder to remove that the order is best for, between 0 and 1.
         measure: Measure of the target.
@@ -70,6 +70,7 @@ def order_gates_by_one_shot_(  # noqa: PLR0913 - keywords, as those of `one_shot
     check_spread(spread)
     gates = orderable_gates(model)
     student = _without_gates(model)
+    teacher = student if teacher is None else teacher
     check_models(student, teacher)
     check_clips(clips, student, config.allow_few_frames)
     base = student.base_model.eval()
