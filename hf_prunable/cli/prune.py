@@ -51,7 +51,7 @@ from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.settings import remember_settings
 from ..runtime.user_errors import one_line_errors, user_errors
-from .pruning_methods import check_options, found_by, make_method, settings_of_method
+from .pruning_methods import check_options, found_by, make_method, settings_of_method, with_method
 from .pruning_setup import PruningSetup, finish_folder, working_folder
 from .trainer_options import PRUNING_TABLE
 
@@ -93,6 +93,7 @@ class PruningRecipe:
         training: PruningTrainingArguments,
         one_shot: OneShotArguments | None = None,
     ):
+        options = with_method(options, training)
         self.options, self.speech_options, self.objective = options, speech_options, objective
         # Read now, because a recipe file may have changed when the run is over.
         self.command = command_line(sys.argv)
@@ -152,6 +153,8 @@ class PruningRecipe:
                 student = self.stages.train_student(student, final_stage_name(target))
                 if losses is not None:
                     losses.after_final_steps = self.stages.held_out_loss(student)
+                    if losses.warning is not None:
+                        logger.warning(losses.warning)
             ragged = self._ragged_of_same_size(student) if self.one_shot.compare_ragged else None
             if self.is_main_process:
                 self.save(student, target, losses, ragged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from typing import Any
 
 from ..one_shot.arguments import OneShotArguments
@@ -12,8 +12,10 @@ from ..one_shot.fidelity_method import FidelityMethod
 from ..one_shot.fidelity_search import FoundSize
 from ..one_shot.gate_method import GatesFromStatistics
 from ..one_shot.method import OneShotMethod
+from ..one_shot.one_shot_pruning import ONE_SHOT_UNITS
 from ..one_shot.refitted_method import RefittedMethod
 from ..pruning.arguments import (
+    AUTO_METHOD,
     BY_WEIGHTS,
     GATES,
     MAGNITUDE,
@@ -77,6 +79,22 @@ def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int
         from_weights = options.gate_start == BY_WEIGHTS
         method = GatePruning(options) if from_weights else GatesFromStatistics(options, source)
     return RefittedMethod(method, source) if options.refit else method
+
+
+def with_method(options: PruningArguments, training: PruningTrainingArguments) -> PruningArguments:
+    """Returns the options with the method that they ask for, if none was given.
+
+    It is one-shot pruning, or gates if one of their options or a kind of unit that only gates can prune is given.
+
+    Args:
+        options: Options for model, method and targets.
+        training: Training arguments.
+    """
+    if options.method != AUTO_METHOD:
+        return options
+    given = given_options(options).keys() | given_options(training).keys()
+    needs_gates = not given.isdisjoint(OPTIONS_OF[GATES]) or not set(options.prune_units) <= set(ONE_SHOT_UNITS)
+    return replace(options, method=GATES if needs_gates else ONE_SHOT)
 
 
 def options_without_effect(options: PruningArguments) -> dict[str, tuple[str, ...]]:

@@ -21,6 +21,8 @@ DEFAULT_TARGET = 0.72
 DEFAULT_FINAL_STEPS = 25_000
 # Names of the pruning methods.
 GATES, ONE_SHOT, MAGNITUDE = METHODS = ("gates", "one_shot", "magnitude")
+# Stands for the method that the other options of a command ask for.
+AUTO_METHOD = "auto"
 # Initial order of gates: by weight norms, the same on rotated heads, or that of one-shot pruning.
 BY_WEIGHTS, ROTATED, BY_ONE_SHOT = GATE_STARTS = ("weights", "rotated", "one_shot")
 # Whether distillation and a task's loss take part, by the name of the objective.
@@ -61,8 +63,11 @@ class PruningArguments:
         metadata={"help": "Folder or Hub id of the checkpoint to prune, stock or pruned before."}
     )
     method: str = field(
-        default=GATES,
-        metadata={"help": "Trained 'gates', 'one_shot' statistics, or 'magnitude' of weights."},
+        default=AUTO_METHOD,
+        metadata={
+            "help": "'one_shot' statistics, trained 'gates', or 'magnitude' of weights; by default gates if an option or "
+            "unit of theirs is given, else one_shot."
+        },
     )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
@@ -119,7 +124,7 @@ class PruningArguments:
     )
 
     def __post_init__(self):
-        if self.method not in METHODS:
+        if self.method not in (*METHODS, AUTO_METHOD):
             raise ValueError(f"`method` is {self.method!r}; choose from {', '.join(map(repr, METHODS))}.")
         if self.gate_start not in GATE_STARTS:
             raise ValueError(f"`gate_start` is {self.gate_start!r}; choose from {', '.join(map(repr, GATE_STARTS))}.")

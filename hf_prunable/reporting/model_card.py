@@ -199,6 +199,9 @@ def _pruning_limits(report: PruningReport) -> list[str]:
     gates = report.results.gate_sparsity
     if gates is not None and gates.warning is not None:
         limits.append(gates.warning)
+    loss = report.results.held_out_loss
+    if loss is not None and loss.warning is not None:
+        limits.append(loss.warning)
     return [*limits, inherited_limits(report.inputs.model_name)]
 
 

@@ -69,6 +69,17 @@ class HeldOutLoss:
         """Loss of the model that is saved."""
         return self.after_compaction if self.after_final_steps is None else self.after_final_steps
 
+    @property
+    def warning(self) -> str | None:
+        """Says that the final stage made the model worse; `None` if it did not."""
+        if self.after_final_steps is None or not self.after_final_steps > self.after_compaction:
+            return None
+        return (
+            f"The final steps made the model worse: its loss on held-out audio was {self.after_compaction:.4f} before them "
+            f"and is {self.after_final_steps:.4f} after. Lower `final_learning_rate` or raise `final_steps`; with "
+            "`--final_steps 0`, the model stays as it was pruned."
+        )
+
 
 @dataclass
 class PruningResults:
