@@ -11,6 +11,7 @@ from hf_prunable.cli.pruning_methods import (
     given_options,
     make_method,
     settings_of_method,
+    with_method,
 )
 from hf_prunable.one_shot.arguments import OneShotArguments
 from hf_prunable.one_shot.fidelity_method import FidelityMethod
@@ -189,6 +190,29 @@ def test_methods_with_statistics_share_their_audio():
     assert make_method(PruningArguments("model", method="magnitude", refit=True), OneShotArguments(), 3).targets == [
         0.72
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "expected"),
+    [
+        ({}, {}, "one_shot"),
+        ({"target_sparsity": [0.3], "stock_shape": True}, {"final_steps": 5, "final_learning_rate": 1e-3}, "one_shot"),
+        ({"prune_units": ["int", "conv"]}, {}, "one_shot"),
+        ({}, {"max_steps": 400}, "gates"),
+        ({}, {"gate_learning_rate": 0.1}, "gates"),
+        ({"round_to": 8}, {}, "gates"),
+        ({"gate_start": "one_shot"}, {}, "gates"),
+        ({"prune_units": ["mha", "qk", "vo", "ffn", "int"]}, {}, "gates"),
+        ({"method": "one_shot", "prune_units": ["mha"]}, {"max_steps": 400}, "one_shot"),
+        ({"method": "magnitude"}, {}, "magnitude"),
+    ],
+)
+def test_the_method_is_the_one_that_the_options_ask_for(tmp_path, options, training, expected):
+    arguments = PruningTrainingArguments(str(tmp_path), use_cpu=True, **training)
+    chosen = with_method(PruningArguments("model", **options), arguments)
+    assert chosen.method == expected
+    for name, value in options.items():
+        assert getattr(chosen, name) == value
 
 
 def test_given_options_are_those_that_differ_from_the_defaults():

@@ -116,6 +116,17 @@ def test_name_of_the_loss(objective, has_projections, name):
     assert f"| {name}, held-out audio, after compaction |" in format_table(report)
 
 
+@pytest.mark.parametrize(
+    ("after_compaction", "after_final_steps", "warns"),
+    [(0.03, 0.02, False), (0.03, 0.03, False), (0.03, None, False), (0.02, 0.03, True)],
+)
+def test_final_steps_that_made_the_model_worse_are_named(after_compaction, after_final_steps, warns):
+    warning = HeldOutLoss(0.0, after_compaction, after_final_steps).warning
+    assert (warning is not None) == warns
+    if warning is not None:
+        assert "was 0.0200 before them and is 0.0300 after. Lower `final_learning_rate`" in warning
+
+
 def test_report_is_nested_json(tmp_path):
     report = make_report()
     path = report.save(tmp_path)
