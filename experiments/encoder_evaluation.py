@@ -25,6 +25,9 @@ class EncoderEvaluation:
         feature_extractor: Feature extractor of the teacher's checkpoint.
         audio: Audio with held-out crops.
         speech_commands: Folder of Speech Commands.
+
+    Raises:
+        ValueError: If fewer than two clips are held out.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class EncoderEvaluation:
         audio: SplitAudio,
         speech_commands: str,
     ):
+        if len(audio.held_out_clips) < 2:
+            raise ValueError("One clip is held out, but intervals need two. Hold out more, or give more clips.")
         self.teacher, self.audio = teacher, audio
         self.probes = SpeechCommandsProbes(speech_commands, feature_extractor)
 
