@@ -85,8 +85,8 @@ def test_students_are_made_trained_and_measured(teacher, tmp_path, monkeypatch):
     options = ("--teacher", teacher, "--dataset_name", str(tmp_path / "speech"), "--target_sparsities", "0.5")
     options += ("--speech_commands", str(tmp_path / "words"), "--output_dir", str(tmp_path / "out"))
     options += ("--crop_seconds", "0.25", "--train_crop_seconds", "0.1", "--num_crops", "6", "--max_steps", "2")
-    options += ("--final_steps", "2", "--per_device_train_batch_size", "2", "--use_cpu", "--disable_tqdm", "true")
-    rows = ("one_shot", "one_shot_trained", "gates_one_shot", "gates_paper", "first_layers", "teacher")
+    options += ("--final_steps", "2", "--per_device_train_batch_size", "2", "--use_cpu", "--logging_steps", "1")
+    rows = ("one_shot", "one_shot_trained", "gates_paper", "first_layers", "teacher")
     monkeypatch.setattr("sys.argv", ["evidence", *options, "--rows", *rows])
     evidence.main()
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out" / "raw").iterdir()}
@@ -101,7 +101,7 @@ def test_students_are_made_trained_and_measured(teacher, tmp_path, monkeypatch):
     assert before["loss"] == pytest.approx(found["one_shot_0.5_seed42"]["loss"])
     assert "history" not in found["one_shot_0.5_seed42"]
     text = (tmp_path / "out" / "evidence.md").read_text()
-    assert "| gates from the one-shot start |" in text and "shared" in text
+    assert "| gates as in the paper |" in text and "shared" in text
 
 
 def test_errors_of_the_command(comparison, tmp_path, monkeypatch):
