@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from experiments.compared_students import STUDENTS, TEACHER
+from experiments.compared_students import DEFAULT_ROWS, STUDENTS, TEACHER
 from experiments.evidence_summary import COLUMNS, EvaluationColumn, Summary
 from experiments.paired_differences import Difference
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, NORMAL, SMALL
@@ -53,7 +53,7 @@ def draw_comparison(
     """
     rows = [summary for summary in summaries if summary.row != TEACHER]
     teacher = next((summary for summary in summaries if summary.row == TEACHER), None)
-    figure = Figure(figsize=(13, 3.0 + 0.6 * len(rows)), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(13, 2.4 + 0.5 * len(rows)), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(2, len(COMPARED) // 2, sharey=True).flat, COMPARED, strict=True):
         column = COLUMNS[name]
@@ -76,12 +76,11 @@ def draw_comparison(
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         _tidy(axes)
     size = sum(summary.num_parameters for summary in rows) / len(rows)
-    figure.suptitle(
-        f"{size / 1e6:.2f} M parameters ({100 * (rows[0].target_sparsity or 0):g} % removed). Large markers: mean over "
-        "seeds; small markers: single seeds.\nBars: 95 % interval of the difference from the teacher, which is the dashed "
-        "line.",
-        fontsize=NORMAL,
-    )
+    text = f"{size / 1e6:.2f} M parameters ({100 * (rows[0].target_sparsity or 0):g} % removed). "
+    text += "Large markers: mean over seeds; small markers: single seeds."
+    if teacher is not None:
+        text += "\nDashed line: teacher; bars: 95 % interval of the difference from it."
+    figure.suptitle(text, fontsize=NORMAL)
     figure.savefig(path)
 
 
@@ -89,10 +88,11 @@ def draw_layers(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
     """Draws how far each hidden state of each student is from the teacher's.
 
     Args:
-        summaries: Students of one size; the teacher is left out.
+        summaries: Students of one size. Only rows of `DEFAULT_ROWS` are drawn if there are any; the teacher is not.
         path: Output file; its extension selects the image format.
     """
     rows = [summary for summary in summaries if summary.row != TEACHER]
+    rows = [summary for summary in rows if summary.row in DEFAULT_ROWS] or rows
     figure = Figure(figsize=(10, 5), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -137,10 +137,11 @@ def draw_curves(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
             curve = [summary for summary in summaries if summary.row == row]
             if curve:
                 curve.sort(key=lambda summary: summary.num_parameters)
+                spreads = [summary.spread(name) for summary in curve]
                 axes.errorbar(
                     [summary.num_parameters / 1e6 for summary in curve],
                     [summary.mean(name) for summary in curve],
-                    yerr=[summary.spread(name) or 0.0 for summary in curve],
+                    yerr=None if not any(spreads) else [spread or 0.0 for spread in spreads],
                     color=color,
                     marker=MARKERS[row],
                     markersize=5,
@@ -175,7 +176,7 @@ def _use_log_scale(axes: Axes, side: str) -> None:
 
 
 def _tidy(axes: Axes) -> None:
-    axes.tick_params(labelsize=SMALL + 1, length=0, labelcolor=INK)
+    axes.tick_params(which="both", labelsize=SMALL + 1, length=0, labelcolor=INK)
     axes.grid(color=GRID_COLOR, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

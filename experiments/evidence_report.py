@@ -26,6 +26,8 @@ from hf_prunable.runtime.tables import markdown_table
 
 # The report says so if sizes of one table differ by more than this fraction.
 SIZE_TOLERANCE = 1e-3
+# Decimals of differences in JSON.
+DIGITS = 5
 # Rows that the others of the same size are compared with.
 REFERENCES = (TEACHER, "one_shot_trained")
 
@@ -74,11 +76,15 @@ def _entry(summary: Summary, differences: dict[tuple, dict[str, Difference]]) ->
         "mean": {name: summary.mean(name) for name in COLUMNS},
         "spread": {name: summary.spread(name) for name in COLUMNS},
         "differences": {
-            reference: {name: asdict(value) for name, value in found.items()}
+            reference: {name: _rounded(asdict(value)) for name, value in found.items()}
             for (row, target, reference), found in differences.items()
             if (row, target) == (summary.row, summary.target_sparsity)
         },
     }
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, DIGITS) for name, value in values.items()}
 
 
 def format_report(
