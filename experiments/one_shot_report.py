@@ -131,9 +131,7 @@ def _format_notes(results: Sequence[dict[str, Any]], has_trained: bool) -> str:
         f"first of every {settings['held_out_every']}; `one_shot.json` lists them.",
     ]
     if has_trained:
-        notes.append(
-            "- Students in the last rows are those of the experiment `evidence`; trained ones are measured on the same audio."
-        )
+        notes.append("- The last rows are trained students of the experiment `evidence`, measured on the same audio.")
     machines = dict.fromkeys(
         f"{result['machine']}{'. ' + result['remark'] if result['remark'] else ''}" for result in results
     )
