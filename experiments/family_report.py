@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import save_result
+from benchmarks.result_files import save_result, without_keys
 from experiments.compared_students import TEACHER
 from experiments.family_starts import FAMILIES
 from hf_prunable.runtime.tables import markdown_table
@@ -21,7 +21,9 @@ def write_report(results: Sequence[dict[str, Any]], folder: Path) -> None:
     """
     order = [TEACHER, *FAMILIES]
     results = sorted(results, key=lambda result: order.index(result["row"]))
-    save_result(folder, "family_teachers", {"results": results}, format_report(results), raw_keys=("history",))
+    # The histories are in the files of the results.
+    values = {"results": without_keys(results, ("history",))}
+    save_result(folder, "family_teachers", values, format_report(results))
 
 
 def format_report(results: Sequence[dict[str, Any]]) -> str:

@@ -22,11 +22,12 @@ from transformers.utils import logging
 
 from benchmarks.result_files import RAW_FOLDER, write_json
 from experiments.compared_students import TEACHER
-from experiments.evidence_results import is_finished, load_results
+from experiments.evidence_results import COMMON_SETTINGS, FINAL_SETTINGS, load_results
 from experiments.family_report import write_report
 from experiments.family_starts import FAMILIES, STARTS, make_start
 from experiments.one_shot import BATCH_SIZE, Measurement, OneShotArguments
 from experiments.one_shot_audio import load_clips, split_by_name
+from experiments.one_shot_results import is_complete
 from experiments.speaker_probe import speaker_utterances, without_test_segments
 from hf_prunable.data.speech_dataset import scan_speech_dataset
 from hf_prunable.modeling.loading import load_complete
@@ -152,7 +153,8 @@ class FamilyTeachers:
             name: Name in `FAMILIES`, or `TEACHER`.
         """
         options = self.options
-        names = ("teacher", "dataset_name", "speech_commands")
+        # Words that are evaluated only change no model.
+        names = ("teacher", "dataset_name", *(["speech_commands"] if options.train_on_words else []))
         settings: dict[str, Any] = {key: (path := getattr(options, key)) and Path(path).name for key in names}
         settings |= {key: getattr(options, key) for key in ("held_out_crop_seconds", "held_out_every")}
         if name == TEACHER:
@@ -163,7 +165,7 @@ class FamilyTeachers:
             | {"start": options.start or FAMILIES[name].start, "train_on_words": options.train_on_words}
             | {"train_crop_seconds": options.train_crop_seconds}
             | {"distillation_layers": options.distillation_layers or list(range(depth + 1))}
-            | self.training.settings()
+            | {key: getattr(self.training, key) for key in (*COMMON_SETTINGS, *FINAL_SETTINGS)}
             | {"seed": self.training.seed + FAMILIES[name].seed}
         )
 
@@ -224,7 +226,7 @@ def make_results(options: FamilyArguments, training: PruningTrainingArguments, f
     teachers = FamilyTeachers(options, training)
     for name in (TEACHER, *options.families):
         path, settings = folder / RAW_FOLDER / f"{name}.json", teachers.settings(name)
-        if is_finished(path, settings):
+        if is_complete(path, settings, options.speech_commands is not None):
             logger.warning(f"{path} exists; skipped.")
             continue
         result = teachers.measurement.measure(teachers.measurement.teacher) if name == TEACHER else teachers.make(name)
