@@ -4,8 +4,8 @@
         --speech_commands speech_commands_v0.02 --output_dir family_teachers --final_steps 2500
 
 Training audio is that of `dataset_name` without the held-out clips of the experiment one_shot, without the seconds that
-speakers are tested on, and with `--train_on_words` also the training split of Speech Commands. Each model is written to a
-folder of its family's name. The same command resumes an interrupted training, and existing models are not trained again.
+speakers are tested on, and with `--train_on_words` also the training split of Speech Commands. Convolutions that equal the
+teacher's are not trained, unless `--freeze_feature_encoder false` is given. Each model is written to a folder of its name. The same command resumes an interrupted training, and existing models are not trained again.
 With `--speech_commands`, words, speakers and k-means units are evaluated, beside the teacher's.
 """
 
@@ -44,14 +44,13 @@ from hf_prunable.runtime.settings import remember_settings
 logger = logging.get_logger("hf_prunable.benchmarks")
 
 TRAINING_FOLDER = "training"
-# Defaults of this experiment. All weights are trained; the gate stage is not run.
+# Defaults of this experiment. The gate stage is not run.
 TRAINING = {
     "max_steps": 1,
     "final_steps": 2500,
     "final_learning_rate": 1e-3,
     "final_warmup_steps": 0.1,
     "per_device_train_batch_size": 4,
-    "freeze_feature_encoder": False,
 }
 
 
