@@ -5,8 +5,9 @@
 
 Training audio is that of `dataset_name` without the held-out clips of the experiment one_shot, without the seconds that
 speakers are tested on, and with `--train_on_words` also the training split of Speech Commands. Convolutions that equal the
-teacher's are not trained, unless `--freeze_feature_encoder false` is given. Each model is written to a folder of its name. The same command resumes an interrupted training, and existing models are not trained again.
-With `--speech_commands`, words, speakers and k-means units are evaluated, beside the teacher's.
+teacher's are not trained, unless `--freeze_feature_encoder false` is given. Each model is written to a folder of its
+family's name. The same command resumes an interrupted training, and existing models are not trained again. With
+`--speech_commands`, words, speakers and k-means units are evaluated, beside the teacher's.
 """
 
 from __future__ import annotations
