@@ -12,6 +12,12 @@ from experiments.family_starts import FAMILIES
 from hf_prunable.runtime.tables import markdown_table
 
 
+# Values of the evaluation that the table shows: key of the measurement and of the value.
+EVALUATED = (("words", "accuracy"), ("words", "drop_in_accuracy"), ("speakers", "accuracy"), ("units", "agreement"))
+# Keys that are left to the files of the results.
+RAW_KEYS = ("history", "correct", "drop_in_correct", "group_sizes", "agreeing_frames")
+
+
 def write_report(results: Sequence[dict[str, Any]], folder: Path) -> None:
     """Writes `family_teachers.md` and `family_teachers.json`.
 
@@ -21,8 +27,7 @@ def write_report(results: Sequence[dict[str, Any]], folder: Path) -> None:
     """
     order = [TEACHER, *FAMILIES]
     results = sorted(results, key=lambda result: order.index(result["row"]))
-    # The histories are in the files of the results.
-    values = {"results": without_keys(results, ("history",))}
+    values = {"results": without_keys(results, RAW_KEYS)}
     save_result(folder, "family_teachers", values, format_report(results))
 
 
@@ -50,15 +55,12 @@ def _main_table(results: Sequence[dict[str, Any]]) -> str:
             "–" if result["row"] == TEACHER else f"{result['settings']['final_steps']:,}",
             f"{result['loss']:.4f}",
             f"{sum(result['cosine']) / len(result['cosine']):.4f}",
-            *(
-                f"{result[name][key]:.3f}" if name in result else "–"
-                for name, key in (("words", "accuracy"), ("speakers", "accuracy"), ("units", "purity"))
-            ),
+            *(f"{result[name][key]:.3f}" if name in result else "–" for name, key in EVALUATED),
         ]
         for result in results
     ]
     titles = ["Model", "Parameters", "Steps", "Loss", "Mean cosine"]
-    return markdown_table([*titles, "Word accuracy", "Speaker accuracy", "Unit purity"], rows)
+    return markdown_table([*titles, "Words", "Words, teacher's classifier", "Speakers", "Units"], rows)
 
 
 def _cosines(results: Sequence[dict[str, Any]]) -> str:
@@ -92,9 +94,9 @@ def _format_notes(results: Sequence[dict[str, Any]]) -> str:
     if "words" in results[0]:
         words, speakers, units = (results[0][name] for name in ("words", "speakers", "units"))
         notes.append(
-            f"- Word accuracy: {words['test_clips']} clips of {words['classes']} words; speaker accuracy: "
-            f"{speakers['test_clips']} segments of {speakers['classes']} speakers. Unit purity: k-means units of "
-            f"{units['frames']:,} held-out frames against the teacher's, {units['purity_by_chance']:.3f} by chance."
+            f"- Words: {len(words['correct']):,} clips of {words['classes']} words; speakers: "
+            f"{len(speakers['correct']):,} clips of {speakers['classes']} speakers; both in cross-validation, as in the "
+            f"experiment `evidence`. Units: {units['num_units']} k-means units of the teacher."
         )
     described = ", ".join(f"`{name}` {value}" for name, value in settings.items())
     machines = "; ".join(dict.fromkeys(result["machine"] for result in results))

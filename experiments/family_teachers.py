@@ -3,8 +3,8 @@
     python -m experiments family_teachers --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --speech_commands speech_commands_v0.02 --output_dir family_teachers --final_steps 2500
 
-Training audio is that of `dataset_name` without the held-out clips of the experiment one_shot, without the seconds that
-speakers are tested on, and with `--train_on_words` also the training split of Speech Commands. Convolutions that equal the
+Training audio is that of `dataset_name` without the held-out clips of the experiments one_shot and evidence, and with
+`--train_on_words` also the training split of Speech Commands, whose clips are then no longer unheard in the evaluation. Convolutions that equal the
 teacher's are not trained, unless `--freeze_feature_encoder false` is given. Each model is written to a folder of its
 family's name. The same command resumes an interrupted training, and existing models are not trained again. With
 `--speech_commands`, words, speakers and k-means units are evaluated, beside the teacher's.
@@ -12,6 +12,7 @@ family's name. The same command resumes an interrupted training, and existing mo
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,16 @@ from transformers.utils import logging
 
 from benchmarks.result_files import RAW_FOLDER, write_json
 from experiments.compared_students import TEACHER
-from experiments.evidence_results import COMMON_SETTINGS, FINAL_SETTINGS, load_results
+from experiments.encoder_evaluation import EncoderEvaluation
+from experiments.evidence_results import COMMON_SETTINGS, FINAL_SETTINGS, is_finished, load_results
 from experiments.family_report import write_report
 from experiments.family_starts import FAMILIES, STARTS, make_start
-from experiments.one_shot import BATCH_SIZE, Measurement, OneShotArguments
-from experiments.one_shot_audio import load_clips, split_by_name
-from experiments.one_shot_results import is_complete
-from experiments.speaker_probe import speaker_utterances, without_test_segments
-from hf_prunable.data.speech_dataset import scan_speech_dataset
+from experiments.one_shot_students import load_teacher
+from experiments.split_audio import SplitAudio, load_clips
+from experiments.student_measurement import measure_student
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
-from hf_prunable.pruning.fidelity import measure_fidelity
 from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.student import load_student, restore_noise_
 from hf_prunable.pruning.training_data import TrainingData
@@ -98,30 +97,25 @@ class FamilyArguments:
             raise ValueError("`train_on_words` needs the folder of Speech Commands. Give `speech_commands`.")
 
 
-def training_clips(options: FamilyArguments, sampling_rate: int) -> tuple[Dataset, Dataset]:
-    """Loads the clips to train on and the held-out clips.
+def training_clips(audio: SplitAudio, options: FamilyArguments) -> Dataset:
+    """Collects the clips to train on.
 
-    A clip stands among the training clips once for each whole crop in it, so that all seconds are equally frequent.
+    A clip stands among them once for each whole crop in it, so that all seconds are equally frequent.
 
     Args:
-        options: Folders, split and length of crops.
-        sampling_rate: Sampling rate in Hz that clips are decoded to.
+        audio: Audio of which a part is held out.
+        options: Folder of words and length of crops.
 
     Returns:
-        Training clips and held-out clips, with columns `audio` and `seconds`.
+        Training clips with columns `audio` and `seconds`.
     """
-    crop_seconds = options.train_crop_seconds
-    clips, held_out = split_by_name(
-        load_clips(options.dataset_name, sampling_rate, options.held_out_crop_seconds), options.held_out_every
-    )
-    clips = without_test_segments(clips, speaker_utterances(options.dataset_name, sampling_rate), sampling_rate)
-    sources = [scan_speech_dataset(clips, sampling_rate=sampling_rate, min_seconds=crop_seconds)[0]]
+    crop_seconds, sources = options.train_crop_seconds, [audio.train_clips.select_columns(["audio", "seconds"])]
     if options.train_on_words and options.speech_commands is not None:
-        words = load_clips(options.speech_commands, sampling_rate, crop_seconds)
+        words = load_clips(options.speech_commands, audio.feature_extractor.sampling_rate, crop_seconds)
         sources.append(words.select_columns(["audio", "seconds"]))
     clips = concatenate_datasets(sources)
     repeats = np.floor(np.asarray(clips["seconds"][:]) / crop_seconds).astype(int)
-    return clips.select(np.repeat(np.arange(len(clips)), repeats)), held_out
+    return clips.select(np.repeat(np.arange(len(clips)), repeats))
 
 
 class FamilyTeachers:
@@ -135,16 +129,25 @@ class FamilyTeachers:
     def __init__(self, options: FamilyArguments, training: PruningTrainingArguments):
         self.options, self.training, self.folder = options, training, Path(training.output_dir)
         self.feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
-        self.measurement = Measurement(
-            OneShotArguments(
-                output_dir=training.output_dir,
-                teacher=options.teacher,
-                dataset_name=options.dataset_name,
-                speech_commands=options.speech_commands,
-                crop_seconds=options.held_out_crop_seconds,
-                held_out_every=options.held_out_every,
-            )
+        self.teacher = load_teacher(options.teacher)
+        self.audio = SplitAudio(
+            options.dataset_name, self.feature_extractor, options.held_out_crop_seconds, options.held_out_every
         )
+        self.evaluation = None
+        if options.speech_commands is not None:
+            self.evaluation = EncoderEvaluation(
+                self.teacher, self.feature_extractor, self.audio, options.speech_commands
+            )
+
+    def measure(self, model: PrunableModelMixin) -> dict[str, Any]:
+        """Measures size and fidelity of a model, and evaluates it if there is Speech Commands.
+
+        Args:
+            model: Base model.
+        """
+        if self.evaluation is not None:
+            return self.evaluation(model)
+        return measure_student(model, self.teacher, self.audio.held_out_batches())
 
     def settings(self, name: str) -> dict[str, Any]:
         """Returns the settings that a model depends on. Folders are compared by name.
@@ -159,7 +162,7 @@ class FamilyTeachers:
         settings |= {key: getattr(options, key) for key in ("held_out_crop_seconds", "held_out_every")}
         if name == TEACHER:
             return settings
-        depth = self.measurement.teacher.config.num_hidden_layers
+        depth = self.teacher.config.num_hidden_layers
         return (
             settings
             | {"start": options.start or FAMILIES[name].start, "train_on_words": options.train_on_words}
@@ -176,7 +179,7 @@ class FamilyTeachers:
             name: Name in `FAMILIES`.
 
         Returns:
-            Start with its fidelity, history of the training and what `Measurement` measures.
+            Start with its fidelity, history of the training and what `measure` measures.
         """
         settings, working_folder = self.settings(name), self.folder / TRAINING_FOLDER / name
         remember_settings(working_folder, settings)
@@ -187,29 +190,34 @@ class FamilyTeachers:
         start.model.save_pretrained(start_folder)
         self.feature_extractor.save_pretrained(start_folder)
         model, config = load_student(start_folder)
+        before = measure_student(model, self.teacher, self.audio.held_out_batches())
         args = self.training.in_folder(working_folder)
         args.seed = settings["seed"]
         set_seed(args.seed)
         crop_seconds = self.options.train_crop_seconds
-        clips = training_clips(self.options, self.feature_extractor.sampling_rate)
+        clips = training_clips(self.audio, self.options)
         objective = ObjectiveArguments(crop_seconds=crop_seconds, distillation_layers=settings["distillation_layers"])
-        data = TrainingData(*clips, self.feature_extractor, crop_seconds)
-        stages = TrainingStages(model, self.measurement.teacher, args, objective, data)
+        data = TrainingData(clips, self.audio.held_out_clips, self.feature_extractor, crop_seconds)
+        stages = TrainingStages(model, self.teacher, args, objective, data)
         student = stages.train_student(stages.initial_student)
         restore_noise_(student.model, config)
         student.model.save_pretrained(self.folder / name)
         self.feature_extractor.save_pretrained(self.folder / name)
         return {
-            "start": start.summary() | self._fidelity(model),
+            "start": start.summary() | {name: before[name] for name in ("loss", "cosine")},
             "history": student.history,
             # The files are measured, as other experiments load them.
-            **self.measurement.measure(load_complete(self.folder / name).eval()),
+            **self.measure(load_complete(self.folder / name).eval()),
         }
 
-    def _fidelity(self, model: PrunableModelMixin) -> dict[str, Any]:
-        batches = [{"input_values": batch} for batch in self.measurement.audio.held_out.split(BATCH_SIZE)]
-        fidelity = measure_fidelity(model, self.measurement.teacher, batches)
-        return {"loss": fidelity.distillation_loss, "cosine": fidelity.cosine}
+
+def has_evaluation(path: Path) -> bool:
+    """Checks whether a result holds words and speakers.
+
+    Args:
+        path: Result file.
+    """
+    return "words" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def make_results(options: FamilyArguments, training: PruningTrainingArguments, folder: Path) -> None:
@@ -226,10 +234,10 @@ def make_results(options: FamilyArguments, training: PruningTrainingArguments, f
     teachers = FamilyTeachers(options, training)
     for name in (TEACHER, *options.families):
         path, settings = folder / RAW_FOLDER / f"{name}.json", teachers.settings(name)
-        if is_complete(path, settings, options.speech_commands is not None):
+        if is_finished(path, settings) and (options.speech_commands is None or has_evaluation(path)):
             logger.warning(f"{path} exists; skipped.")
             continue
-        result = teachers.measurement.measure(teachers.measurement.teacher) if name == TEACHER else teachers.make(name)
+        result = teachers.measure(teachers.teacher) if name == TEACHER else teachers.make(name)
         write_json(path, {"row": name, "settings": settings, "machine": describe_machine(training.device), **result})
 
 

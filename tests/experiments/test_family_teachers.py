@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from experiments import family_teachers
 from experiments.family_starts import FAMILIES, PRE_NORM, STARTS, Family, family_config, make_start
 from experiments.family_teachers import FamilyArguments, training_clips
-from experiments.one_shot_audio import clip_names
+from experiments.split_audio import SplitAudio, clip_names
 from tests.helpers.speech_files import RATE, write, write_speech_commands
 from tests.helpers.tiny_models import tiny_inputs, tiny_stock
 
@@ -22,7 +22,7 @@ def wavlm():
 
 @pytest.fixture
 def audio(tmp_path):
-    """Six utterances, two of which are long enough for a test of speakers, and words of which two clips are tested."""
+    """Six utterances, and words of which two clips are tested."""
     generator = np.random.default_rng(0)
     for index, seconds in enumerate((8.5, 3, 3, 9.5, 1, 8)):
         write(tmp_path / "speech" / f"{index}-1-0.wav", 0.1 * generator.standard_normal(round(seconds * RATE)))
@@ -109,13 +109,15 @@ def test_new_weights_are_those_of_the_seed(wavlm):
 
 
 def test_every_second_is_equally_frequent_and_none_is_held_out(audio):
-    clips, held_out = training_clips(arguments(audio, train_crop_seconds=1.0), RATE)
-    # Clip 4 is too short to be among those of which one in three is held out; clip 5 loses two seconds, which are tested.
-    assert clip_names(held_out) == ["0-1-0.wav", "3-1-0.wav"]
-    assert sorted(clips["seconds"]) == [3.0] * 6 + [6.0] * 6
-    clips, _ = training_clips(arguments(audio, train_crop_seconds=1.0, train_on_words=True), RATE)
+    options = arguments(audio, train_crop_seconds=1.0)
+    split = SplitAudio(options.dataset_name, Wav2Vec2FeatureExtractor(), 2.0, 3)
+    clips = training_clips(split, options)
+    # Clip 4 is too short to be among those of which one in three is held out.
+    assert clip_names(split.held_out_clips) == ["0-1-0.wav", "3-1-0.wav"]
+    assert sorted(clips["seconds"]) == [3.0] * 6 + [8.0] * 8
+    clips = training_clips(split, arguments(audio, train_crop_seconds=1.0, train_on_words=True))
     words = [name for name in clip_names(clips) if "nohash" in name]
-    assert len(clips) == 12 + 4 and sorted(words) == [f"{speaker}_nohash_0.wav" for speaker in "aabc"]
+    assert len(clips) == 14 + 4 and sorted(words) == [f"{speaker}_nohash_0.wav" for speaker in "aabc"]
 
 
 @pytest.mark.parametrize(
