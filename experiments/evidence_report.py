@@ -112,7 +112,7 @@ def format_report(
             compared = [(row, differences.get((row.row, target, reference))) for row in rows]
             if any(found is not None for _, found in compared):
                 label = next(summary.label for summary in summaries if summary.row == reference)
-                parts += [f"Differences from the row “{label}”, in points:", _format_differences(compared)]
+                parts += [f"### Differences from the row “{label}”, in points", _format_differences(compared)]
     if not targets:
         parts.append(_format_table(teachers))
     return "\n\n".join([*parts, "## Notes", _format_notes(results), _format_settings(results)]) + "\n"
