@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "convexity_changes": "convexity_changes",
     "speaker_segments": "speaker_segments",
     "make_shapes": "make_shapes",
+    "family_teachers": "family_teachers",
 }
 
 

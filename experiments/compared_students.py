@@ -8,18 +8,33 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from transformers import PreTrainedModel
 
-from hf_prunable import compact, load_prunable
+from experiments.one_shot_students import FULL, TEACHER, Students, in_rounds, magnitude
+from hf_prunable import compact, load_prunable, refit_
+from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.modeling.size import UnitCounts, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS, PAPER_UNITS
+from hf_prunable.one_shot.gate_start import order_gates_by_one_shot_, rotate_gated_heads_
 from hf_prunable.pruning.arguments import PruningTrainingArguments
+from hf_prunable.pruning.distillation import NO_PROJECTIONS, SHARED
 from hf_prunable.pruning.gate_initialization import order_gates_by_weights_
-from hf_prunable.pruning.magnitude import OPEN, keep_largest_weights, uniform_shape
+from hf_prunable.pruning.magnitude import OPEN, uniform_shape
 from hf_prunable.pruning.student import NOISE_OFF
 
 
-WHOLE_HEADS = ("mha", "head", "ffn", "int")
+@dataclass(frozen=True)
+class Source:
+    """What a student is made from.
+
+    Attributes:
+        teacher: Folder or Hub id of the dense checkpoint.
+        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+        clips: Calibration audio of shape (clips, samples).
+    """
+
+    teacher: str
+    target_sparsity: float
+    clips: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -27,138 +42,237 @@ class Student:
     """One row of the comparison.
 
     Attributes:
-        make: Function that builds the student from the teacher's checkpoint and the target sparsity.
-        learns_gates: Whether the student has gates and is compacted to the target after they are trained.
-        trains_on: Whether the compacted student is trained further.
-        is_ladder: Whether one training of the gates serves all targets of the comparison.
+        label: Row name in table and pictures.
+        start: Function that builds the model before training.
+        compaction: Function that cuts the model to the target after its gates are trained; `None` for a model without
+            gates.
+        is_trained: Whether the model is trained.
+        uses_calibration: Whether the student depends on the calibration audio.
+        is_refitted: Whether the weights are fitted to the teacher's outputs before the last training.
+        projections: Projections of the distillation.
     """
 
-    make: Callable[[str, float], PreTrainedModel]
-    learns_gates: bool
-    trains_on: bool = True
-    is_ladder: bool = False
+    label: str
+    start: Callable[[Source], PrunableModelMixin]
+    compaction: Callable[[PrunableModelMixin, Source], PrunableModelMixin] | None = None
+    is_trained: bool = True
+    uses_calibration: bool = False
+    is_refitted: bool = False
+    projections: str = NO_PROJECTIONS
 
     def training(
-        self, training: PruningTrainingArguments, ungated_learning_rate: float | None
+        self,
+        training: PruningTrainingArguments,
+        ungated_learning_rate: float | None = None,
+        refitted_learning_rate: float | None = None,
     ) -> PruningTrainingArguments:
         """Derives the training arguments of this row, with `max_steps` + `final_steps` optimizer steps in total.
 
-        Without gates, all steps belong to the final stage, with learning rate and warm-up of the gate stage. With gates
-        but no training after compaction, all steps belong to the gate stage.
+        Without gates, all steps belong to the final stage, with the warm-up of the gate stage.
 
         Args:
             training: Training arguments of a row with both stages.
             ungated_learning_rate: Peak learning rate of rows without gates; `None` for that of the gate stage.
+            refitted_learning_rate: Peak learning rate of the final stage after a refit; `None` for that of other rows.
         """
         training, steps = copy.copy(training), training.max_steps + training.num_final_steps
-        if not self.learns_gates:
+        if self.compaction is None:
             training.final_steps = steps
             training.final_learning_rate = ungated_learning_rate or training.learning_rate
             training.final_warmup_steps = training.warmup_steps
-        elif not self.trains_on:
-            training.max_steps, training.final_steps = steps, 0
+        if self.is_refitted:
+            training.final_learning_rate = refitted_learning_rate or training.final_learning_rate
         return training
 
 
-def gated(
-    teacher: str,
-    target_sparsity: float,
-    units: tuple[str, ...] = PAPER_UNITS,
-    ste: bool = True,
-    norm_spread: float = 0.0,
-) -> PreTrainedModel:
-    """Builds a copy of the teacher with gates.
+def gated(teacher: str, units: tuple[str, ...], ste: bool = True) -> PrunableModelMixin:
+    """Builds a copy of the teacher with equal gates.
 
     Args:
         teacher: Folder or Hub id of the dense checkpoint.
-        target_sparsity: Ignored, because training enforces the target.
         units: Kinds of units with gates.
         ste: Whether gates use the straight-through estimator.
-        norm_spread: Spread of the initial gates in the order of weight norms, see `order_gates_by_weights_`.
     """
     student = load_prunable(teacher, dtype=torch.float32, **NOISE_OFF)
     student.attach_gates(units, ste=ste)
-    order_gates_by_weights_(student, norm_spread)
     return student
 
 
-def random_shape(teacher: str, target_sparsity: float) -> PreTrainedModel:
+def gated_by_weights(teacher: str, units: tuple[str, ...] = DEFAULT_UNITS) -> PrunableModelMixin:
+    """Builds a copy of the teacher with gates in the order of weight norms.
+
+    Args:
+        teacher: Folder or Hub id of the dense checkpoint.
+        units: Kinds of units with gates.
+    """
+    student = gated(teacher, units)
+    order_gates_by_weights_(student, 1.0)
+    return student
+
+
+def paper_gates(source: Source, ste: bool = True) -> PrunableModelMixin:
+    """Builds a copy of the teacher with equal gates on the units of the paper.
+
+    Args:
+        source: Teacher.
+        ste: Whether gates use the straight-through estimator.
+    """
+    return gated(source.teacher, PAPER_UNITS, ste)
+
+
+def gates_by_weights(source: Source) -> PrunableModelMixin:
+    """Builds a copy of the teacher with gates in the order of weight norms.
+
+    Args:
+        source: Teacher.
+    """
+    return gated_by_weights(source.teacher)
+
+
+def gates_on_rotated_heads(source: Source) -> PrunableModelMixin:
+    """Builds a copy of the teacher with rotated heads and gates in the order of weight norms.
+
+    Args:
+        source: Teacher and calibration audio.
+    """
+    student = gated(source.teacher, DEFAULT_UNITS)
+    rotate_gated_heads_(student, source.clips)
+    order_gates_by_weights_(student, 1.0)
+    return student
+
+
+def gates_by_one_shot(source: Source) -> PrunableModelMixin:
+    """Builds a copy of the teacher with rotated heads and gates in the order of one-shot pruning.
+
+    Args:
+        source: Teacher, target and calibration audio.
+    """
+    student = gated(source.teacher, DEFAULT_UNITS)
+    teacher = load_prunable(source.teacher, dtype=torch.float32)
+    order_gates_by_one_shot_(student, teacher, source.clips, target=source.target_sparsity, config=FULL)
+    return student
+
+
+def cut(student: PrunableModelMixin, source: Source) -> PrunableModelMixin:
+    """Cuts a student with gates to the target.
+
+    Args:
+        student: Model with gates.
+        source: Target.
+    """
+    return compact(student, source.target_sparsity)
+
+
+def cut_and_refit(student: PrunableModelMixin, source: Source) -> PrunableModelMixin:
+    """Cuts a student with gates to the target, and fits its weights to the teacher's outputs.
+
+    Args:
+        student: Model with gates.
+        source: Teacher, target and calibration audio.
+    """
+    small = compact(student, source.target_sparsity)
+    refit_(small, load_prunable(source.teacher, dtype=torch.float32), source.clips, config=FULL)
+    return small
+
+
+def first(students: Callable[..., Students], source: Source) -> PrunableModelMixin:
+    """Makes one student of the experiment `one_shot`.
+
+    Args:
+        students: Function of the experiment's row.
+        source: Teacher, target and calibration audio.
+    """
+    ((_, student),) = students(source.teacher, [source.target_sparsity], source.clips)
+    return student
+
+
+def random_shape(source: Source) -> PrunableModelMixin:
     """Builds a student with randomly chosen units; all blocks are kept.
 
     Args:
-        teacher: Folder or Hub id of the dense checkpoint.
-        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+        source: Teacher and target.
     """
-    student = gated(teacher, target_sparsity, DEFAULT_UNITS)
+    student = gated(source.teacher, DEFAULT_UNITS)
     for _, gate in student.named_gates():
         gate.log_alpha.data = torch.rand(gate.num_gates) + OPEN
-    return compact(student, target_sparsity)
+    return compact(student, source.target_sparsity)
 
 
-def first_layers(teacher: str, target_sparsity: float) -> PreTrainedModel:
+def first_layers(source: Source) -> PrunableModelMixin:
     """Builds a student from the teacher's first layers: as many whole layers as fit, and random units of the next one.
 
     Args:
-        teacher: Folder or Hub id of the dense checkpoint.
-        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+        source: Teacher and target.
     """
-    config = load_prunable(teacher).config
-    depth, size = config.num_hidden_layers, (1 - target_sparsity) * config.dense_num_parameters
+    config = load_prunable(source.teacher).config
+    depth, size = config.num_hidden_layers, (1 - source.target_sparsity) * config.dense_num_parameters
     shapes = [config.shape.first_layers(num_layers) for num_layers in range(1, depth + 1)]
     whole = sum(count_parameters(config, UnitCounts.of(shape)) <= size for shape in shapes)
     num_layers = min(whole + 1, depth)
     student = load_prunable(
-        teacher, dtype=torch.float32, num_hidden_layers=num_layers, dense_num_hidden_layers=depth, **NOISE_OFF
+        source.teacher, dtype=torch.float32, num_hidden_layers=num_layers, dense_num_hidden_layers=depth, **NOISE_OFF
     )
     student.attach_gates(DEFAULT_UNITS)
     for name, gate in student.named_gates():
         is_last = f"layers.{num_layers - 1}." in name
         gate.log_alpha.data = torch.rand(gate.num_gates) + (OPEN if is_last else OPEN + 1)
-    return compact(student, target_sparsity)
+    return compact(student, source.target_sparsity)
 
 
-def uniform_width(teacher: str, target_sparsity: float) -> PreTrainedModel:
-    """Builds a student of `uniform_shape` that keeps the units with the largest weight norms.
-
-    Args:
-        teacher: Folder or Hub id of the dense checkpoint.
-        target_sparsity: Fraction of parameters to remove, between 0 and 1.
-    """
-    return keep_largest_weights(load_prunable(teacher, dtype=torch.float32, **NOISE_OFF), target_sparsity)
-
-
-def from_scratch(teacher: str, target_sparsity: float) -> PreTrainedModel:
+def from_scratch(source: Source) -> PrunableModelMixin:
     """Builds a student of `uniform_shape` with newly initialized weights.
 
     Args:
-        teacher: Folder or Hub id of the dense checkpoint.
-        target_sparsity: Fraction of parameters to remove, between 0 and 1.
+        source: Teacher and target.
     """
-    config = copy.deepcopy(load_prunable(teacher, **NOISE_OFF).config)
+    teacher = load_prunable(source.teacher, **NOISE_OFF)
+    config = copy.deepcopy(teacher.config)
     config.dtype = torch.float32
-    config.pruned_shape = uniform_shape(config, target_sparsity).to_dict()
-    return type(load_prunable(teacher))(config)
+    config.pruned_shape = uniform_shape(config, source.target_sparsity).to_dict()
+    return type(teacher)(config)
 
 
-TEACHER = "teacher"
-from_norms = partial(gated, units=DEFAULT_UNITS, norm_spread=1.0)
+one_shot = partial(first, partial(in_rounds, config=FULL))
 STUDENTS = {
-    "learned": Student(gated, learns_gates=True),
-    "learned_without_ste": Student(partial(gated, ste=False), learns_gates=True),
-    "learned_fine_units": Student(partial(gated, units=DEFAULT_UNITS), learns_gates=True),
-    "learned_from_norms": Student(from_norms, learns_gates=True),
-    "learned_ladder": Student(from_norms, learns_gates=True, is_ladder=True),
-    "learned_whole_heads": Student(partial(gated, units=WHOLE_HEADS), learns_gates=True),
-    "learned_with_conv": Student(partial(gated, units=(*PAPER_UNITS, "conv")), learns_gates=True),
-    "one_stage": Student(gated, learns_gates=True, trains_on=False),
-    "random_shape": Student(random_shape, learns_gates=False),
-    "uniform_width": Student(uniform_width, learns_gates=False),
-    "first_layers": Student(first_layers, learns_gates=False),
-    "from_scratch": Student(from_scratch, learns_gates=False),
+    "one_shot": Student("one-shot, not trained", one_shot, is_trained=False, uses_calibration=True),
+    "one_shot_trained": Student("one-shot, trained", one_shot, uses_calibration=True, is_refitted=True),
+    "gates_one_shot": Student(
+        "gates from the one-shot start", gates_by_one_shot, cut_and_refit, uses_calibration=True, is_refitted=True
+    ),
+    "gates_paper": Student("gates as in the paper", paper_gates, cut, projections=SHARED),
+    "magnitude_refit": Student(
+        "largest weights, refitted, not trained",
+        partial(first, partial(magnitude, config=FULL)),
+        is_trained=False,
+        uses_calibration=True,
+    ),
+    "magnitude_trained": Student("largest weights, trained", partial(first, magnitude)),
+    "random_trained": Student("random units, trained", random_shape),
+    "first_layers": Student("first layers, trained", first_layers),
+    "from_scratch": Student("from scratch", from_scratch),
+    # One change at a time, not among the default rows.
+    "gates_projected": Student("gates by weights, with projections", gates_by_weights, cut, projections=SHARED),
+    "gates": Student("gates by weights", gates_by_weights, cut),
+    "gates_rotated": Student("gates by weights, rotated heads", gates_on_rotated_heads, cut, uses_calibration=True),
+    "gates_scores": Student("gates in one-shot order, no refit", gates_by_one_shot, cut, uses_calibration=True),
+    "gates_refit": Student(
+        "gates by weights, refitted", gates_by_weights, cut_and_refit, uses_calibration=True, is_refitted=True
+    ),
+    "gates_without_ste": Student(
+        "gates as in the paper, without STE", partial(paper_gates, ste=False), cut, projections=SHARED
+    ),
 }
 ROWS = (*STUDENTS, TEACHER)
-# For a single target, a ladder equals learned_from_norms.
-DEFAULT_ROWS = tuple(row for row in ROWS if row == TEACHER or not STUDENTS[row].is_ladder)
+DEFAULT_ROWS = (*list(STUDENTS)[: list(STUDENTS).index("gates_projected")], TEACHER)
+
+
+def row_label(row: str) -> str:
+    """Returns the name of a row in table and pictures.
+
+    Args:
+        row: Row name, one of `ROWS`.
+    """
+    return TEACHER if row == TEACHER else STUDENTS[row].label
 
 
 def check_rows(rows: list[str]) -> None:

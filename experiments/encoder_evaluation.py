@@ -1,114 +1,116 @@
-"""Evaluation of frozen encoders: words, speakers and unit purity, on data that is prepared once for all encoders."""
+"""Evaluation of a student beside its teacher: hidden states, words, speakers and k-means units, on audio not trained on."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from transformers import PreTrainedModel
+import torch
+from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 
-from experiments.hidden_states import last_hidden_states
-from experiments.probe import word_accuracy
-from experiments.speaker_probe import speaker_accuracy, speaker_utterances, without_test_segments
-from experiments.unit_purity import REFERENCE_SEED, frame_units, unit_purity
-from hf_prunable.data.audio import decode_audio
-from hf_prunable.data.speech_commands import load_speech_commands
-from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset, split_held_out
-from hf_prunable.runtime.messages import first_names
-
-
-@dataclass(kw_only=True)
-class EvaluationArguments:
-    """Audio for distillation and data for evaluation."""
-
-    dataset_name: str | None = field(default=None, metadata={"help": "Folder of audio for distillation."})
-    speech_commands: str | None = field(
-        default=None, metadata={"help": "Folder of the extracted Speech Commands archive, for word accuracy."}
-    )
-    librispeech: str | None = field(
-        default=None, metadata={"help": "Folder of LibriSpeech, for speaker accuracy; default: `dataset_name`."}
-    )
-    crop_seconds: float = field(default=2.0, metadata={"help": "Length of the training crops in seconds."})
-    held_out_fraction: float = field(
-        default=0.1, metadata={"help": "Fraction of the clips held out for evaluation, between 0 and 1."}
-    )
-    held_out_seed: int = field(
-        default=42, metadata={"help": "Random seed of the held-out split; the same for all trainings."}
-    )
+from experiments.cross_validation import ProbeTask, SpeechCommandsProbes, at_depth
+from experiments.split_audio import SplitAudio
+from experiments.student_measurement import measure_student
+from experiments.teacher_units import TeacherUnits
+from experiments.weighted_sum_probe import WeightedSumProbe
+from hf_prunable.runtime.evaluation_mode import evaluation_mode
 
 
 class EncoderEvaluation:
-    """Clips for distillation, and evaluation of encoders on clips that are not trained on.
-
-    Clips shorter than `crop_seconds` and the seconds that speakers are tested on are removed from the training clips.
+    """Measures encoders on held-out audio and on Speech Commands.
 
     Args:
-        teacher: Base model whose k-means units are the reference of the unit purity.
+        teacher: Base model that encoders are compared with.
         feature_extractor: Feature extractor of the teacher's checkpoint.
-        options: Data folders, split and crop length.
+        audio: Audio with held-out crops.
+        speech_commands: Folder of Speech Commands.
 
     Raises:
-        ValueError: If clips of the validation or test list of Speech Commands are among the training clips.
+        ValueError: If fewer than two clips are held out.
     """
 
-    def __init__(self, teacher: PreTrainedModel, feature_extractor: Any, options: EvaluationArguments):
-        self.teacher, self.feature_extractor = teacher, feature_extractor
-        self.speech_commands = options.speech_commands
-        rate, min_seconds = feature_extractor.sampling_rate, options.crop_seconds
-        self.utterances = speaker_utterances(options.librispeech or options.dataset_name, rate)
-        clips, _ = scan_speech_dataset(
-            load_speech_dataset(options.dataset_name), sampling_rate=rate, min_seconds=min_seconds
-        )
-        train_clips, self.held_out_clips = split_held_out(
-            clips, fraction=options.held_out_fraction, seed=options.held_out_seed
-        )
-        _check_no_tested_words(train_clips, options.speech_commands)
-        train_clips = without_test_segments(train_clips, self.utterances, rate)
-        self.train_clips, _ = scan_speech_dataset(train_clips, sampling_rate=rate, min_seconds=min_seconds)
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        feature_extractor: Wav2Vec2FeatureExtractor,
+        audio: SplitAudio,
+        speech_commands: str,
+    ):
+        if len(audio.held_out_clips) < 2:
+            raise ValueError("One clip is held out, but intervals need two. Hold out more, or give more clips.")
+        self.teacher, self.audio = teacher, audio
+        self.probes = SpeechCommandsProbes(speech_commands, feature_extractor)
 
     @cached_property
-    def teacher_units(self) -> np.ndarray:
-        """K-means units of the teacher for the held-out frames, of shape (frames,)."""
-        return frame_units(self._held_out_frames(self.teacher), REFERENCE_SEED)
+    def teacher_features(self) -> np.ndarray:
+        """The teacher's features of all clips of Speech Commands."""
+        return self.probes.features(self.teacher)
 
-    def __call__(self, model: PreTrainedModel) -> dict[str, dict]:
+    @cached_property
+    def teacher_probes(self) -> dict[str, list[WeightedSumProbe]]:
+        """Probes of each fold, trained on the teacher's features, by task."""
+        return {name: task.fit(self.teacher_features) for name, task in self.probes.tasks.items()}
+
+    @cached_property
+    def teacher_units(self) -> TeacherUnits:
+        """Clusters of the teacher's last hidden states."""
+        return TeacherUnits(self._last_hidden_states(self.teacher))
+
+    def __call__(self, model: PreTrainedModel) -> dict[str, Any]:
         """Evaluates an encoder.
 
         Args:
             model: Base model.
 
         Returns:
-            "words", "speakers" and "units": the results of `word_accuracy`, `speaker_accuracy` and `unit_purity`.
+            Result of `measure_student`; "words" and "speakers", with probes trained on the encoder and, as "drop_in", with
+            the teacher's probes; "units", the agreement with the teacher's.
         """
         self.teacher.to(model.device)
+        features = self.teacher_features if model is self.teacher else self.probes.features(model)
+        result = measure_student(model, self.teacher, self.audio.held_out_batches())
+        for name, task in self.probes.tasks.items():
+            result[name] = self._classify(task, self.teacher_probes[name], features, model is self.teacher)
+        return result | {"units": self._compare_units(model)}
+
+    def _classify(
+        self, task: ProbeTask, teacher_probes: list[WeightedSumProbe], features: np.ndarray, is_teacher: bool
+    ) -> dict[str, Any]:
+        drop_in = task.is_correct(teacher_probes, at_depth(features, self.teacher_features.shape[1]))
+        correct = drop_in if is_teacher else task.is_correct(task.fit(features), features)
         return {
-            "words": word_accuracy(model, self.feature_extractor, self.speech_commands),
-            "speakers": speaker_accuracy(model, self.feature_extractor, self.utterances),
-            "units": unit_purity(self._held_out_frames(model), self.teacher_units),
+            "accuracy": float(correct.mean()),
+            "drop_in_accuracy": float(drop_in.mean()),
+            "classes": task.num_classes,
+            "correct": _bits(correct),
+            "drop_in_correct": _bits(drop_in),
+            "group_sizes": task.group_sizes,
         }
 
-    def _held_out_frames(self, model: PreTrainedModel) -> np.ndarray:
-        rate = self.feature_extractor.sampling_rate
-        waveforms = [decode_audio(clip["audio"], rate) for clip in self.held_out_clips]
-        return last_hidden_states(model, self.feature_extractor, waveforms)
+    def _compare_units(self, model: PreTrainedModel) -> dict[str, Any]:
+        is_same = self.teacher_units.is_same(self._last_hidden_states(model))
+        frames_per_crop = len(is_same) // len(self.audio.held_out)
+        frames = [frames_per_crop * crops for crops in self.audio.crops_per_clip]
+        by_clip = np.split(is_same, np.cumsum(frames)[:-1])
+        return {
+            "agreement": float(is_same.mean()),
+            "agreement_by_chance": self.teacher_units.agreement_by_chance,
+            "num_units": self.teacher_units.num_units,
+            "agreeing_frames": [int(same.sum()) for same in by_clip],
+            "group_sizes": frames,
+        }
+
+    def _last_hidden_states(self, model: PreTrainedModel) -> np.ndarray:
+        """Computes the last hidden state of all held-out frames, crop after crop; shape (frames, hidden size)."""
+        with evaluation_mode([model]):
+            states = [
+                model(batch["input_values"].to(model.device)).last_hidden_state.float().cpu()
+                for batch in self.audio.held_out_batches()
+            ]
+        return torch.cat(states).flatten(0, 1).numpy()
 
 
-def _check_no_tested_words(train_clips: Dataset, speech_commands: str) -> None:
-    tested = {
-        file for split in ("validation", "test") for file in _files(load_speech_commands(speech_commands, split))
-    }
-    seen = sorted(tested.intersection(_files(train_clips)))
-    if seen:
-        raise ValueError(
-            f"{len(seen)} clips of the validation and test lists of {speech_commands} are among the audio for "
-            f"distillation: {first_names(seen)}. Give a `dataset_name` without them."
-        )
-
-
-def _files(clips: Dataset) -> list[str]:
-    paths = [clip["audio"]["path"] for clip in clips.select_columns("audio")]
-    return [os.path.realpath(path) for path in paths if path]
+def _bits(values: np.ndarray) -> str:
+    """Formats truth values as a string of 0 and 1."""
+    return "".join("1" if value else "0" for value in values)

@@ -1,12 +1,12 @@
-"""Compares learned shapes with other students of the same size, trained for the same number of steps.
+"""Compares pruned students of one size: how near they are to their teacher, and what classifiers read from them.
 
     python -m experiments evidence --teacher wavlm-mini --dataset_name LibriSpeech/train-clean-100 \
         --speech_commands speech_commands_v0.02 --output_dir evidence --seeds 42 43 44
 
-Accuracy over size: `--rows learned uniform_width first_layers teacher --target_sparsities 0.3 0.5 0.72 0.85`. Several sizes
-from one training of the gates: `--rows learned_ladder --target_sparsities 0.3 0.5 0.72`.
-Each training writes one JSON file to the folder `raw`, and one model to the folder `models`. Existing results are not run
-again, so the same command resumes an interrupted comparison. `--report_only` writes table and pictures of the existing
+Values over size: `--rows one_shot one_shot_trained teacher --target_sparsities 0.3 0.5 0.72 0.85`. A teacher of another
+family needs another output folder.
+Each student writes one JSON file to the folder `raw`, and one model to the folder `models`. Existing results are not made
+again, so the same command resumes an interrupted comparison. `--report_only` writes tables and pictures of the existing
 results; it needs no option other than `--output_dir`.
 """
 
@@ -16,24 +16,25 @@ import copy
 import json
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoFeatureExtractor, HfArgumentParser, PreTrainedModel, set_seed
+from transformers import AutoFeatureExtractor, HfArgumentParser, set_seed
 from transformers.utils import logging
 
 from benchmarks.result_files import without_keys, write_json
-from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, check_rows
-from experiments.encoder_evaluation import EncoderEvaluation, EvaluationArguments
+from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, Student, check_rows
+from experiments.encoder_evaluation import EncoderEvaluation
 from experiments.evidence_report import write_report
 from experiments.evidence_results import Run, is_finished, load_results, plan_runs, result_path, settings_of
-from hf_prunable import load_prunable
-from hf_prunable.modeling.size import UnitCounts, count_macs
+from experiments.one_shot_students import load_teacher
+from experiments.split_audio import SplitAudio
+from experiments.student_measurement import measure_at_depth
+from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, ObjectiveArguments, PruningTrainingArguments
-from hf_prunable.pruning.gate_pruning import compact_student
-from hf_prunable.pruning.stages import TrainingStages, final_stage_name
+from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.training_data import TrainingData
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import draw_shape
@@ -41,33 +42,55 @@ from hf_prunable.reporting.pictures import draw_shape
 
 logger = logging.get_logger("hf_prunable.benchmarks")
 
+# Keys of a result that are too long to be logged.
+LONG_KEYS = ("history", "shape", "settings", "correct", "drop_in_correct", "group_sizes", "agreeing_frames")
+
 
 @dataclass(kw_only=True)
-class EvidenceArguments(EvaluationArguments):
-    """Teacher, students, sizes and seeds."""
+class EvidenceArguments:
+    """Teacher, students, sizes, seeds and audio."""
 
     teacher: str | None = field(default=None, metadata={"help": "Folder or Hub id of the dense checkpoint."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Folder of audio for training, calibration and held-out crops."}
+    )
+    speech_commands: str | None = field(
+        default=None, metadata={"help": "Folder of the extracted Speech Commands archive, for words and speakers."}
+    )
     rows: list[str] = field(
         default_factory=lambda: list(DEFAULT_ROWS),
-        metadata={"help": f"Rows to run, of {', '.join(ROWS)}; default: all except learned_ladder."},
+        metadata={"help": f"Rows to run, of {', '.join(ROWS)}; default: {', '.join(DEFAULT_ROWS)}."},
     )
     target_sparsities: list[float] = field(
         default_factory=lambda: [0.72],
         metadata={"help": "Fractions of the dense encoder's parameters to remove, between 0 and 1."},
     )
     seeds: list[int] = field(
-        default_factory=lambda: [42], metadata={"help": "Random seeds, one training per row and seed."}
+        default_factory=lambda: [42], metadata={"help": "Random seeds, one student per row, size and seed."}
     )
+    num_crops: int = field(default=200, metadata={"help": "Number of calibration crops of rows with statistics."})
+    crop_seconds: float = field(default=4.0, metadata={"help": "Length of held-out and calibration crops in seconds."})
+    held_out_every: int = field(
+        default=5, metadata={"help": "Number of file names, in sorted order, of which the first one is held out."}
+    )
+    train_crop_seconds: float = field(default=2.0, metadata={"help": "Length of the training crops in seconds."})
     ungated_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of rows without gates; default: `learning_rate`."}
     )
+    refitted_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of the last stage after one-shot pruning or a refit; default: that of the other "
+            "rows."
+        },
+    )
     report_only: bool = field(
-        default=False, metadata={"help": "Write table and pictures of existing results without training."}
+        default=False, metadata={"help": "Write tables and pictures of existing results without training."}
     )
 
 
 class Comparison:
-    """Trains and evaluates students of one teacher on one set of audio.
+    """Makes and evaluates students of one teacher on one set of audio.
 
     Args:
         options: Options of the experiment.
@@ -82,16 +105,17 @@ class Comparison:
             raise ValueError(
                 f"{', '.join(f'`--{name}`' for name in missing)} must be given, except with `--report_only`."
             )
-        self.options = options
-        self.teacher = load_prunable(options.teacher, dtype=torch.float32)
+        assert options.teacher and options.dataset_name and options.speech_commands
+        self.options, self.teacher_folder = options, options.teacher
+        self.teacher = load_teacher(options.teacher)
         if not self.teacher.is_stock:
             raise ValueError(f"The teacher {options.teacher!r} is pruned. Give a dense checkpoint.")
         feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
-        self.evaluation = EncoderEvaluation(self.teacher, feature_extractor, options)
-        self._ladders = tempfile.TemporaryDirectory()
+        self.audio = SplitAudio(options.dataset_name, feature_extractor, options.crop_seconds, options.held_out_every)
+        self.evaluation = EncoderEvaluation(self.teacher, feature_extractor, self.audio, options.speech_commands)
 
     def run(self, run: Run, training: PruningTrainingArguments, model_folder: Path) -> dict[str, Any]:
-        """Trains, saves and evaluates one student, or evaluates the teacher.
+        """Makes, saves and evaluates one student, or evaluates the teacher.
 
         Args:
             run: Row, target and random seed.
@@ -99,76 +123,62 @@ class Comparison:
             model_folder: Output folder of the student and of a picture of its shape.
 
         Returns:
-            Sizes, evaluation, training time, history and shape.
+            Sizes, evaluation, times, history and shape.
         """
+        self.teacher.to(training.device)
         if run.row == TEACHER:
-            self.teacher.to(training.device)
-            return self._size(self.teacher) | self.evaluation(self.teacher)
-        row, training = STUDENTS[run.row], copy.copy(training)
-        training.seed = run.seed
-        # An interrupted training starts anew, so checkpoints are of no use.
-        training.save_strategy = "no"
+            return self.evaluation(self.teacher)
+        assert run.target_sparsity is not None and run.seed is not None
+        row = STUDENTS[run.row]
         set_seed(run.seed)
-        student = row.make(self.options.teacher, run.target_sparsity)
-        targets = sorted(self.options.target_sparsities) if row.is_ladder else [run.target_sparsity]
-        with tempfile.TemporaryDirectory() as training_folder:
-            # The gates of a ladder are trained once: for the next target, the run finds them in this folder.
-            training.output_dir = f"{self._ladders.name}/{run.seed}" if row.is_ladder else training_folder
-            student, result = self._train(student, targets if row.learns_gates else [], run.target_sparsity, training)
+        start = time.perf_counter()
+        clips = torch.zeros(0, 0)
+        if row.uses_calibration:
+            clips = self.audio.calibration(self.options.num_crops, run.seed)
+        source = Source(self.teacher_folder, run.target_sparsity, clips)
+        student, result = row.start(source), {}
+        if row.is_trained:
+            student, result = self._train(row, student, source, training, run.seed)
+        result["making_seconds"] = time.perf_counter() - start
         student.save_pretrained(model_folder)
         draw_shape(student.config.shape, student.config, model_folder / "shape.png")
-        return self._size(student) | result
+        start = time.perf_counter()
+        result |= self.evaluation(student.to(training.device))
+        return result | {
+            "evaluation_seconds": time.perf_counter() - start,
+            "shape": student.config.shape.to_dict(),
+        }
 
     def _train(
         self,
-        model: PreTrainedModel,
-        gate_targets: list[float],
-        target_sparsity: float,
+        row: Student,
+        model: PrunableModelMixin,
+        source: Source,
         training: PruningTrainingArguments,
-    ) -> tuple[PreTrainedModel, dict[str, Any]]:
-        crop_seconds = self.options.crop_seconds
-        data = TrainingData(
-            self.evaluation.train_clips,
-            self.evaluation.held_out_clips,
-            self.evaluation.feature_extractor,
-            crop_seconds,
-        )
-        stages = TrainingStages(model, self.teacher, training, ObjectiveArguments(crop_seconds=crop_seconds), data)
-        student, stage_name = stages.initial_student, "stage_2"
-        result: dict[str, Any] = {}
-        training_seconds, start = 0.0, time.perf_counter()
-        if gate_targets:
-            learned = stages.learn_gates(student, gate_targets)
-            training_seconds += time.perf_counter() - start
-            result["masked"] = {"held_out_loss": stages.held_out_loss(learned[-1].load(student))}
-            (at_target,) = (gates for gates in learned if gates.target == target_sparsity)
-            student = compact_student(at_target.load(student), target_sparsity)
-            stage_name = final_stage_name(target_sparsity)
-        if training.final_steps:
-            result["before_final_steps"] = {"held_out_loss": stages.held_out_loss(student)}
-            start = time.perf_counter()
-            student = stages.train_student(student, stage_name)
-            training_seconds += time.perf_counter() - start
-        start = time.perf_counter()
-        result |= {"held_out_loss": stages.held_out_loss(student), **self.evaluation(student.model)}
-        return student.model, result | {
-            "training_seconds": training_seconds,
-            "evaluation_seconds": time.perf_counter() - start,
-            "history": student.history,
-            "shape": student.model.config.shape.to_dict(),
-        }
-
-    def _size(self, model: PreTrainedModel) -> dict[str, Any]:
-        num_parameters = model.num_parameters()
-        return {
-            "num_parameters": num_parameters,
-            "sparsity": 1 - num_parameters / self.teacher.num_parameters(),
-            "macs": count_macs(model.config, UnitCounts.of(model.config.shape)),
-        }
+        seed: int,
+    ) -> tuple[PrunableModelMixin, dict[str, Any]]:
+        crop_seconds, training = self.options.train_crop_seconds, copy.copy(training)
+        training.seed = seed
+        # An interrupted training starts anew, so checkpoints are of no use.
+        training.save_strategy = "no"
+        audio = self.audio
+        data = TrainingData(audio.train_clips, audio.held_out_clips, audio.feature_extractor, crop_seconds)
+        objective = ObjectiveArguments(crop_seconds=crop_seconds, distillation_projections=row.projections)
+        with tempfile.TemporaryDirectory() as folder:
+            stages = TrainingStages(model, self.teacher, training.in_folder(Path(folder)), objective, data)
+            student = stages.initial_student
+            if row.compaction is not None:
+                (gates,) = stages.learn_gates(student, [source.target_sparsity])
+                student = gates.load(student)
+                student = replace(student, model=row.compaction(student.model, source))
+            before = measure_at_depth(student.model.to(training.device), self.teacher, self.audio.held_out_batches())
+            student = stages.train_student(student)
+        result = {"loss": before.distillation_loss, "cosine": before.cosine}
+        return student.model, {"before_final_steps": result, "history": student.history}
 
 
 def make_results(options: EvidenceArguments, training: PruningTrainingArguments, folder: Path) -> None:
-    """Runs the trainings whose results do not exist yet.
+    """Makes the students whose results do not exist yet.
 
     Args:
         options: Options of the experiment.
@@ -183,10 +193,10 @@ def make_results(options: EvidenceArguments, training: PruningTrainingArguments,
     for run in plan_runs(options.rows, options.target_sparsities, options.seeds):
         path, row_training = result_path(folder, run), training
         if run.row != TEACHER:
-            row_training = STUDENTS[run.row].training(training, options.ungated_learning_rate)
+            row_training = STUDENTS[run.row].training(
+                training, options.ungated_learning_rate, options.refitted_learning_rate
+            )
         settings = settings_of(run, _data_settings(options), row_training)
-        if run.row != TEACHER and STUDENTS[run.row].is_ladder:
-            settings["ladder"] = sorted(options.target_sparsities)
         if is_finished(path, settings):
             logger.warning(f"{path} exists; skipped.")
         else:
@@ -199,15 +209,16 @@ def make_results(options: EvidenceArguments, training: PruningTrainingArguments,
         result["machine"] = describe_machine(training.device)
         result |= comparison.run(run, row_training, folder / "models" / run.name)
         write_json(path, result)
-        logger.warning(json.dumps(without_keys(result, ("history", "shape", "settings"))))
+        logger.warning(json.dumps(without_keys(result, LONG_KEYS)))
 
 
 def _data_settings(options: EvidenceArguments) -> dict[str, Any]:
     """Settings of model and data. Folders are compared by name, so that results of several machines fit together."""
-    names = {name: getattr(options, name) for name in ("teacher", "dataset_name", "speech_commands", "librispeech")}
-    names["librispeech"] = names["librispeech"] or names["dataset_name"]
-    settings = {name: path and Path(path).name for name, path in names.items()}
-    return settings | {name: getattr(options, name) for name in ("crop_seconds", "held_out_fraction", "held_out_seed")}
+    folders = {name: getattr(options, name) for name in ("teacher", "dataset_name", "speech_commands")}
+    names = ("crop_seconds", "held_out_every", "num_crops", "train_crop_seconds")
+    return {name: path and Path(path).name for name, path in folders.items()} | {
+        name: getattr(options, name) for name in names
+    }
 
 
 def main() -> None:

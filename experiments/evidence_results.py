@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import RAW_FOLDER
+from benchmarks.result_files import RAW_FOLDER, without_keys
 from experiments.compared_students import STUDENTS, TEACHER
 from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.runtime.settings import describe_differences
 
 
+# Settings of the data that only some rows depend on: those with calibration audio, and those that are trained.
+CALIBRATION_SETTINGS = ("num_crops",)
+CROP_SETTINGS = ("train_crop_seconds",)
 # Training arguments that a result depends on, by stage.
 COMMON_SETTINGS = (
     "per_device_train_batch_size",
@@ -80,15 +83,19 @@ def settings_of(run: Run, measured: dict[str, Any], training: PruningTrainingArg
 
     Args:
         run: Run of the result.
-        measured: Settings of model and data, the same for all rows.
+        measured: Settings of model and data, those of all rows together.
         training: Training arguments of the row, see `Student.training`.
     """
-    names: tuple[str, ...] = ()
-    if run.row != TEACHER:
-        names = COMMON_SETTINGS
-        names += GATE_SETTINGS if STUDENTS[run.row].learns_gates else ()
-        names += FINAL_SETTINGS if STUDENTS[run.row].trains_on else ()
-    return json.loads(json.dumps(measured | {name: getattr(training, name) for name in names}))
+    settings, row = dict(measured), STUDENTS.get(run.row)
+    if row is None or not row.uses_calibration:
+        settings = without_keys(settings, CALIBRATION_SETTINGS)
+    if row is None or not row.is_trained:
+        settings = without_keys(settings, CROP_SETTINGS)
+    else:
+        names = COMMON_SETTINGS + (() if row.compaction is None else GATE_SETTINGS) + FINAL_SETTINGS
+        settings |= {name: getattr(training, name) for name in names}
+        settings["distillation_projections"] = row.projections
+    return json.loads(json.dumps(settings))
 
 
 def is_finished(path: Path, settings: dict[str, Any]) -> bool:

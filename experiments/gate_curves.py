@@ -1,7 +1,7 @@
 """Curves of gates during training, from the results of `experiments.evidence`.
 
     python -m experiments gate_curves --picture evidence/ste.png \
-        --results evidence/raw/learned_0.72_seed42.json evidence/raw/learned_without_ste_0.72_seed42.json
+        --results evidence/raw/gates_paper_0.72_seed42.json evidence/raw/gates_without_ste_0.72_seed42.json
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import HfArgumentParser
 
+from experiments.compared_students import row_label
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR
 
 
@@ -62,7 +63,7 @@ def draw_gate_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path:
 def main() -> None:
     (options,) = HfArgumentParser(CurveArguments).parse_args_into_dataclasses()
     loaded = [json.loads(Path(name).read_text(encoding="utf-8")) for name in options.results]
-    draw_gate_curves({result["row"].replace("_", " "): result["history"] for result in loaded}, options.picture)
+    draw_gate_curves({row_label(result["row"]): result["history"] for result in loaded}, options.picture)
 
 
 if __name__ == "__main__":

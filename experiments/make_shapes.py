@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser, Pre
 from transformers.utils import logging
 
 from benchmarks.shape_files import SHAPES_FOLDER, ShapeFile
-from experiments.compared_students import from_norms
+from experiments.compared_students import gated_by_weights
 from experiments.scaled_gates import scale_gates_
 from hf_prunable.data.arguments import SpeechArguments, load_speech
 from hf_prunable.modeling.auto import prunable_class
@@ -129,7 +129,7 @@ def learn_gates(
     speech = load_speech(options, feature_extractor.sampling_rate, training.seed)
     set_seed(training.seed)
     stages = TrainingStages(
-        from_norms(options.teacher, plan.target, units=plan.units),
+        gated_by_weights(options.teacher, plan.units),
         load_prunable(options.teacher, dtype=torch.float32),
         training,
         ObjectiveArguments(crop_seconds=CROP_SECONDS),

@@ -4,7 +4,7 @@
 
 More or less calibration audio: `--rows rounds --num_crops 3 12 50 0`, where 0 takes all. Other draws of it: `--seeds 1 2`.
 Other audio: `--calibration_audio speech_commands_v0.02 --calibration_crop_seconds 1 --num_crops 800`; the held-out audio
-stays that of `dataset_name`. With `--speech_commands FOLDER`, words, speakers and k-means units are evaluated as well.
+stays that of `dataset_name`.
 Each figure is written to the folder `raw` as soon as it exists, and the same command resumes an interrupted comparison. All
 commands with one output folder report all results in it; `--report_only` needs no other option than `--output_dir`.
 """
@@ -22,23 +22,16 @@ from transformers import AutoFeatureExtractor, HfArgumentParser
 from transformers.utils import logging
 
 from benchmarks.result_files import without_keys, write_json
-from experiments.compared_students import TEACHER
-from experiments.encoder_evaluation import EncoderEvaluation, EvaluationArguments
-from experiments.evidence_results import load_results
-from experiments.one_shot_audio import SplitAudio, clip_names, decode_clips, draw_crops, load_clips, model_inputs
+from experiments.evidence_results import is_finished, load_results
 from experiments.one_shot_report import write_report
-from experiments.one_shot_results import Run, is_complete, plan_groups, result_path
-from experiments.one_shot_students import ROWS, check_rows, load_teacher
-from hf_prunable.modeling.pretrained import PrunableModelMixin
-from hf_prunable.modeling.size import UnitCounts, count_macs
-from hf_prunable.pruning.fidelity import measure_fidelity
+from experiments.one_shot_results import Run, plan_groups, result_path
+from experiments.one_shot_students import ROWS, TEACHER, check_rows, load_teacher
+from experiments.split_audio import SplitAudio, clip_names, decode_clips, draw_crops, load_clips, model_inputs
+from experiments.student_measurement import measure_student
 from hf_prunable.reporting.measurement import describe_machine
 
 
 logger = logging.get_logger("hf_prunable.benchmarks")
-
-# Held-out crops that are computed at once.
-BATCH_SIZE = 8
 
 
 @dataclass(kw_only=True)
@@ -81,12 +74,6 @@ class OneShotArguments:
     calibration_crop_seconds: float | None = field(
         default=None, metadata={"help": "Length of its crops in seconds; default: `crop_seconds`."}
     )
-    speech_commands: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of the extracted Speech Commands archive; if given, words, speakers and units count."
-        },
-    )
     remark: str | None = field(
         default=None, metadata={"help": "Remark on the measurement that is kept with each result."}
     )
@@ -102,7 +89,7 @@ class OneShotArguments:
 
 
 class Measurement:
-    """Prunes a teacher and measures the students.
+    """Teacher and audio of the experiment.
 
     Args:
         options: Options of the experiment.
@@ -119,16 +106,6 @@ class Measurement:
             raise ValueError(f"The teacher {options.teacher!r} is pruned. Give a dense checkpoint.")
         feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
         self.audio = SplitAudio(options.dataset_name, feature_extractor, options.crop_seconds, options.held_out_every)
-        self.evaluation = None
-        if options.speech_commands is not None:
-            arguments = EvaluationArguments(
-                dataset_name=options.dataset_name,
-                speech_commands=options.speech_commands,
-                crop_seconds=options.crop_seconds,
-            )
-            self.evaluation = EncoderEvaluation(self.teacher, feature_extractor, arguments)
-            # Units are compared on the audio that no calibration sees.
-            self.evaluation.held_out_clips = self.audio.held_out_clips
 
     def calibration(self, num_crops: int, seed: int) -> torch.Tensor:
         """Draws calibration audio.
@@ -146,26 +123,6 @@ class Measurement:
         rate, seconds = feature_extractor.sampling_rate, calibration_crop_seconds(self.options)
         waveforms = decode_clips(load_clips(self.options.calibration_audio, rate, seconds), rate)
         return model_inputs(draw_crops(waveforms, num_crops, round(seconds * rate), seed), feature_extractor)
-
-    def measure(self, student: PrunableModelMixin) -> dict[str, Any]:
-        """Measures size and fidelity of a student, and evaluates it if there is Speech Commands.
-
-        Args:
-            student: Base model.
-        """
-        batches = [{"input_values": batch} for batch in self.audio.held_out.split(BATCH_SIZE)]
-        fidelity = measure_fidelity(student, self.teacher, batches)
-        counts = UnitCounts.of(student.config.shape)
-        return {
-            "num_parameters": student.num_parameters(),
-            "sparsity": 1 - student.num_parameters() / self.teacher.num_parameters(),
-            "macs": count_macs(student.config, counts),
-            "loss": fidelity.distillation_loss,
-            "cosine": fidelity.cosine,
-            "relative_error": fidelity.relative_error,
-            "held_out_frames": fidelity.num_frames,
-            **(self.evaluation(student) if self.evaluation is not None else {}),
-        }
 
 
 def calibration_crop_seconds(options: OneShotArguments) -> float:
@@ -203,11 +160,7 @@ def make_results(options: OneShotArguments, folder: Path) -> None:
     )
     waiting = []
     for group in groups:
-        missing = [
-            run
-            for run in group
-            if not is_complete(result_path(folder, run), settings | run.settings, options.speech_commands is not None)
-        ]
+        missing = [run for run in group if not is_finished(result_path(folder, run), settings | run.settings)]
         if missing:
             waiting.append((group, {run.name for run in missing}))
     if not waiting:
@@ -244,7 +197,7 @@ def make_group(
                 "num_crops": len(clips),
                 "calibration_seconds": clips.numel() / measurement.audio.feature_extractor.sampling_rate,
                 "pruning_seconds": seconds,
-                **measurement.measure(student),
+                **measure_student(student, measurement.teacher, measurement.audio.held_out_batches()),
                 "shape": student.config.shape.to_dict(),
                 "held_out": clip_names(measurement.audio.held_out_clips),
                 "machine": describe_machine(measurement.teacher.device),

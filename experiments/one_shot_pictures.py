@@ -28,7 +28,12 @@ COLORS = {
     "finer_rounds": "#3d0c02",
     "stock_shape": "#4b7f52",
 }
-TRAINED_COLORS = {"learned_from_norms": "#333333", "learned_ladder": "#777777", "uniform_width": "#17a2a2"}
+TRAINED_COLORS = {
+    "one_shot_trained": "#333333",
+    "gates_one_shot": "#8d6cab",
+    "gates_paper": "#777777",
+    "magnitude_trained": "#0b3c6f",
+}
 TARGET_COLORS = ("#1f77b4", "#8a1c1c", "#4b7f52", "#a3336f", "#e8743b", "#333333")
 AUDIO_MARKERS = "osD^vP"
 

@@ -1,4 +1,4 @@
-"""Report of one-shot pruning: tables of the loss and of the evaluation, the same values as JSON, and two pictures."""
+"""Report of one-shot pruning: tables of the loss, the same values as JSON, and two pictures."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.result_files import save_result
 from experiments.one_shot_pictures import draw_audio, draw_sizes
 from experiments.one_shot_students import MACS, ROWS
-from experiments.one_shot_summary import LossCurve, loss_curves, main_draw, trained_curves
+from experiments.one_shot_summary import Draw, LossCurve, loss_curves, main_draw, trained_curves
 from hf_prunable.modeling.size import PARAMETERS
 from hf_prunable.runtime.tables import markdown_table
 
@@ -80,8 +82,8 @@ def format_report(
             f"## Loss by calibration audio, {ROWS[AUDIO_ROW].label}",
             _loss_table("Calibration", [(curve.draw.label, curve) for curve in audio]),
         ]
-    if evaluated := [result for result in results if "words" in result]:
-        parts += ["## Evaluation", _evaluation_table(evaluated)]
+    if default := [result for result in results if result["row"] == AUDIO_ROW and _draw_label(result) in draws]:
+        parts += [f"## Size and similarity, {ROWS[AUDIO_ROW].label}", _similarity_table(default)]
     return "\n\n".join([*parts, _format_notes(results, bool(trained))]) + "\n"
 
 
@@ -101,25 +103,21 @@ def _format_loss(curve: LossCurve, target: float) -> str:
     return f"{curve.mean(target):.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
 
-def _evaluation_table(results: Sequence[dict[str, Any]]) -> str:
-    order = list(ROWS)
-    rows = [
-        [
-            ROWS[result["row"]].label,
-            f"{100 * result['target_sparsity']:g} %",
-            f"{result['num_parameters']:,}",
-            f"{result['macs'] / 1e9:.2f} G",
-            f"{result['loss']:.4f}",
-            f"{result['cosine'][-1]:.4f}",
-            *(
-                f"{result[name][key]:.3f}"
-                for name, key in (("words", "accuracy"), ("speakers", "accuracy"), ("units", "purity"))
-            ),
-        ]
-        for result in sorted(results, key=lambda result: (order.index(result["row"]), result["target_sparsity"]))
-    ]
-    titles = ["Student", "Removed", "Parameters", "MACs, 10 s", "Loss", "Cosine, last layer"]
-    return markdown_table([*titles, "Word accuracy", "Speaker accuracy", "Unit purity"], rows)
+def _draw_label(result: dict[str, Any]) -> str:
+    return Draw(result["audio"], result["num_crops"], result["calibration_seconds"]).label
+
+
+def _similarity_table(results: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for target in sorted({result["target_sparsity"] for result in results}):
+        found = [result for result in results if result["target_sparsity"] == target]
+        parameters, macs = (np.mean([result[name] for result in found]) for name in ("num_parameters", "macs"))
+        cosines = np.mean([result["cosine"] for result in found], axis=0)
+        sizes = [f"{100 * target:g} %", f"{parameters:,.0f}", f"{macs / 1e9:.2f} G"]
+        rows.append([*sizes, f"{cosines.mean():.4f}", f"{cosines[-1]:.4f}"])
+    return markdown_table(
+        ["Removed", "Parameters", "MACs, 10 s", "Cosine, mean of layers", "Cosine, last layer"], rows
+    )
 
 
 def _format_notes(results: Sequence[dict[str, Any]], has_trained: bool) -> str:
@@ -133,18 +131,7 @@ def _format_notes(results: Sequence[dict[str, Any]], has_trained: bool) -> str:
         f"first of every {settings['held_out_every']}; `one_shot.json` lists them.",
     ]
     if has_trained:
-        notes.append(
-            "- Trained students: loss behind the learned projections, on another held-out part of the same folder; see "
-            "the experiment `evidence`."
-        )
-    if evaluated := [result for result in results if "words" in result]:
-        words, speakers, units = (evaluated[0][name] for name in ("words", "speakers", "units"))
-        notes.append(
-            f"- Word accuracy: {words['test_clips']} clips of {words['classes']} words; speaker accuracy: "
-            f"{speakers['test_clips']} segments of {speakers['classes']} speakers, one session each. Unit purity: k-means "
-            f"units of {units['frames']:,} held-out frames against the teacher's, {units['purity_by_chance']:.3f} by "
-            "chance."
-        )
+        notes.append("- The last rows are trained students of the experiment `evidence`, measured on the same audio.")
     machines = dict.fromkeys(
         f"{result['machine']}{'. ' + result['remark'] if result['remark'] else ''}" for result in results
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.result_files import RAW_FOLDER
-from experiments.evidence_results import is_finished
 from experiments.one_shot_students import ROWS
 
 
@@ -75,22 +73,6 @@ def plan_groups(
         for row in dict.fromkeys(rows)
         for draw in (draws if ROWS[row].uses_audio else [()])
     ]
-
-
-def is_complete(path: Path, settings: dict[str, Any], is_evaluated: bool) -> bool:
-    """Checks whether a result exists.
-
-    Args:
-        path: Result file.
-        settings: Settings of the result.
-        is_evaluated: Whether the result must hold words, speakers and units.
-
-    Raises:
-        ValueError: If the result exists and has other settings.
-    """
-    if not is_finished(path, settings):
-        return False
-    return not is_evaluated or "words" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def result_path(folder: Path, run: Run) -> Path:

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from experiments.compared_students import TEACHER
 from hf_prunable import OneShotConfig, load_prunable, refit_
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.modeling.size import PARAMETERS, Measure
 from hf_prunable.modeling.units import DEFAULT_UNITS
 from hf_prunable.one_shot.one_shot_pruning import OneShotPruning, sizes_of_rounds
 from hf_prunable.pruning.magnitude import keep_largest_weights, uniform_shape
+from hf_prunable.pruning.student import NOISE_OFF
 
 
+TEACHER = "teacher"
 # Few seconds of audio have fewer frames than a layer has inputs; the experiment measures what they give.
 FULL = OneShotConfig(allow_few_frames=True)
 WITHOUT_RECONSTRUCTION = OneShotConfig(allow_few_frames=True, reconstruction_steps=0)
@@ -49,12 +50,12 @@ class Row:
 
 
 def load_teacher(folder: str) -> PrunableModelMixin:
-    """Loads a teacher in float32, on the GPU if there is one.
+    """Loads a teacher in float32 without noise in training, on the GPU if there is one.
 
     Args:
         folder: Folder or Hub id of the dense checkpoint.
     """
-    teacher = load_prunable(folder, dtype=torch.float32)
+    teacher = load_prunable(folder, dtype=torch.float32, **NOISE_OFF)
     return teacher.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.compared_students import TEACHER
-from experiments.one_shot_students import ROWS
+from experiments.compared_students import row_label
+from experiments.one_shot_students import ROWS, TEACHER
 
 
 # Students of the experiment `evidence` that tables and pictures show beside those of statistics.
-TRAINED_ROWS = ("learned_from_norms", "learned_ladder", "uniform_width")
+TRAINED_ROWS = ("one_shot_trained", "gates_one_shot", "gates_paper", "magnitude_trained")
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def trained_curves(path: str | Path) -> list[LossCurve]:
     curves: dict[str, LossCurve] = {}
     for summary in json.loads(Path(path).read_text(encoding="utf-8"))["summaries"]:
         if summary["row"] in TRAINED_ROWS:
-            label = f"trained: {summary['row'].replace('_', ' ')}"
-            curve = curves.setdefault(summary["row"], LossCurve(summary["row"], label, Draw(None, 0, 0.0)))
-            curve.losses[summary["target_sparsity"]] = summary["values"]["held_out_loss"]
+            empty = LossCurve(summary["row"], row_label(summary["row"]), Draw(None, 0, 0.0))
+            curve = curves.setdefault(summary["row"], empty)
+            curve.losses[summary["target_sparsity"]] = summary["values"]["loss"]
             curve.num_parameters[summary["target_sparsity"]] = [summary["num_parameters"]]
             curve.seeds |= set(summary["seeds"])
     return [curves[row] for row in TRAINED_ROWS if row in curves]

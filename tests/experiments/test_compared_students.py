@@ -1,68 +1,93 @@
 """Students of the comparison: sizes, shapes, weights and numbers of steps."""
 
-import numpy as np
 import pytest
+import torch
 
-from experiments.compared_students import STUDENTS, uniform_shape
-from hf_prunable import PrunableWavLMConfig, compact
+from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, check_rows, row_label
+from experiments.one_shot_students import load_teacher
+from hf_prunable import compact
 from hf_prunable.pruning.arguments import PruningTrainingArguments
+from hf_prunable.pruning.fidelity import measure_fidelity
+from hf_prunable.pruning.student import NOISE_OFF
 
 
 TARGET = 0.5
 
 
+@pytest.fixture(scope="module")
+def source(teacher):
+    return Source(teacher, TARGET, torch.randn(6, 2000, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.fixture(scope="module")
+def students(source):
+    """Students of every row before training, and after compaction those with gates."""
+    started = {row: student.start(source) for row, student in STUDENTS.items()}
+    return {
+        row: (model, STUDENTS[row].compaction(model, source) if STUDENTS[row].compaction else model)
+        for row, model in started.items()
+    }
+
+
 @pytest.mark.parametrize("row", STUDENTS)
-def test_every_student_has_the_size_asked_for(row, teacher):
-    student = STUDENTS[row].make(teacher, TARGET)
-    assert (student.config.gates is not None) == STUDENTS[row].learns_gates
-    if STUDENTS[row].learns_gates:
-        student = compact(student, TARGET)
+def test_every_student_has_the_size_asked_for(row, students):
+    started, student = students[row]
+    assert (started.config.gates is not None) == (STUDENTS[row].compaction is not None)
     size = (1 - TARGET) * student.config.dense_num_parameters
-    # Within less than one intermediate unit of two times 24 weights and a bias.
-    assert size - 49 < student.num_parameters() <= size
-    assert student.dtype.is_floating_point and student.dtype.itemsize == 4
+    # Within less than one unit of a head, which is larger than an intermediate unit.
+    assert size - 150 < student.num_parameters() <= size
+    assert student.dtype == torch.float32
+    assert all(getattr(student.config, name) == value for name, value in NOISE_OFF.items())
 
 
-def test_uniform_width_keeps_the_largest_weights_of_each_head(teacher):
-    student = STUDENTS["uniform_width"].make(teacher, TARGET)
-    layers = student.config.shape.layers
-    assert len({layer.attention for layer in layers}) == 1
-    widths = layers[0].attention
-    assert widths.heads == (0, 1, 2, 3)
-    assert len({*widths.query_key, *widths.value_output}) == 1
-    intermediates = [layer.intermediate for layer in layers]
-    assert intermediates == sorted(intermediates, reverse=True)
-    assert intermediates[0] - intermediates[-1] <= 1
-    assert widths.query_key[0] / 6 == pytest.approx(intermediates[0] / 160, abs=1 / 6)
-    dense = STUDENTS["learned"].make(teacher, TARGET).encoder.layers[1].feed_forward
-    norms = dense.output_dense.weight.norm(dim=0)
-    kept = norms.topk(intermediates[1]).indices.sort().values
-    small = student.encoder.layers[1].feed_forward.output_dense.weight
-    np.testing.assert_array_equal(small.detach(), dense.output_dense.weight[:, kept].detach())
-
-
-def test_from_scratch_has_the_uniform_shape_and_no_weight_of_the_teacher(teacher):
-    shaped, fresh = (STUDENTS[row].make(teacher, TARGET) for row in ("uniform_width", "from_scratch"))
+def test_from_scratch_has_the_uniform_shape_and_no_weight_of_the_teacher(students):
+    shaped, fresh = (students[row][1] for row in ("magnitude_trained", "from_scratch"))
     assert fresh.config.shape == shaped.config.shape
     ours, theirs = fresh.state_dict(), shaped.state_dict()
     assert ours.keys() == theirs.keys()
     assert not any(ours[name].equal(theirs[name]) for name in ours)
 
 
-def test_uniform_shape_refuses_what_cannot_be_met(teacher):
-    config = PrunableWavLMConfig.from_pretrained(teacher)
-    with pytest.raises(ValueError, match="0.99.*Ask for less"):
-        uniform_shape(config, 0.99)
+def test_what_statistics_add(students, source):
+    batches = [{"input_values": source.clips}]
+    teacher = load_teacher(source.teacher)
+    losses = {
+        row: measure_fidelity(students[row][1], teacher, batches).distillation_loss
+        for row in ("one_shot", "gates_scores", "gates_one_shot", "magnitude_refit", "magnitude_trained")
+    }
+    assert losses["one_shot"] < losses["magnitude_refit"] < losses["magnitude_trained"]
+    assert losses["gates_one_shot"] < losses["gates_scores"]
+
+
+def test_gates_that_are_cut_as_they_start_have_the_one_shot_shape(students, source):
+    started, _ = students["gates_scores"]
+    rotated, _ = students["gates_rotated"]
+    assert compact(started, TARGET).config.shape != compact(rotated, TARGET).config.shape
+    name = "encoder.layers.0.attention.q_proj.weight"
+    weights = {row: students[row][0].state_dict()[name] for row in ("gates", "gates_rotated", "gates_scores")}
+    assert not weights["gates"].equal(weights["gates_rotated"])
+    torch.testing.assert_close(weights["gates_rotated"], weights["gates_scores"], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("row", STUDENTS)
 def test_every_student_trains_for_the_same_number_of_steps(row, tmp_path):
     student = STUDENTS[row]
-    given = PruningTrainingArguments(output_dir=str(tmp_path), max_steps=60, final_steps=40, learning_rate=0.5)
-    training = student.training(given, None)
-    assert (training.max_steps if student.learns_gates else 0) + training.final_steps == 100
-    assert bool(training.final_steps) == student.trains_on
-    if not student.learns_gates:
-        assert training.final_learning_rate == 0.5
-        assert student.training(given, 0.1).final_learning_rate == 0.1
-    assert (given.max_steps, given.final_steps) == (60, 40)
+    given = PruningTrainingArguments(
+        output_dir=str(tmp_path), max_steps=60, final_steps=40, learning_rate=0.5, final_learning_rate=0.4
+    )
+    training = student.training(given)
+    has_gates = student.compaction is not None
+    assert (training.max_steps if has_gates else 0) + training.final_steps == 100
+    assert training.final_learning_rate == (0.4 if has_gates else 0.5)
+    assert student.training(given, 0.1).final_learning_rate == (0.4 if has_gates else 0.1)
+    if student.is_refitted:
+        assert student.training(given, 0.1, 0.2).final_learning_rate == 0.2
+    assert (given.max_steps, given.final_steps, given.final_learning_rate) == (60, 40, 0.4)
+
+
+def test_rows_are_checked_and_have_labels_of_their_own():
+    check_rows(list(ROWS))
+    with pytest.raises(ValueError, match="no row 'gate'; choose from one_shot, .*, teacher"):
+        check_rows(["gates", "gate"])
+    assert len({row_label(row) for row in ROWS}) == len(ROWS)
+    assert DEFAULT_ROWS[-1] == TEACHER and "from_scratch" in DEFAULT_ROWS and "gates" not in DEFAULT_ROWS

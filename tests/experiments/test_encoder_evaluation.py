@@ -1,58 +1,48 @@
-"""Evaluation of encoders: which clips are trained on, and what is measured on the others."""
+"""Evaluation of encoders beside their teacher, for every family."""
 
 import numpy as np
 import pytest
 from transformers import Wav2Vec2FeatureExtractor
 
-from experiments import encoder_evaluation
-from experiments.encoder_evaluation import EncoderEvaluation, EvaluationArguments
+from experiments.encoder_evaluation import EncoderEvaluation
+from experiments.split_audio import SplitAudio
 from tests.helpers.speech_files import RATE, write, write_speech_commands
-from tests.helpers.tiny_models import tiny_stock
+from tests.helpers.tiny_models import tiny_prunable
 
 
-@pytest.fixture
-def options(tmp_path):
-    """Four utterances of two speakers, and Speech Commands with one clip on each list."""
-    generator = np.random.default_rng(0)
-    for name, seconds in (("7-1-0", 9), ("7-1-1", 1), ("12-1-0", 10), ("12-1-1", 1)):
-        write(tmp_path / "speech" / f"{name}.flac", 0.1 * generator.standard_normal(seconds * RATE))
-    clips = [f"{word}/{speaker}_nohash_0" for word in ("no", "yes") for speaker in "abc"]
-    write_speech_commands(tmp_path / "words", clips, validation=["no/b_nohash_0"], test=["yes/c_nohash_0"])
-    return EvaluationArguments(
-        dataset_name=str(tmp_path / "speech"),
-        speech_commands=str(tmp_path / "words"),
-        crop_seconds=0.5,
-        held_out_fraction=0.25,
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folder of speech, and folder of words."""
+    folder, generator = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for index in range(4):
+        write(folder / "speech" / f"{index}.wav", 0.1 * generator.standard_normal(RATE * (index + 1) // 2))
+    clips = [f"{word}/{speaker}_nohash_{take}" for word in ("no", "yes") for speaker in "abcde" for take in (0, 1)]
+    words = write_speech_commands(folder / "words", clips, ["no/b_nohash_0"], ["yes/c_nohash_0"], seconds=0.15)
+    return str(folder / "speech"), str(words)
+
+
+@pytest.mark.parametrize(("family", "norm_order"), [("wavlm", "post"), ("hubert", "post"), ("wav2vec2", "pre")])
+def test_a_teacher_and_its_student(data, family, norm_order):
+    feature_extractor = Wav2Vec2FeatureExtractor()
+    teacher = tiny_prunable(family, norm_order)
+    audio = SplitAudio(data[0], feature_extractor, 0.25, 2)
+    evaluation = EncoderEvaluation(teacher, feature_extractor, audio, data[1])
+    own = evaluation(teacher)
+    assert own["loss"] == pytest.approx(0, abs=1e-5) and own["units"]["agreement"] == 1
+    for task, clips in (("words", 20), ("speakers", 20)):
+        assert own[task]["correct"] == own[task]["drop_in_correct"] and len(own[task]["correct"]) == clips
+        assert sum(own[task]["group_sizes"]) == clips
+    # Half a second and one and a half, of frames of 20 samples.
+    assert [round(size / 198) for size in own["units"]["group_sizes"]] == [2, 6]
+    student = evaluation(tiny_prunable(family, norm_order, seed=1, num_hidden_layers=2))
+    assert student["loss"] > 0.1 and student["units"]["agreement"] < 0.9
+    assert sum(student["units"]["agreeing_frames"]) == pytest.approx(
+        student["units"]["agreement"] * sum(student["units"]["group_sizes"])
     )
+    assert len(student["words"]["drop_in_correct"]) == 20
 
 
-def make_evaluation(options):
-    return EncoderEvaluation(tiny_stock("wavlm"), Wav2Vec2FeatureExtractor(), options)
-
-
-def test_tested_seconds_are_not_trained_on(options):
-    evaluation = make_evaluation(options)
-    assert sorted(evaluation.utterances["speaker"]) == ["12", "7"]
-    assert len(evaluation.train_clips) == 3 and len(evaluation.held_out_clips) == 1
-    held_out = evaluation.held_out_clips[0]["seconds"]
-    # Of both long utterances, the last two seconds are for tests of speakers.
-    assert sum(evaluation.train_clips["seconds"]) == 21 - held_out - 2 * (2 if held_out < 2 else 1)
-
-
-def test_every_encoder_is_held_against_the_teacher(options, monkeypatch):
-    monkeypatch.setattr(encoder_evaluation, "word_accuracy", lambda model, *_: {"accuracy": 0.5})
-    evaluation = make_evaluation(options)
-    result = evaluation(evaluation.teacher)
-    assert result.keys() == {"words", "speakers", "units"} and result["words"] == {"accuracy": 0.5}
-    assert (result["speakers"]["classes"], result["speakers"]["test_clips"]) == (2, 4)
-    assert 0 < result["units"]["purity"] <= 1
-    assert result["units"]["frames"] == len(evaluation.teacher_units)
-
-
-def test_tested_words_must_not_be_trained_on(options):
-    options.dataset_name, options.librispeech = options.speech_commands, options.dataset_name
-    options.crop_seconds, options.held_out_seed = 0.01, 1
-    with pytest.raises(
-        ValueError, match="clips of the validation and test lists .* Give a `dataset_name` without them"
-    ):
-        make_evaluation(options)
+def test_one_utterance_gives_no_interval(data):
+    audio = SplitAudio(data[0], Wav2Vec2FeatureExtractor(), 0.25, 4)
+    with pytest.raises(ValueError, match="One clip is held out, but intervals need two"):
+        EncoderEvaluation(tiny_prunable("wavlm"), Wav2Vec2FeatureExtractor(), audio, data[1])

@@ -8,8 +8,8 @@ from experiments.evidence_results import Run, is_finished, load_results, result_
 
 
 def test_a_result_without_settings_is_not_taken_for_this_one(tmp_path):
-    path = tmp_path / "learned.json"
-    path.write_text(json.dumps({"row": "learned"}))
+    path = tmp_path / "gates.json"
+    path.write_text(json.dumps({"row": "gates"}))
     with pytest.raises(ValueError, match="`max_steps` was None and is 5"):
         is_finished(path, {"max_steps": 5})
 
@@ -18,7 +18,7 @@ def test_results_are_loaded_from_the_raw_folder(tmp_path):
     with pytest.raises(ValueError, match="no results in"):
         load_results(tmp_path)
     for seed in (2, 1):
-        path = result_path(tmp_path, Run("learned", 0.72, seed))
+        path = result_path(tmp_path, Run("gates", 0.72, seed))
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"seed": seed}))
     (tmp_path / "evidence.json").write_text(json.dumps({"summaries": []}))

@@ -18,8 +18,8 @@ def test_gate_curves_are_drawn(tmp_path):
 def test_results_are_read_from_files(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(gate_curves, "draw_gate_curves", lambda histories, path: drawn.append((histories, path)))
-    path = tmp_path / "learned_0.72_seed42.json"
-    path.write_text(json.dumps({"row": "learned_without_ste", "history": [{"stage": 1}]}))
+    path = tmp_path / "gates_without_ste_0.72_seed42.json"
+    path.write_text(json.dumps({"row": "gates_without_ste", "history": [{"stage": 1}]}))
     monkeypatch.setattr("sys.argv", ["gate_curves", "--results", str(path), "--picture", "gates.png"])
     gate_curves.main()
-    assert drawn == [({"learned without ste": [{"stage": 1}]}, "gates.png")]
+    assert drawn == [({"gates as in the paper, without STE": [{"stage": 1}]}, "gates.png")]

@@ -7,7 +7,6 @@ import pytest
 
 from experiments import one_shot
 from experiments.one_shot_students import ROWS, Row, magnitude
-from tests.helpers.one_shot_results import evaluation_of
 from tests.helpers.speech_files import RATE, write
 
 
@@ -84,22 +83,6 @@ def test_other_audio_has_crops_of_its_own(command, tmp_path):
     assert command("--rows", "rounds", "--target_sparsities", "0.3", *other) == [([0.3], (8, 2000))]
     result = json.loads((command.folder / "raw" / "rounds_0.3_other_allx0.125s_seed42.json").read_text())
     assert result["audio"] == "other" and result["held_out"] == ["0-1-0.wav", "3-1-0.wav"]
-
-
-def test_evaluation_adds_to_earlier_results(command, monkeypatch):
-    class ToyEvaluation:
-        def __init__(self, teacher, feature_extractor, options):
-            assert options.speech_commands == "words"
-
-        def __call__(self, model):
-            return evaluation_of(len(self.held_out_clips) / 10)
-
-    monkeypatch.setattr(one_shot, "EncoderEvaluation", ToyEvaluation)
-    arguments = ("--rows", "magnitude", "--target_sparsities", "0.3")
-    assert command(*arguments) == [([0.3], (0, 0))]
-    assert command(*arguments, "--speech_commands", "words") == [([0.3], (0, 0))]
-    assert json.loads((command.folder / "raw" / "magnitude_0.3.json").read_text())["words"]["accuracy"] == 0.2
-    assert command(*arguments) == []
 
 
 def test_a_student_of_rounds_depends_on_the_other_targets(command):

@@ -4,14 +4,13 @@ import json
 
 import pytest
 
-from experiments.compared_students import TEACHER
 from experiments.one_shot_pictures import COLORS, TRAINED_COLORS
 from experiments.one_shot_report import write_report
 from experiments.one_shot_results import Run
-from experiments.one_shot_students import ROWS
+from experiments.one_shot_students import ROWS, TEACHER
 from experiments.one_shot_summary import TRAINED_ROWS
 from hf_prunable.modeling.size import PARAMETERS
-from tests.helpers.one_shot_results import evaluation_of, result_of, runs_of
+from tests.helpers.one_shot_results import result_of, runs_of
 
 
 def test_report_of_one_amount_of_audio(tmp_path):
@@ -21,28 +20,27 @@ def test_report_of_one_amount_of_audio(tmp_path):
     assert "Calibration: 40 s of speech." in text
     assert "| rounds (default) | 0.1500 ± 0.0707 | 0.1500 ± 0.0707 | 2 |" in text
     assert "| largest weights, uniform widths | – | 0.5000 | – |" in text
-    assert "## Evaluation" not in text and "Trained students" not in text and "by calibration audio" not in text
+    assert "experiment `evidence`" not in text and "by calibration audio" not in text
+    assert "| 30 % | 700 | 1.00 G | 0.9500 | 0.9000 |" in text
     assert (tmp_path / "sizes.png").stat().st_size > 1000 and not (tmp_path / "audio.png").exists()
     values = json.loads((tmp_path / "one_shot.json").read_text())
     assert values["held_out"] == ["a.flac", "b.flac"] and len(values["results"]) == 5
     assert values["results"][0]["loss"] == pytest.approx(0.1)
 
 
-def test_report_with_more_audio_evaluation_and_trained_students(tmp_path):
+def test_report_with_more_audio_and_trained_students(tmp_path):
     runs = runs_of(["rounds", "one_round"], [0.5])
-    results = [result_of(run, remark="Shared.", **evaluation_of(0.25)) for run in runs]
-    results.append(result_of(Run(TEACHER, 0.0), loss=0.0, **evaluation_of(0.75)))
+    results = [result_of(run, remark="Shared.") for run in runs]
+    results.append(result_of(Run(TEACHER, 0.0), loss=0.0))
     results += [result_of(run) for run in runs_of(["rounds"], [0.5], draw=("words", 3, 1.0))]
-    summary = {"target_sparsity": 0.5, "seeds": [1], "num_parameters": 500.0, "values": {"held_out_loss": [0.3]}}
+    summary = {"target_sparsity": 0.5, "seeds": [1], "num_parameters": 500.0, "values": {"loss": [0.3]}}
     trained = tmp_path / "evidence.json"
     trained.write_text(json.dumps({"summaries": [{"row": row, **summary} for row in TRAINED_ROWS]}))
     write_report(results, tmp_path, str(trained))
     text = (tmp_path / "one_shot.md").read_text()
-    assert "| 3 s of words | 0.1000 | 1 |" in text and "| trained: learned ladder | 0.3000 | 1 |" in text
-    assert "| one round | 50 % | 500 | 1.00 G | 0.1000 | 0.9000 | 0.250 | 0.250 | 0.250 |" in text
-    assert "| teacher | 0 % | 1,000 | 1.00 G | 0.0000 | 0.9000 | 0.750 | 0.750 | 0.750 |" in text
-    assert text.count("teacher |") == 1
-    assert "behind the learned projections" in text and "Machine: CPU. Shared.; CPU" in text
+    assert "| 3 s of words | 0.1000 | 1 |" in text and "| gates as in the paper | 0.3000 | 1 |" in text
+    assert "teacher |" not in text
+    assert "experiment `evidence`" in text and "Machine: CPU. Shared.; CPU" in text
     assert (tmp_path / "audio.png").stat().st_size > 1000
 
 

@@ -1,10 +1,6 @@
 """Result files of the experiment on one-shot pruning."""
 
-import json
-
-import pytest
-
-from experiments.one_shot_results import Run, is_complete, plan_groups, result_path
+from experiments.one_shot_results import Run, plan_groups, result_path
 from experiments.one_shot_students import ROWS
 
 
@@ -21,14 +17,6 @@ def test_groups_are_the_targets_of_one_row_on_the_same_audio():
     assert [group[0].ladder for group in groups] == [(0.3, 0.5)] * 4 + [()]
 
 
-def test_a_result_is_complete_with_its_evaluation_and_settings(tmp_path):
+def test_the_file_of_a_result_names_its_audio(tmp_path):
     path = result_path(tmp_path, Run("rounds", 0.5, "speech", 10, 4.0, 1))
-    assert path.name == "rounds_0.5_speech_10x4s_seed1.json"
-    assert not is_complete(path, {}, False)
-    path.parent.mkdir()
-    path.write_text(json.dumps({"settings": {"crop_seconds": 4.0}}))
-    assert is_complete(path, {"crop_seconds": 4.0}, False) and not is_complete(path, {"crop_seconds": 4.0}, True)
-    with pytest.raises(ValueError, match="`crop_seconds` was 4.0 and is 2.0"):
-        is_complete(path, {"crop_seconds": 2.0}, False)
-    path.write_text(json.dumps({"settings": {}, "words": {}}))
-    assert is_complete(path, {}, True)
+    assert path == tmp_path / "raw" / "rounds_0.5_speech_10x4s_seed1.json"

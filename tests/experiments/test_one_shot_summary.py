@@ -35,12 +35,12 @@ def test_trained_students_are_read_from_the_other_experiment(tmp_path):
         "target_sparsity": 0.5,
         "seeds": [1, 2],
         "num_parameters": 500.0,
-        "values": {"held_out_loss": [0.1, 0.3]},
+        "values": {"loss": [0.1, 0.3]},
     }
     path = tmp_path / "evidence.json"
-    path.write_text(json.dumps({"summaries": [{"row": row, **summary} for row in ("uniform_width", "teacher")]}))
+    path.write_text(json.dumps({"summaries": [{"row": row, **summary} for row in ("magnitude_trained", "teacher")]}))
     (curve,) = trained_curves(path)
-    assert curve.label == "trained: uniform width" and curve.mean(0.5) == pytest.approx(0.2)
+    assert curve.label == "largest weights, trained" and curve.mean(0.5) == pytest.approx(0.2)
 
 
 def test_every_row_has_a_label_of_its_own():

@@ -35,12 +35,3 @@ def result_of(run, loss=0.1, **further):
         "settings": {"crop_seconds": 4.0, "held_out_every": 5, **run.settings},
         **further,
     }
-
-
-def evaluation_of(accuracy=0.5):
-    """Words, speakers and units with invented values."""
-    return {
-        "words": {"accuracy": accuracy, "classes": 2, "test_clips": 4},
-        "speakers": {"accuracy": accuracy, "classes": 3, "test_clips": 6},
-        "units": {"purity": accuracy, "purity_by_chance": 0.1, "frames": 5000},
-    }

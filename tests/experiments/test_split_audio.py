@@ -1,12 +1,11 @@
-"""Audio of the experiment on one-shot pruning: what is held out, and which crops are drawn."""
+"""Audio of the experiments: what is held out, and which crops are drawn."""
 
 import numpy as np
 import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from experiments.one_shot_audio import SplitAudio, clip_names, draw_crops, load_clips, split_by_name
-from experiments.speaker_probe import TEST_SEGMENTS
+from experiments.split_audio import SplitAudio, clip_names, draw_crops, load_clips, split_by_name
 from hf_prunable.data.speech_dataset import load_speech_dataset
 from tests.helpers.speech_files import RATE, tone, write, write_speech_commands
 
@@ -49,18 +48,22 @@ def test_all_crops_do_not_overlap():
     assert [int(crop[0]) for crop in crops] == [0, 10, 20, 100]
 
 
-def test_split_audio_keeps_held_out_and_tested_seconds_from_calibration(tmp_path):
-    waveforms = [noise(seconds, seed) for seed, seconds in enumerate((3.0, 3.5, 4.1))]
+def test_held_out_clips_are_not_for_training_or_calibration(tmp_path):
+    waveforms = [noise(seconds, seed) for seed, seconds in enumerate((3.0, 3.5, 4.1, 2.2))]
     for index, waveform in enumerate(waveforms):
         write(tmp_path / f"{index}.wav", waveform, subtype="FLOAT")
     audio = SplitAudio(str(tmp_path), Wav2Vec2FeatureExtractor(do_normalize=False), 0.5, 3)
-    assert clip_names(audio.held_out_clips) == ["0.wav"] and audio.held_out.shape == (6, RATE // 2)
-    assert torch.equal(audio.held_out.flatten(), torch.from_numpy(waveforms[0]))
-    crops = audio.calibration(0, seed=1)
-    expected = [waveforms[1][: 3 * RATE // 2], waveforms[2][: 2 * RATE]]
-    for waveform, used in zip(waveforms[1:], expected, strict=True):
-        assert len(waveform) - len(used) >= TEST_SEGMENTS * RATE
-    assert torch.equal(crops.flatten(), torch.from_numpy(np.concatenate(expected)))
+    assert clip_names(audio.held_out_clips) == ["0.wav", "3.wav"] and clip_names(audio.train_clips) == [
+        "1.wav",
+        "2.wav",
+    ]
+    assert (
+        audio.crops_per_clip == [6, 4] and sum(len(batch["input_values"]) for batch in audio.held_out_batches()) == 10
+    )
+    held_out = np.concatenate([waveforms[0], waveforms[3][: 2 * RATE]])
+    assert torch.equal(audio.held_out.flatten(), torch.from_numpy(held_out))
+    expected = np.concatenate([waveforms[1], waveforms[2][: 4 * RATE]])
+    assert torch.equal(audio.calibration(0, seed=1).flatten(), torch.from_numpy(expected))
 
 
 def test_of_speech_commands_the_training_clips_are_loaded(tmp_path):

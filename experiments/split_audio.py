@@ -1,9 +1,10 @@
-"""Audio for one-shot pruning: crops of one length for calibration, and held-out crops that are chosen by file name."""
+"""Audio of a folder, split by file name: held-out crops, and clips for training and calibration."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from experiments.speaker_probe import TEST_SEGMENTS
 from hf_prunable.data.audio import audio_name, decode_audio
 from hf_prunable.data.speech_commands import load_speech_commands
 from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
 
 
 TESTING_LIST = "testing_list.txt"
+# Held-out crops that are computed at once.
+BATCH_SIZE = 8
 
 
 def split_by_name(clips: Dataset, held_out_every: int) -> tuple[Dataset, Dataset]:
@@ -28,7 +30,7 @@ def split_by_name(clips: Dataset, held_out_every: int) -> tuple[Dataset, Dataset
         held_out_every: Number of file names of which one is held out, 2 or more.
 
     Returns:
-        Clips for calibration and held-out clips, both in the order of their names.
+        Clips for training and held-out clips, both in the order of their names.
 
     Raises:
         ValueError: If `held_out_every` is below 2, or there are fewer than two clips.
@@ -65,20 +67,17 @@ def load_clips(folder: str | os.PathLike, sampling_rate: int, min_seconds: float
     return scan_speech_dataset(clips, sampling_rate=sampling_rate, min_seconds=min_seconds)[0]
 
 
-def decode_clips(clips: Dataset, sampling_rate: int, without_seconds: float = 0.0) -> list[np.ndarray]:
+def decode_clips(clips: Dataset, sampling_rate: int) -> list[np.ndarray]:
     """Decodes clips.
 
     Args:
         clips: Clips in a column `audio`.
         sampling_rate: Sampling rate of the waveforms in Hz.
-        without_seconds: Length in seconds that is cut off the end of each clip.
 
     Returns:
         Waveforms of shape (samples,).
     """
-    cut = round(without_seconds * sampling_rate)
-    waveforms = [decode_audio(clip["audio"], sampling_rate) for clip in clips.select_columns("audio")]
-    return [waveform[: len(waveform) - cut] for waveform in waveforms]
+    return [decode_audio(clip["audio"], sampling_rate) for clip in clips.select_columns("audio")]
 
 
 def draw_crops(waveforms: Sequence[np.ndarray], num_crops: int, num_samples: int, seed: int) -> list[np.ndarray]:
@@ -147,30 +146,32 @@ def model_inputs(crops: Sequence[np.ndarray], feature_extractor: Any) -> torch.T
 
 
 class SplitAudio:
-    """Clips of a folder, split by name: crops for calibration and held-out crops.
-
-    Calibration leaves out the end of each clip, which `speaker_accuracy` tests speakers on.
+    """Clips of a folder, split by name: held-out crops, and clips for training and calibration.
 
     Args:
         folder: Folder of audio files.
         feature_extractor: Feature extractor of the teacher's checkpoint.
-        crop_seconds: Length of a crop in seconds.
+        crop_seconds: Length of held-out and calibration crops in seconds; shorter clips are left out.
         held_out_every: Number of file names of which one is held out.
 
     Attributes:
+        train_clips: Clips that are not held out, in the order of their names.
         held_out_clips: Held-out clips, in the order of their names.
-        held_out: Inputs of all crops of the held-out clips, of shape (crops, samples).
+        held_out: Inputs of all crops of the held-out clips, clip after clip, of shape (crops, samples).
+        crops_per_clip: Number of crops of each held-out clip.
     """
 
     def __init__(self, folder: str, feature_extractor: Any, crop_seconds: float, held_out_every: int):
         self.feature_extractor, rate = feature_extractor, feature_extractor.sampling_rate
         self.num_samples = round(crop_seconds * rate)
-        clips = load_clips(folder, rate, crop_seconds)
-        calibration, self.held_out_clips = split_by_name(clips, held_out_every)
-        self.held_out = model_inputs(
-            all_crops(decode_clips(self.held_out_clips, rate), self.num_samples), feature_extractor
-        )
-        self._waveforms = decode_clips(calibration, rate, TEST_SEGMENTS)
+        self.train_clips, self.held_out_clips = split_by_name(load_clips(folder, rate, crop_seconds), held_out_every)
+        waveforms = decode_clips(self.held_out_clips, rate)
+        self.crops_per_clip = [len(waveform) // self.num_samples for waveform in waveforms]
+        self.held_out = model_inputs(all_crops(waveforms, self.num_samples), feature_extractor)
+
+    def held_out_batches(self) -> list[dict[str, torch.Tensor]]:
+        """Returns the held-out crops as batches of `input_values`."""
+        return [{"input_values": batch} for batch in self.held_out.split(BATCH_SIZE)]
 
     def calibration(self, num_crops: int, seed: int) -> torch.Tensor:
         """Draws crops for calibration.
@@ -183,3 +184,7 @@ class SplitAudio:
             Inputs of shape (crops, samples).
         """
         return model_inputs(draw_crops(self._waveforms, num_crops, self.num_samples, seed), self.feature_extractor)
+
+    @cached_property
+    def _waveforms(self) -> list[np.ndarray]:
+        return decode_clips(self.train_clips, self.feature_extractor.sampling_rate)
