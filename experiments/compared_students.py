@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from experiments.one_shot_students import FULL, TEACHER, Students, in_rounds, magnitude
+from experiments.one_shot_students import FULL, TEACHER, Students, in_rounds, magnitude, one_round
 from hf_prunable import compact, load_prunable, refit_
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.modeling.size import UnitCounts, count_parameters
@@ -233,6 +233,7 @@ def from_scratch(source: Source) -> PrunableModelMixin:
 
 
 one_shot = partial(first, partial(in_rounds, config=FULL))
+stock_shape = partial(first, partial(one_round, config=FULL, stock_shape=True))
 STUDENTS = {
     "one_shot": Student("one-shot, not trained", one_shot, is_trained=False, uses_calibration=True),
     "one_shot_trained": Student("one-shot, trained", one_shot, uses_calibration=True, is_refitted=True),
@@ -250,7 +251,9 @@ STUDENTS = {
     "random_trained": Student("random units, trained", random_shape),
     "first_layers": Student("first layers, trained", first_layers),
     "from_scratch": Student("from scratch", from_scratch),
-    # One change at a time, not among the default rows.
+    # Not among the default rows: shapes that a stock class can express, and one change of the gates at a time.
+    "stock": Student("stock shape, not trained", stock_shape, is_trained=False, uses_calibration=True),
+    "stock_trained": Student("stock shape, trained", stock_shape, uses_calibration=True, is_refitted=True),
     "gates_projected": Student("gates by weights, with projections", gates_by_weights, cut, projections=SHARED),
     "gates": Student("gates by weights", gates_by_weights, cut),
     "gates_rotated": Student("gates by weights, rotated heads", gates_on_rotated_heads, cut, uses_calibration=True),
@@ -263,7 +266,7 @@ STUDENTS = {
     ),
 }
 ROWS = (*STUDENTS, TEACHER)
-DEFAULT_ROWS = (*list(STUDENTS)[: list(STUDENTS).index("gates_projected")], TEACHER)
+DEFAULT_ROWS = (*list(STUDENTS)[: list(STUDENTS).index("stock")], TEACHER)
 
 
 def row_label(row: str) -> str:
