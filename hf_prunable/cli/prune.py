@@ -93,7 +93,7 @@ class PruningRecipe:
         training: PruningTrainingArguments,
         one_shot: OneShotArguments | None = None,
     ):
-        options = with_method(options, training)
+        options = with_method(options, objective, training)
         self.options, self.speech_options, self.objective = options, speech_options, objective
         # Read now, because a recipe file may have changed when the run is over.
         self.command = command_line(sys.argv)

@@ -20,6 +20,7 @@ from ..pruning.arguments import (
     GATES,
     MAGNITUDE,
     ONE_SHOT,
+    ObjectiveArguments,
     PruningArguments,
     PruningTrainingArguments,
     default_gate_rates,
@@ -81,19 +82,24 @@ def make_method(options: PruningArguments, one_shot: OneShotArguments, seed: int
     return RefittedMethod(method, source) if options.refit else method
 
 
-def with_method(options: PruningArguments, training: PruningTrainingArguments) -> PruningArguments:
+def with_method(
+    options: PruningArguments, objective: ObjectiveArguments, training: PruningTrainingArguments
+) -> PruningArguments:
     """Returns the options with the method that they ask for, if none was given.
 
-    It is one-shot pruning, or gates if one of their options or a kind of unit that only gates can prune is given.
+    It is one-shot pruning; or gates if there is a task to learn, or one of their options or a kind of unit that only gates
+    can prune is given.
 
     Args:
         options: Options for model, method and targets.
+        objective: Options for the losses.
         training: Training arguments.
     """
     if options.method != AUTO_METHOD:
         return options
     given = given_options(options).keys() | given_options(training).keys()
-    needs_gates = not given.isdisjoint(OPTIONS_OF[GATES]) or not set(options.prune_units) <= set(ONE_SHOT_UNITS)
+    other_units = set(options.prune_units) - set(ONE_SHOT_UNITS)
+    needs_gates = objective.has_task or other_units or not given.isdisjoint(OPTIONS_OF[GATES])
     return replace(options, method=GATES if needs_gates else ONE_SHOT)
 
 

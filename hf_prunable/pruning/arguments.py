@@ -65,8 +65,7 @@ class PruningArguments:
     method: str = field(
         default=AUTO_METHOD,
         metadata={
-            "help": "'one_shot' statistics, trained 'gates', or 'magnitude' of weights; by default gates if an option or "
-            "unit of theirs is given, else one_shot."
+            "help": "'one_shot', 'gates' or 'magnitude'; by default gates if a task or their options are given, else one_shot."
         },
     )
     teacher_name_or_path: str | None = field(
@@ -191,8 +190,7 @@ class ObjectiveArguments:
     distillation_projections: str = field(
         default=AUTO,
         metadata={
-            "help": "Learned maps from student to teacher: 'none', 'shared' or 'each' layer its own; by default none, or "
-            "shared if the hidden sizes differ."
+            "help": "Learned maps to the teacher: 'none', 'shared' or for 'each' layer; by default none where hidden sizes agree."
         },
     )
     task: str | None = field(

@@ -18,7 +18,13 @@ from hf_prunable.one_shot.fidelity_method import FidelityMethod
 from hf_prunable.one_shot.gate_method import GatesFromStatistics
 from hf_prunable.one_shot.method import OneShotMethod
 from hf_prunable.one_shot.refitted_method import RefittedMethod
-from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, METHODS, PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import (
+    DEFAULT_FINAL_STEPS,
+    METHODS,
+    ObjectiveArguments,
+    PruningArguments,
+    PruningTrainingArguments,
+)
 from hf_prunable.pruning.gate_pruning import GatePruning
 from hf_prunable.pruning.magnitude import MagnitudePruning
 from hf_prunable.pruning.targets import FidelityTarget
@@ -209,10 +215,18 @@ def test_methods_with_statistics_share_their_audio():
 )
 def test_the_method_is_the_one_that_the_options_ask_for(tmp_path, options, training, expected):
     arguments = PruningTrainingArguments(str(tmp_path), use_cpu=True, **training)
-    chosen = with_method(PruningArguments("model", **options), arguments)
+    chosen = with_method(PruningArguments("model", **options), ObjectiveArguments(), arguments)
     assert chosen.method == expected
     for name, value in options.items():
         assert getattr(chosen, name) == value
+
+
+def test_the_method_for_a_task_is_gates(tmp_path):
+    training = PruningTrainingArguments(str(tmp_path), use_cpu=True)
+    for objective in ("task", "both"):
+        task = ObjectiveArguments(objective, task="classification")
+        assert with_method(PruningArguments("model"), task, training).method == "gates"
+        assert with_method(PruningArguments("model", method="one_shot"), task, training).method == "one_shot"
 
 
 def test_given_options_are_those_that_differ_from_the_defaults():

@@ -43,7 +43,7 @@ def test_there_is_a_recipe_for_each_budget():
 @every_recipe
 def test_options_belong_to_the_method_that_the_recipe_names(recipe, tmp_path):
     options, _, objective, training, one_shot = make_parser().parse([str(recipe), "--use_cpu", "true"])
-    assert with_method(options, training) is options
+    assert with_method(options, objective, training) is options
     check_options(options, one_shot, training)
     given = load_recipe(recipe)
     assert given["output_dir"] and given["model_name_or_path"] and given["dataset_name"]

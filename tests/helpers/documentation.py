@@ -45,6 +45,7 @@ SHORT = {
     "hf-prunable demo": f"--num_clips 8 {_ONE_SHOT} --rounds 2 --allow_few_frames true",
     "hf-prunable prune outputs/recipe.yaml": f"{_ONE_SHOT} --rounds 2 --allow_few_frames true --final_steps 1",
     "hf-prunable prune --method one_shot": _ONE_SHOT,
+    "hf-prunable prune examples/recipes/standard.yaml": f"{_ONE_SHOT} --final_steps 1",
     "hf-prunable tradeoff": f"--use_cpu true --disable_tqdm true --crop_seconds 0.5 {_CALIBRATION}",
     "hf-prunable prune --method magnitude": f"{_QUIET} {_CROPS}",
     "hf-prunable prune": _PRUNE,
