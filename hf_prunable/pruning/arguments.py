@@ -64,9 +64,7 @@ class PruningArguments:
     )
     method: str = field(
         default=AUTO_METHOD,
-        metadata={
-            "help": "'one_shot', 'gates' or 'magnitude'; by default gates if a task or their options are given, else one_shot."
-        },
+        metadata={"help": "'one_shot', 'gates' or 'magnitude'; 'auto': as the options ask for."},
     )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; by default the checkpoint to prune."}
@@ -189,9 +187,7 @@ class ObjectiveArguments:
     )
     distillation_projections: str = field(
         default=AUTO,
-        metadata={
-            "help": "Learned maps to the teacher: 'none', 'shared' or for 'each' layer; by default none where hidden sizes agree."
-        },
+        metadata={"help": "Learned maps to the teacher: 'none', 'shared' or 'each'; 'auto': by size."},
     )
     task: str | None = field(
         default=None, metadata={"help": "Task of an objective with labels: 'ctc' or 'classification'."}
