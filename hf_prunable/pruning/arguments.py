@@ -187,7 +187,7 @@ class ObjectiveArguments:
     )
     distillation_projections: str = field(
         default=AUTO,
-        metadata={"help": "Learned maps to the teacher: 'none', 'shared' or 'each'; 'auto': by size."},
+        metadata={"help": "Maps to the teacher: 'none', 'shared', 'each'; 'auto': by size."},
     )
     task: str | None = field(
         default=None, metadata={"help": "Task of an objective with labels: 'ctc' or 'classification'."}
