@@ -36,7 +36,7 @@ COLORS = {
     "gates_refit": "#c49c94",
     "gates_without_ste": "#bcbd22",
 }
-MARKERS = dict(zip(STUDENTS, "os<>D*^vXPdhp8H", strict=True))
+MARKERS = dict(zip(STUDENTS, "os<>D*^vXPdhp8H12", strict=True))
 COMPARED = ("loss", "cosine", "words", "drop_in_words", "speakers", "units")
 CURVES = ("loss", "cosine", "words", "drop_in_words")
 
