@@ -88,7 +88,7 @@ def _format_notes(results: Sequence[dict[str, Any]]) -> str:
     notes = [
         f"- Loss and cosine: against the teacher's hidden states, without a projection, on "
         f"{results[0]['held_out_frames']:,} held-out frames of the folder `dataset_name`. Layer 0 is the input of the "
-        "first layer.",
+        "first layer, which a post-norm teacher normalizes and a pre-norm model does not.",
         "- `family_teachers.json` names the copied and the new weights.",
     ]
     if "words" in results[0]:
