@@ -29,6 +29,8 @@ COLORS = {
     "random_trained": "#17a2a2",
     "first_layers": "#4b7f52",
     "from_scratch": "#7f7fbf",
+    "stock": "#9e9ac8",
+    "stock_trained": "#54278f",
     "gates_projected": "#b08d57",
     "gates": "#a3336f",
     "gates_rotated": "#8c564b",

@@ -70,14 +70,14 @@ def student_and_teacher(family="wavlm", norm_order="post", units=PAPER_UNITS, **
     return student, teacher
 
 
-def make_trainer(folder, models, target=0.5, clips=None, **options):
+def make_trainer(folder, models, target=0.5, clips=None, projections="auto", **options):
     student, teacher = models
     options = {"max_steps": 4, "per_device_train_batch_size": 2, "logging_steps": 1, "save_strategy": "no"} | options
     args = PruningTrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **options)
     lagrangian = Lagrangian() if student.config.gates else None
     if clips is None:
         clips = Clips(args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps)
-    objective = PruningObjective(student, Distillation(teacher, student.config), lagrangian)
+    objective = PruningObjective(student, Distillation(teacher, student.config, projections=projections), lagrangian)
     targets = [target] if lagrangian is not None else []
     return PruningTrainer(objective, args, RATE, targets, train_dataset=clips, eval_dataset=Clips(3))
 
@@ -100,6 +100,7 @@ def test_parameter_groups(tmp_path, family, norm_order):
     trainer = make_trainer(
         tmp_path,
         student_and_teacher(family, norm_order),
+        projections="shared",
         learning_rate=3e-4,
         gate_learning_rate=0.07,
         multiplier_learning_rate=0.005,
