@@ -33,7 +33,8 @@ from experiments.one_shot_students import load_teacher
 from experiments.split_audio import SplitAudio
 from experiments.student_measurement import measure_at_depth
 from hf_prunable.modeling.pretrained import PrunableModelMixin
-from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, ObjectiveArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, PruningTrainingArguments
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.training_data import TrainingData
 from hf_prunable.reporting.measurement import describe_machine

@@ -33,7 +33,8 @@ from experiments.split_audio import SplitAudio, load_clips
 from experiments.student_measurement import measure_student
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.modeling.pretrained import PrunableModelMixin
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.student import load_student, restore_noise_
 from hf_prunable.pruning.training_data import TrainingData

@@ -27,8 +27,9 @@ from hf_prunable.modeling.auto import prunable_class
 from hf_prunable.modeling.loading import load_prunable
 from hf_prunable.modeling.size import PARAMETERS, Measure, UnitCounts, count_macs, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.decisions import decide_at_target
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.training_data import TrainingData
 

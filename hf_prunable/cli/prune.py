@@ -28,7 +28,8 @@ from ..modeling.size import UnitCounts
 from ..one_shot.arguments import OneShotArguments
 from ..one_shot.method import OneShotMethod
 from ..one_shot.ragged_comparison import RaggedComparison
-from ..pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.arguments import PruningArguments, PruningTrainingArguments
+from ..pruning.objective_arguments import ObjectiveArguments
 from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, restore_noise_
 from ..pruning.targets import Target, target_text

@@ -20,7 +20,6 @@ from ..pruning.arguments import (
     GATES,
     MAGNITUDE,
     ONE_SHOT,
-    ObjectiveArguments,
     PruningArguments,
     PruningTrainingArguments,
     default_gate_rates,
@@ -28,6 +27,7 @@ from ..pruning.arguments import (
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.magnitude import MagnitudePruning
 from ..pruning.method import PruningMethod
+from ..pruning.objective_arguments import ObjectiveArguments
 from ..pruning.targets import fidelity_target
 from ..reporting.pruning_inputs import Calibration
 

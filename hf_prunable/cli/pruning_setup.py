@@ -11,8 +11,9 @@ from ..data.arguments import SpeechArguments, load_speech
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete, load_config
-from ..pruning.arguments import GATES, ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.arguments import GATES, PruningArguments, PruningTrainingArguments
 from ..pruning.method import PruningMethod
+from ..pruning.objective_arguments import ObjectiveArguments
 from ..pruning.stage_plan import plan_stages
 from ..pruning.stages import TrainingStages
 from ..pruning.student import load_student

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..modeling.size import MAC_SECONDS
 from ..modeling.units import DEFAULT_UNITS
-from ..pruning.arguments import ONE_SHOT, ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from ..pruning.arguments import ONE_SHOT, PruningArguments, PruningTrainingArguments
+from ..pruning.objective_arguments import ObjectiveArguments
 from ..runtime.options import OptionTable
 
 

@@ -1,4 +1,4 @@
-"""Options of a pruning run: what to prune, what the student learns from, and how it is trained."""
+"""Options of a pruning run: what to prune, by which method, and how the student is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from transformers import TrainingArguments
 from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from ..modeling.units import DEFAULT_UNITS
 from ..runtime.settings import result_settings
-from .distillation import AUTO, LOSSES
 from .stock_shape import STOCK_UNITS
 
 
@@ -25,8 +24,6 @@ GATES, ONE_SHOT, MAGNITUDE = METHODS = ("gates", "one_shot", "magnitude")
 AUTO_METHOD = "auto"
 # Initial order of gates: by weight norms, the same on rotated heads, or that of one-shot pruning.
 BY_WEIGHTS, ROTATED, BY_ONE_SHOT = GATE_STARTS = ("weights", "rotated", "one_shot")
-# Whether distillation and a task's loss take part, by the name of the objective.
-OBJECTIVES = {"distillation": (True, False), "task": (False, True), "both": (True, True)}
 
 # Arguments that the result of a pruning run depends on, beside those of any training.
 PRUNING_SETTINGS = (
@@ -158,66 +155,6 @@ def default_gate_rates(max_steps: int) -> dict[str, float]:
         "gate_learning_rate": max(GATE_RATE, GATE_RATE_TIMES_STEPS / steps),
         "multiplier_learning_rate": max(MULTIPLIER_RATE, MULTIPLIER_RATE_TIMES_STEPS / steps),
     }
-
-
-@dataclass
-class ObjectiveArguments:
-    """Options for the losses that the student is trained with.
-
-    Raises:
-        ValueError: If the objective is unknown, or does not fit the task.
-    """
-
-    objective: str = field(
-        default="distillation",
-        metadata={"help": "Loss: 'distillation', 'task' (needs labels) or 'both'."},
-    )
-    crop_seconds: float = field(
-        default=5.0, metadata={"help": "Length of crops in seconds; clips with labels are not cropped."}
-    )
-    distillation_layers: list[int] | None = field(
-        default=None, metadata={"help": "Student layers to distill; by default 0 and one at each third of the depth."}
-    )
-    distillation_form: str = field(
-        default="layers",
-        metadata={
-            "help": f"{' or '.join(map(repr, LOSSES))}: each layer is compared with the teacher's, or the last one "
-            "predicts all of them."
-        },
-    )
-    distillation_projections: str = field(
-        default=AUTO,
-        metadata={"help": "Maps to the teacher: 'none', 'shared', 'each'; 'auto': by size."},
-    )
-    task: str | None = field(
-        default=None, metadata={"help": "Task of an objective with labels: 'ctc' or 'classification'."}
-    )
-    label_column: str | None = field(
-        default=None,
-        metadata={"help": "Column of the labels; by default 'text' for CTC and 'label' for classification."},
-    )
-    task_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the task's loss; that of the distillation loss is 1."}
-    )
-
-    def __post_init__(self):
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"`objective` is {self.objective!r}; choose from {', '.join(map(repr, OBJECTIVES))}.")
-        if self.has_task != (self.task is not None):
-            raise ValueError(
-                f"`objective` is {self.objective!r} and `task` is {self.task!r}. Give a task, 'ctc' or 'classification', "
-                "with the objectives 'task' and 'both', and none with 'distillation'."
-            )
-
-    @property
-    def has_distillation(self) -> bool:
-        """Whether the loss has a distillation part."""
-        return OBJECTIVES[self.objective][0]
-
-    @property
-    def has_task(self) -> bool:
-        """Whether the loss has a part that is computed from labels."""
-        return OBJECTIVES[self.objective][1]
 
 
 @dataclass

@@ -20,11 +20,12 @@ from ..modeling.size import PARAMETERS, Measure
 from ..modeling.units import walk_gates
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.training_plan import TrainingPlan
-from .arguments import ObjectiveArguments, PruningTrainingArguments
+from .arguments import PruningTrainingArguments
 from .constraint import Lagrangian
 from .distillation import Distillation
 from .fidelity import Fidelity, incomparable_reason, measure_fidelity
 from .objective import PruningObjective
+from .objective_arguments import ObjectiveArguments
 from .stage_files import load_student_after, save_student
 from .student import Student
 from .targets import Target, target_text

@@ -21,12 +21,12 @@ from hf_prunable.one_shot.refitted_method import RefittedMethod
 from hf_prunable.pruning.arguments import (
     DEFAULT_FINAL_STEPS,
     METHODS,
-    ObjectiveArguments,
     PruningArguments,
     PruningTrainingArguments,
 )
 from hf_prunable.pruning.gate_pruning import GatePruning
 from hf_prunable.pruning.magnitude import MagnitudePruning
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.targets import FidelityTarget
 
 

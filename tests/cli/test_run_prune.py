@@ -21,8 +21,9 @@ from hf_prunable import PrunableWavLMModel
 from hf_prunable.cli import prune as run_prune
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.hub import PushError
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningArguments, PruningTrainingArguments
 from hf_prunable.pruning.gate_sparsity import SETTLED_TOLERANCE
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from tests.helpers.processes import ROOT
 from tests.helpers.speech_files import RATE, tone, write
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable, tiny_stock

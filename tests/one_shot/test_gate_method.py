@@ -9,7 +9,8 @@ from hf_prunable.cli.pruning_methods import make_method
 from hf_prunable.modeling.size import UnitCounts
 from hf_prunable.one_shot.arguments import OneShotArguments
 from hf_prunable.one_shot.gate_method import GatesFromStatistics
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments
+from hf_prunable.pruning.arguments import PruningArguments
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable
 from tests.one_shot.test_method import FAST, place, start
 

@@ -15,7 +15,8 @@ from hf_prunable.one_shot.arguments import OneShotArguments
 from hf_prunable.one_shot.config import OneShotConfig
 from hf_prunable.one_shot.method import OneShotMethod
 from hf_prunable.one_shot.round_files import load_round, round_path
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningArguments, PruningTrainingArguments
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.student import load_student
 from hf_prunable.pruning.training_data import TrainingData

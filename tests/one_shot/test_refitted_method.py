@@ -9,7 +9,8 @@ from hf_prunable.cli.pruning_methods import make_method
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.one_shot.arguments import OneShotArguments
 from hf_prunable.one_shot.refitted_method import RefittedMethod
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningArguments
+from hf_prunable.pruning.arguments import PruningArguments
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from tests.one_shot.test_method import FAST, place, start
 
 

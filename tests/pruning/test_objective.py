@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from hf_prunable.pruning.arguments import ObjectiveArguments
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
 from hf_prunable.pruning.objective import PruningObjective
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.student import NOISE_OFF
 from tests.helpers.tiny_models import FAMILIES, tiny_inputs, tiny_prunable
 

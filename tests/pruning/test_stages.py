@@ -14,8 +14,9 @@ from hf_prunable.modeling.gates import HardConcreteGate
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.modeling.size import Measure, UnitCounts, count_frames, count_parameters
 from hf_prunable.modeling.units import PAPER_UNITS
-from hf_prunable.pruning.arguments import ObjectiveArguments, PruningTrainingArguments
+from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.gate_pruning import compact_student
+from hf_prunable.pruning.objective_arguments import ObjectiveArguments
 from hf_prunable.pruning.stages import TrainingStages
 from hf_prunable.pruning.student import load_student, restore_noise_
 from hf_prunable.pruning.training_data import TrainingData
