@@ -67,7 +67,11 @@ def assert_ended_well(status, log):
         assert f"rank {rank} in a group: False" in log
 
 
-def test_prune(launch, tmp_path):
+STATISTICS = {"calibration_clips": 4, "calibration_seconds": 0.1, "curve_clips": 4, "reconstruction_steps": 2}
+
+
+@pytest.mark.parametrize("options", [{}, {"gate_start": "one_shot", "refit": True, **STATISTICS}])
+def test_prune(launch, tmp_path, options):
     for number, noise in enumerate(0.1 * np.random.default_rng(0).standard_normal((6, RATE * 3 // 10))):
         write(tmp_path / "audio" / f"{number}.wav", noise)
     recipe = {
@@ -80,6 +84,7 @@ def test_prune(launch, tmp_path):
         "latency_seconds": 0.2,
         "max_steps": 2,
         "final_steps": 1,
+        **options,
     }
     assert_ended_well(*launch("prune", **recipe))
     assert (tmp_path / "out" / "model.safetensors").is_file() and not (tmp_path / "out.partial").exists()
