@@ -12,11 +12,9 @@ from ..modeling.size import PARAMETERS, Measure
 from ..modeling.units import walk_gates
 from ..pruning.gate_initialization import check_spread
 from .allocation import CheapestFirst, cheapest_first
-from .calibration import check_clips, check_models, own_clips, own_share
 from .config import OneShotConfig
-from .curves import CurveMeasurement
 from .head_rotation import rotate_heads_
-from .one_shot_pruning import ONE_SHOT_UNITS
+from .one_shot_pruning import ONE_SHOT_UNITS, OneShotPruning
 
 
 def rotate_gated_heads_(model: PrunableModelMixin, clips: torch.Tensor, batch_size: int = 8) -> None:
@@ -66,24 +64,15 @@ def order_gates_by_one_shot_(  # noqa: PLR0913 - keywords, as those of `one_shot
         ValueError: If statistics order none of the gates, the models do not fit, the audio cannot serve, or the spread is
             out of range.
     """
-    config = OneShotConfig() if config is None else config
     check_spread(spread)
     gates = orderable_gates(model)
-    student = _without_gates(model)
-    teacher = student if teacher is None else teacher
-    check_models(student, teacher)
-    check_clips(clips, student, config.allow_few_frames)
-    base = student.base_model.eval()
-    reference = copy.deepcopy(teacher.base_model).float().eval().to(student.device)
-    own = own_clips(clips)[: own_share(min(config.curve_clips, len(clips)))]
-    price_clips = own_share(min(config.price_clips, len(clips)))
     kinds = tuple(dict.fromkeys(unit for _, unit in gates))
-    measurement = CurveMeasurement(base, reference, own, price_clips, kinds, config)
-    estimate = measurement.estimate()
-    max_size = (1 - target) * measure.dense(base.config)
-    order = cheapest_first(base.config, base.config.shape, estimate, measure, max_size)
-    # Scores are those of the rotated heads.
-    base.load_state_dict(measurement.student.state_dict())
+    student = _without_gates(model)
+    measurement = OneShotPruning(student, clips, units=kinds, teacher=teacher, config=config).curve_measurement()
+    max_size = (1 - target) * measure.dense(student.config)
+    order = cheapest_first(student.config, student.config.shape, measurement.estimate(), measure, max_size)
+    # The order is that of the rotated heads.
+    student.base_model.load_state_dict(measurement.student.state_dict())
     _take_weights_(model, student)
     quantiles = _quantiles(order)
     most_useful = max(quantile for units in quantiles.values() for quantile in units.values())

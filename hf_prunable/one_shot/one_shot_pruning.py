@@ -113,14 +113,16 @@ class OneShotPruning:
         Raises:
             ValueError: If the size cannot be reached.
         """
-        base, config = self.model.base_model, self.config
+        config = self.model.config
         if self.stock_shape:
-            return OneWidth(base.config, self.measure)
-        price_clips = own_share(min(config.price_clips, self.num_clips))
-        estimate = CurveMeasurement(
-            base, self.teacher, self._curve_clips(), price_clips, self.units, config
-        ).estimate()
-        return cheapest_first(base.config, base.config.shape, estimate, self.measure, max_size)
+            return OneWidth(config, self.measure)
+        return cheapest_first(config, config.shape, self.curve_measurement().estimate(), self.measure, max_size)
+
+    def curve_measurement(self) -> CurveMeasurement:
+        """Returns a measurement of what the units of the present model are worth, on the clips for it."""
+        price_clips = own_share(min(self.config.price_clips, self.num_clips))
+        clips = self._curve_clips()
+        return CurveMeasurement(self.model.base_model, self.teacher, clips, price_clips, self.units, self.config)
 
     @torch.no_grad()
     def pruned(self, shape: PrunedShape, is_draft: bool = False) -> PrunableModelMixin:
