@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,9 @@ class TrainingStages:
         self.teacher, self.args, self.objective, self.data = teacher, args, objective, data
         self.plan = plan
         self.folder = Path(args.output_dir)
-        has_teachers_convolutions = teacher is not None and _have_equal_convolutions(model, teacher)
+        # A copy, because mixed precision converts the teacher.
+        self._teachers_convolutions = {} if teacher is None else _copied(_convolutions(teacher))
+        has_teachers_convolutions = _are_equal(_convolutions(model), self._teachers_convolutions)
         self.freezes_feature_encoder = _freezes_feature_encoder(model, args, has_teachers_convolutions)
         self.shares_features = self.freezes_feature_encoder and has_teachers_convolutions
         distillation = self._distillation(model.config, self.shares_features)
@@ -259,7 +261,7 @@ class TrainingStages:
     ) -> PruningObjective:
         """Builds the objective on copies of model and projections, because strategies such as FSDP change them in place."""
         # A method without gates may have pruned the convolutions, which then have something to learn.
-        is_unchanged = self.teacher is not None and _have_equal_convolutions(student.model, self.teacher)
+        is_unchanged = _are_equal(_convolutions(student.model), self._teachers_convolutions)
         distillation = self._distillation(student.model.config, self.shares_features and is_unchanged)
         if distillation is not None:
             distillation.load_state_dict(student.projections)
@@ -286,10 +288,17 @@ def _freezes_feature_encoder(
     return args.freeze_feature_encoder
 
 
-def _have_equal_convolutions(model: PrunableModelMixin, teacher: PrunableModelMixin) -> bool:
-    if model.dtype != teacher.dtype:
-        return False
-    own, wanted = (module.base_model.feature_extractor.state_dict() for module in (model, teacher))
-    return own.keys() == wanted.keys() and all(
-        torch.equal(tensor, wanted[name].to(tensor.device)) for name, tensor in own.items()
+def _convolutions(model: PrunableModelMixin) -> dict[str, torch.Tensor]:
+    """Returns the weights of the convolutions by name."""
+    return model.base_model.feature_extractor.state_dict()
+
+
+def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _are_equal(tensors: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> bool:
+    return tensors.keys() == others.keys() and all(
+        tensor.dtype == others[name].dtype and torch.equal(tensor.cpu(), others[name])
+        for name, tensor in tensors.items()
     )

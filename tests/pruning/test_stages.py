@@ -236,6 +236,20 @@ def test_convolutions_that_are_the_teachers_are_frozen(tmp_path, clips):
         convolutions_after(tmp_path / "both", source, clips, ("conv",), **frozen)
 
 
+def test_convolutions_stay_frozen_in_mixed_precision(tmp_path, clips):
+    source = checkpoint(tmp_path / "dense", "wavlm")
+    model, _ = load_student(source)
+    model.attach_gates()
+    stages = make_stages(tmp_path / "run", model, load_complete(source), clips, bf16=True)
+    # The first trainer converts the teacher.
+    assert stages.held_out_loss(stages.initial_student) < 0.1
+    student = prune(stages, 0.4)
+    assert stages.teacher.dtype == torch.bfloat16 and student.model.dtype == torch.float32
+    trained = stages.train_student(student)
+    for name, tensor in model.feature_extractor.state_dict().items():
+        assert torch.equal(trained.model.feature_extractor.state_dict()[name], tensor), name
+
+
 @pytest.mark.parametrize(
     "units, seed, freeze, shares",
     [
