@@ -14,6 +14,7 @@ EXPERIMENTS = {
     "depths": "truncation_depths",
     "convexity_changes": "convexity_changes",
     "speaker_segments": "speaker_segments",
+    "truncation_and_one_shot": "truncation_and_one_shot",
     "make_shapes": "make_shapes",
     "family_teachers": "family_teachers",
 }

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -77,6 +78,19 @@ class ProbeTask:
             correct[is_tested] = probe.predict(features[is_tested]) == self.labels[is_tested]
         return correct
 
+    def result(self, correct: np.ndarray) -> dict[str, Any]:
+        """Returns accuracy and outcome of each clip as values of JSON.
+
+        Args:
+            correct: Whether each clip is classified correctly, of shape (clips,).
+        """
+        return {
+            "accuracy": float(correct.mean()),
+            "classes": self.num_classes,
+            "correct": truth_bits(correct),
+            "group_sizes": self.group_sizes,
+        }
+
 
 class SpeechCommandsProbes:
     """All clips of Speech Commands, and the folds of words and of speakers.
@@ -121,6 +135,15 @@ class SpeechCommandsProbes:
         if missing := len(self.clips) - len(pooled.clips):
             raise ValueError(f"{missing} clips of Speech Commands cannot be read. Remove these files, or repair them.")
         return pooled.layers.transpose(1, 0, 2)
+
+
+def truth_bits(values: np.ndarray) -> str:
+    """Formats truth values as a string of 0 and 1.
+
+    Args:
+        values: Truth values of shape (items,).
+    """
+    return "".join("1" if value else "0" for value in values)
 
 
 def _word_task(clips: Dataset) -> ProbeTask:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 
-from experiments.cross_validation import ProbeTask, SpeechCommandsProbes, at_depth
+from experiments.cross_validation import ProbeTask, SpeechCommandsProbes, at_depth, truth_bits
 from experiments.split_audio import SplitAudio
 from experiments.student_measurement import measure_student
 from experiments.teacher_units import TeacherUnits
@@ -79,13 +79,9 @@ class EncoderEvaluation:
     ) -> dict[str, Any]:
         drop_in = task.is_correct(teacher_probes, at_depth(features, self.teacher_features.shape[1]))
         correct = drop_in if is_teacher else task.is_correct(task.fit(features), features)
-        return {
-            "accuracy": float(correct.mean()),
+        return task.result(correct) | {
             "drop_in_accuracy": float(drop_in.mean()),
-            "classes": task.num_classes,
-            "correct": _bits(correct),
-            "drop_in_correct": _bits(drop_in),
-            "group_sizes": task.group_sizes,
+            "drop_in_correct": truth_bits(drop_in),
         }
 
     def _compare_units(self, model: PreTrainedModel) -> dict[str, Any]:
@@ -109,8 +105,3 @@ class EncoderEvaluation:
                 for batch in self.audio.held_out_batches()
             ]
         return torch.cat(states).flatten(0, 1).numpy()
-
-
-def _bits(values: np.ndarray) -> str:
-    """Formats truth values as a string of 0 and 1."""
-    return "".join("1" if value else "0" for value in values)

@@ -32,6 +32,7 @@ from experiments.evidence_results import Run, is_finished, load_results, plan_ru
 from experiments.one_shot_students import load_teacher
 from experiments.split_audio import SplitAudio
 from experiments.student_measurement import measure_at_depth
+from experiments.teacher_and_audio import FOLDERS, TeacherAndAudioArguments
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.pruning.arguments import DEFAULT_FINAL_STEPS, PruningTrainingArguments
 from hf_prunable.pruning.objective_arguments import ObjectiveArguments
@@ -43,21 +44,16 @@ from hf_prunable.reporting.pictures import draw_shape
 
 logger = logging.get_logger("hf_prunable.benchmarks")
 
+# Settings of model and data that results depend on.
+DATA_SETTINGS = (*FOLDERS, "crop_seconds", "held_out_every", "num_crops", "train_crop_seconds")
 # Keys of a result that are too long to be logged.
 LONG_KEYS = ("history", "shape", "settings", "correct", "drop_in_correct", "group_sizes", "agreeing_frames")
 
 
 @dataclass(kw_only=True)
-class EvidenceArguments:
+class EvidenceArguments(TeacherAndAudioArguments):
     """Teacher, students, sizes, seeds and audio."""
 
-    teacher: str | None = field(default=None, metadata={"help": "Folder or Hub id of the dense checkpoint."})
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Folder of audio for training, calibration and held-out crops."}
-    )
-    speech_commands: str | None = field(
-        default=None, metadata={"help": "Folder of the extracted Speech Commands archive, for words and speakers."}
-    )
     rows: list[str] = field(
         default_factory=lambda: list(DEFAULT_ROWS),
         metadata={"help": f"Rows to run, of {', '.join(ROWS)}; default: {', '.join(DEFAULT_ROWS)}."},
@@ -69,11 +65,6 @@ class EvidenceArguments:
     seeds: list[int] = field(
         default_factory=lambda: [42], metadata={"help": "Random seeds, one student per row, size and seed."}
     )
-    num_crops: int = field(default=200, metadata={"help": "Number of calibration crops of rows with statistics."})
-    crop_seconds: float = field(default=4.0, metadata={"help": "Length of held-out and calibration crops in seconds."})
-    held_out_every: int = field(
-        default=5, metadata={"help": "Number of file names, in sorted order, of which the first one is held out."}
-    )
     train_crop_seconds: float = field(default=2.0, metadata={"help": "Length of the training crops in seconds."})
     ungated_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of rows without gates; default: `learning_rate`."}
@@ -84,9 +75,6 @@ class EvidenceArguments:
             "help": "Peak learning rate of the last stage after one-shot pruning or a refit; default: that of the other "
             "rows."
         },
-    )
-    report_only: bool = field(
-        default=False, metadata={"help": "Write tables and pictures of existing results without training."}
     )
 
 
@@ -101,19 +89,14 @@ class Comparison:
     """
 
     def __init__(self, options: EvidenceArguments):
-        missing = [name for name in ("teacher", "dataset_name", "speech_commands") if not getattr(options, name)]
-        if missing:
-            raise ValueError(
-                f"{', '.join(f'`--{name}`' for name in missing)} must be given, except with `--report_only`."
-            )
-        assert options.teacher and options.dataset_name and options.speech_commands
-        self.options, self.teacher_folder = options, options.teacher
-        self.teacher = load_teacher(options.teacher)
+        self.options = options
+        self.teacher_folder, dataset_name, speech_commands = options.folders()
+        self.teacher = load_teacher(self.teacher_folder)
         if not self.teacher.is_stock:
-            raise ValueError(f"The teacher {options.teacher!r} is pruned. Give a dense checkpoint.")
-        feature_extractor = AutoFeatureExtractor.from_pretrained(options.teacher)
-        self.audio = SplitAudio(options.dataset_name, feature_extractor, options.crop_seconds, options.held_out_every)
-        self.evaluation = EncoderEvaluation(self.teacher, feature_extractor, self.audio, options.speech_commands)
+            raise ValueError(f"The teacher {self.teacher_folder!r} is pruned. Give a dense checkpoint.")
+        feature_extractor = AutoFeatureExtractor.from_pretrained(self.teacher_folder)
+        self.audio = SplitAudio(dataset_name, feature_extractor, options.crop_seconds, options.held_out_every)
+        self.evaluation = EncoderEvaluation(self.teacher, feature_extractor, self.audio, speech_commands)
 
     def run(self, run: Run, training: PruningTrainingArguments, model_folder: Path) -> dict[str, Any]:
         """Makes, saves and evaluates one student, or evaluates the teacher.
@@ -197,7 +180,7 @@ def make_results(options: EvidenceArguments, training: PruningTrainingArguments,
             row_training = STUDENTS[run.row].training(
                 training, options.ungated_learning_rate, options.refitted_learning_rate
             )
-        settings = settings_of(run, _data_settings(options), row_training)
+        settings = settings_of(run, options.settings(DATA_SETTINGS), row_training)
         if is_finished(path, settings):
             logger.warning(f"{path} exists; skipped.")
         else:
@@ -211,15 +194,6 @@ def make_results(options: EvidenceArguments, training: PruningTrainingArguments,
         result |= comparison.run(run, row_training, folder / "models" / run.name)
         write_json(path, result)
         logger.warning(json.dumps(without_keys(result, LONG_KEYS)))
-
-
-def _data_settings(options: EvidenceArguments) -> dict[str, Any]:
-    """Settings of model and data. Folders are compared by name, so that results of several machines fit together."""
-    folders = {name: getattr(options, name) for name in ("teacher", "dataset_name", "speech_commands")}
-    names = ("crop_seconds", "held_out_every", "num_crops", "train_crop_seconds")
-    return {name: path and Path(path).name for name, path in folders.items()} | {
-        name: getattr(options, name) for name in names
-    }
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from hf_prunable.runtime.tables import markdown_table
 
 # The report says so if sizes of one table differ by more than this fraction.
 SIZE_TOLERANCE = 1e-3
-# Decimals of differences in JSON.
-DIGITS = 5
 # Rows that the others of the same size are compared with.
 REFERENCES = (TEACHER, "one_shot_trained")
 
@@ -76,15 +73,11 @@ def _entry(summary: Summary, differences: dict[tuple, dict[str, Difference]]) ->
         "mean": {name: summary.mean(name) for name in COLUMNS},
         "spread": {name: summary.spread(name) for name in COLUMNS},
         "differences": {
-            reference: {name: _rounded(asdict(value)) for name, value in found.items()}
+            reference: {name: value.rounded() for name, value in found.items()}
             for (row, target, reference), found in differences.items()
             if (row, target) == (summary.row, summary.target_sparsity)
         },
     }
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, DIGITS) for name, value in values.items()}
 
 
 def format_report(
@@ -115,7 +108,7 @@ def format_report(
                 parts += [f"### Differences from the row “{label}”, in points", _format_differences(compared)]
     if not targets:
         parts.append(_format_table(teachers))
-    return "\n\n".join([*parts, "## Notes", _format_notes(results), _format_settings(results)]) + "\n"
+    return "\n\n".join([*parts, "## Notes", _format_notes(results), format_settings(results)]) + "\n"
 
 
 def _format_table(summaries: Sequence[Summary]) -> str:
@@ -137,36 +130,22 @@ def _format_value(summary: Summary, column: EvaluationColumn) -> str:
 def _format_differences(compared: Sequence[tuple[Summary, dict[str, Difference] | None]]) -> str:
     titles = ["Student", *(column.label for column in PAIRED_COLUMNS)]
     rows = [
-        [summary.label, *(_format_difference(found[column.name]) for column in PAIRED_COLUMNS)]
+        [summary.label, *(found[column.name].in_points() for column in PAIRED_COLUMNS)]
         for summary, found in compared
         if found is not None
     ]
     return markdown_table(titles, rows)
 
 
-def _format_difference(difference: Difference) -> str:
-    mean, lower, upper = (_signed(value) for value in (difference.mean, difference.lower, difference.upper))
-    return f"**{mean}** ({lower} to {upper})" if difference.is_beyond_chance else f"{mean} ({lower} to {upper})"
-
-
-def _signed(value: float) -> str:
-    text = f"{100 * value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
 def _format_notes(results: Sequence[dict[str, Any]]) -> str:
-    words, speakers, units = (results[0][name] for name in ("words", "speakers", "units"))
+    units = results[0]["units"]
     return (
         "Mean ± standard deviation over the random seeds. All trained students of a table have the same number of optimizer "
         "steps.\n\n"
         f"- Distillation loss, cosine: hidden states of student and teacher, without a projection, on "
         f"{results[0]['held_out_frames']:,} frames of {len(units['group_sizes'])} held-out utterances. A student with "
         "fewer layers is compared with the teacher's layers at the same relative depths.\n"
-        f"- Words: accuracy of a linear classifier of {words['classes']} words on a learned weighted sum of mean-pooled "
-        f"hidden states, over {len(words['correct']):,} clips of {len(words['group_sizes'])} speakers: cross-validation in "
-        "five folds with different speakers.\n"
-        f"- Speakers: the same classifier of {speakers['classes']} speakers with four clips or more, over "
-        f"{len(speakers['correct']):,} clips: cross-validation in four folds with clips of every speaker.\n"
+        f"{format_probe_notes(results[0])}\n"
         "- Teacher's classifier: the classifiers of each fold, trained on the teacher's hidden states, are applied to the "
         "student's without a change.\n"
         f"- Units: fraction of held-out frames whose last hidden state falls into the teacher's k-means unit, of "
@@ -177,7 +156,28 @@ def _format_notes(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _format_settings(results: Sequence[dict[str, Any]]) -> str:
+def format_probe_notes(result: dict[str, Any]) -> str:
+    """Formats what words and speakers are, as items of a Markdown list.
+
+    Args:
+        result: Result with "words" and "speakers", see `ProbeTask.result`.
+    """
+    words, speakers = result["words"], result["speakers"]
+    return (
+        f"- Words: accuracy of a linear classifier of {words['classes']} words on a learned weighted sum of mean-pooled "
+        f"hidden states, over {len(words['correct']):,} clips of {len(words['group_sizes'])} speakers: cross-validation in "
+        "five folds with different speakers.\n"
+        f"- Speakers: the same classifier of {speakers['classes']} speakers with four clips or more, over "
+        f"{len(speakers['correct']):,} clips: cross-validation in four folds with clips of every speaker."
+    )
+
+
+def format_settings(results: Sequence[dict[str, Any]]) -> str:
+    """Formats machine and settings of results as Markdown.
+
+    Args:
+        results: Results with "settings" and "machine".
+    """
     values: dict[str, dict[str, None]] = {}
     for result in results:
         for name, value in (result["settings"] | {"machine": result["machine"]}).items():

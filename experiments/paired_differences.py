@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -12,6 +12,8 @@ from scipy.stats import bootstrap
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 5000
 RESAMPLE_SEED = 0
+# Decimals of differences in JSON.
+DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ class Difference:
         """Whether the interval excludes 0."""
         return self.lower > 0 or self.upper < 0
 
+    def in_points(self) -> str:
+        """Formats the difference and its interval in percentage points, in bold if the interval excludes 0."""
+        mean, lower, upper = (_signed_points(value) for value in (self.mean, self.lower, self.upper))
+        return f"**{mean}** ({lower} to {upper})" if self.is_beyond_chance else f"{mean} ({lower} to {upper})"
+
+    def rounded(self) -> dict[str, float]:
+        """Returns the rounded values for JSON."""
+        return {name: round(value, DIGITS) for name, value in asdict(self).items()}
+
 
 def paired_difference(outcome: GroupedOutcome, reference: GroupedOutcome) -> Difference:
     """Computes the difference of two accuracies on the same items; the bootstrap draws whole groups.
@@ -98,6 +109,11 @@ def paired_difference(outcome: GroupedOutcome, reference: GroupedOutcome) -> Dif
     interval = result.confidence_interval
     mean = float(_accuracy(differences, outcome.sizes))
     return Difference(mean, float(interval.low), float(interval.high))
+
+
+def _signed_points(value: float) -> str:
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def _accuracy(correct: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
