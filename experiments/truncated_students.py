@@ -136,7 +136,8 @@ def choose_depth(task: ProbeTask, features: np.ndarray) -> dict[str, Any]:
         features: The teacher's features of all clips of the data set, of shape (clips, hidden states, hidden size).
 
     Returns:
-        The choice of most folds as "num_layers", of several the largest; the choice of each fold as "by_fold"; and the
+        The choice of most folds as "num_layers", of several the largest; the choice of each fold as "by_fold"; the number
+        of folds in which the input of the first layer is as good as the best layer, as "ties_with_layer_0"; and the
         "convexity" of each hidden state, the mean over folds.
     """
     features, choices, values = features[task.rows].transpose(1, 0, 2), [], []
@@ -148,10 +149,15 @@ def choose_depth(task: ProbeTask, features: np.ndarray) -> dict[str, Any]:
             criteria=["convexity"],
             num_permutations=0,
         )
-        choices.append(choose_layer(profile, "convexity").num_layers)
+        choices.append(choose_layer(profile, "convexity"))
         convexity = profile.labels["class"].convexity
         assert convexity is not None
         values.append(convexity.values)
-    counts = Counter(choices)
-    chosen = max(counts, key=lambda depth: (counts[depth], depth))
-    return {"num_layers": chosen, "by_fold": choices, "convexity": np.mean(values, axis=0).round(4).tolist()}
+    depths = [choice.num_layers for choice in choices]
+    counts = Counter(depths)
+    return {
+        "num_layers": max(counts, key=lambda depth: (counts[depth], depth)),
+        "by_fold": depths,
+        "ties_with_layer_0": sum(choice.ties_with_layer_0 for choice in choices),
+        "convexity": np.mean(values, axis=0).round(4).tolist(),
+    }

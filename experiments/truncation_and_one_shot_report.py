@@ -167,7 +167,8 @@ def _format_pairs(pairs: dict[Pair, dict[str, Difference]]) -> str:
 
 def _format_notes(result: dict[str, Any], choices: dict[str, Any]) -> str:
     chosen = "; ".join(
-        f"{task}: {choice['num_layers']} (by fold: {', '.join(map(str, choice['by_fold']))})"
+        f"{task}: {choice['num_layers']} (by fold: {', '.join(map(str, choice['by_fold']))}; in "
+        f"{choice['ties_with_layer_0']} of {len(choice['by_fold'])} folds, the input of the first layer is as good)"
         for task, choice in choices.items()
     )
     return (

@@ -79,5 +79,7 @@ def test_the_depth_is_chosen_on_the_training_clips_of_each_fold():
     features[1:, 2] += 20 * is_first[:, None]
     features[1:, 1] += 20 * (is_first & (folds > 0))[:, None]
     choice = choose_depth(ProbeTask(np.arange(1, 61), labels, folds, [60], 0.01), features)
-    assert choice["by_fold"] == [1, 2, 2] and choice["num_layers"] == 2
+    assert choice["by_fold"] == [1, 2, 2] and choice["num_layers"] == 2 and choice["ties_with_layer_0"] == 0
     assert len(choice["convexity"]) == 4 and np.argmax(choice["convexity"]) == 2
+    features[1:, 0] += 20 * is_first[:, None]
+    assert choose_depth(ProbeTask(np.arange(1, 61), labels, folds, [60], 0.01), features)["ties_with_layer_0"] == 3

@@ -26,7 +26,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def run(teacher, data, tmp_path, monkeypatch):
     """A function that runs the command with one chosen depth."""
-    choice = {"num_layers": 2, "by_fold": [2, 3], "convexity": [0.1, 0.2, 0.3, 0.2]}
+    choice = {"num_layers": 2, "by_fold": [2, 3], "ties_with_layer_0": 1, "convexity": [0.1, 0.2, 0.3, 0.2]}
     monkeypatch.setattr(experiment, "choose_depth", lambda task, features: choice)
 
     def start(*arguments):
@@ -50,7 +50,9 @@ def test_students_are_made_once_and_compared_at_one_size(run, tmp_path, monkeypa
         "layers2_one_shot_0.6": 2,
     }
     text = (tmp_path / "truncation_and_one_shot.md").read_text()
-    assert "| first 2 layers, then one-shot to 40 % | 2 |" in text and "words: 2 (by fold: 2, 3)" in text
+    assert (
+        "| first 2 layers, then one-shot to 40 % | 2 |" in text and "words: 2 (by fold: 2, 3; in 1 of 2 folds," in text
+    )
     assert "correct" not in (tmp_path / "truncation_and_one_shot.json").read_text()
     monkeypatch.setattr(experiment.TruncationComparison, "run", None)
     assert run("--target_sparsities", "0.1", "0.6") == results
