@@ -94,8 +94,8 @@ def truncation_sparsity(config: PrunableConfigMixin, num_layers: int) -> float:
 def plan_pairs(config: PrunableConfigMixin, depths: Sequence[int], target_sparsities: Sequence[float]) -> list[Pair]:
     """Lists the pairs of students of one size.
 
-    For each depth, one-shot pruning of the whole teacher is compared with truncation; for each smaller size, truncation
-    followed by one-shot pruning is compared with one-shot pruning of the whole teacher.
+    For each depth, in ascending order, one-shot pruning of the whole teacher is compared with truncation; for each smaller
+    size, truncation followed by one-shot pruning is compared with one-shot pruning of the whole teacher.
 
     Args:
         config: Configuration of the teacher.
@@ -104,7 +104,7 @@ def plan_pairs(config: PrunableConfigMixin, depths: Sequence[int], target_sparsi
             reached already are left out.
     """
     pairs = []
-    for depth in dict.fromkeys(depths):
+    for depth in sorted(set(depths)):
         if depth == config.num_hidden_layers:
             continue
         sparsity = round(truncation_sparsity(config, depth), SIZE_DIGITS)
