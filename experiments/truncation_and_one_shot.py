@@ -23,12 +23,12 @@ from transformers.utils import logging
 
 from benchmarks.result_files import RAW_FOLDER, without_keys, write_json
 from experiments.cross_validation import SpeechCommandsProbes
-from experiments.evidence_results import is_finished
+from experiments.evidence_results import Run, is_finished, result_path
 from experiments.one_shot_students import load_teacher
 from experiments.split_audio import SplitAudio
 from experiments.teacher_and_audio import FOLDERS, TeacherAndAudioArguments
 from experiments.truncated_students import TruncatedStudent, choose_depth, plan_pairs, students_of
-from experiments.truncation_and_one_shot_report import write_report
+from experiments.truncation_and_one_shot_report import TASKS, write_report
 from hf_prunable.modeling.pretrained import PrunableModelMixin
 from hf_prunable.modeling.size import UnitCounts, count_macs
 from hf_prunable.reporting.measurement import describe_machine
@@ -39,7 +39,7 @@ logger = logging.get_logger("hf_prunable.benchmarks")
 CHOICES_FILE = "choices.json"
 # Settings that all results depend on, and further ones of students with statistics.
 TEACHER_SETTINGS = ("teacher", "speech_commands")
-CALIBRATION_SETTINGS = (*FOLDERS, "num_crops", "crop_seconds", "held_out_every", "seed")
+CALIBRATION_SETTINGS = (*FOLDERS, "num_crops", "crop_seconds", "held_out_every")
 # Keys of a result that are too long to be logged.
 LONG_KEYS = ("settings", "correct", "group_sizes")
 
@@ -57,6 +57,10 @@ class TruncationArguments(TeacherAndAudioArguments):
         metadata={
             "help": "Fractions of the dense encoder's parameters to remove by truncation and one-shot pruning together."
         },
+    )
+    evidence: str | None = field(
+        default=None,
+        metadata={"help": "Output folder of `evidence`: its one-shot students are taken over, not made again."},
     )
     seed: int = field(default=42, metadata={"help": "Random seed of the calibration crops."})
 
@@ -147,14 +151,32 @@ def make_results(options: TruncationArguments, folder: Path) -> None:
     depths = [*(choice["num_layers"] for choice in choices.values()), *options.num_layers]
     for student in students_of(plan_pairs(config, depths, options.target_sparsities)):
         path = folder / RAW_FOLDER / f"{student.name}.json"
-        settings = options.settings(TEACHER_SETTINGS if student.target_sparsity is None else CALIBRATION_SETTINGS)
+        settings = options.settings(
+            TEACHER_SETTINGS if student.target_sparsity is None else (*CALIBRATION_SETTINGS, "seed")
+        )
         if is_finished(path, settings):
             logger.warning(f"{path} exists; skipped.")
             continue
         result = asdict(student) | {"settings": settings, "machine": describe_machine(comparison.teacher.device.type)}
-        result |= comparison.run(student)
+        result |= _evidence_result(options, student) or comparison.run(student)
         write_json(path, result)
         logger.warning(json.dumps(without_keys(result, LONG_KEYS)))
+
+
+def _evidence_result(options: TruncationArguments, student: TruncatedStudent) -> dict[str, Any] | None:
+    """Returns the result of the same student in `evidence`, with its machine; `None` if there is none."""
+    if options.evidence is None or student.num_layers is not None or student.target_sparsity is None:
+        return None
+    path = result_path(Path(options.evidence), Run("one_shot", student.target_sparsity, options.seed))
+    if not is_finished(path, options.settings(CALIBRATION_SETTINGS)):
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    names = ("accuracy", "classes", "correct", "group_sizes")
+    return (
+        {name: found[name] for name in ("num_parameters", "macs", "machine")}
+        | {"layers": len(found["cosine"]) - 1}
+        | {task: {name: found[task][name] for name in names} for task in TASKS}
+    )
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """The command of truncation and one-shot pruning, and its report."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.result_files import write_json
 from experiments import truncation_and_one_shot as experiment
 from experiments.truncated_students import TruncatedStudent
 from experiments.truncation_and_one_shot_report import find_pairs, load_measured
@@ -58,6 +60,25 @@ def test_students_are_made_once_and_compared_at_one_size(run, tmp_path, monkeypa
     assert run("--target_sparsities", "0.1", "0.6") == results
     with pytest.raises(ValueError, match="one_shot_.* has other settings: `num_crops` was 6 and is 5"):
         run("--num_crops", "5")
+
+
+def test_one_shot_students_of_the_evidence_are_taken_over(run, teacher, data, tmp_path):
+    task = {"accuracy": 0.5, "classes": 2, "correct": "10" * 10, "group_sizes": [4] * 5, "drop_in_correct": "0" * 20}
+    values = {"num_parameters": 7, "macs": 8, "machine": "another", "cosine": [1, 1, 1, 1], "loss": 0.1}
+    settings = {"teacher": Path(teacher).name, "dataset_name": "speech", "speech_commands": "words"}
+    settings |= {"crop_seconds": 0.25, "held_out_every": 5, "num_crops": 6}
+    found = tmp_path / "evidence" / "raw" / "one_shot_0.6_seed42.json"
+    write_json(found, values | {"settings": settings, "words": task, "speakers": task})
+    options = ("--target_sparsities", "0.6", "--evidence", str(tmp_path / "evidence"))
+    results = run(*options)
+    taken = results["one_shot_0.6"]
+    assert taken["num_parameters"] == 7 and taken["machine"] == "another" and taken["layers"] == 3
+    assert taken["words"] == {name: task[name] for name in ("accuracy", "classes", "correct", "group_sizes")}
+    assert results["layers2_one_shot_0.6"]["num_parameters"] > 7
+    (tmp_path / "raw" / "one_shot_0.6.json").unlink()
+    write_json(found, values | {"settings": settings | {"num_crops": 5}, "words": task, "speakers": task})
+    with pytest.raises(ValueError, match="one_shot_0.6_seed42.json has other settings: `num_crops` was 5 and is 6"):
+        run(*options)
 
 
 def test_students_of_one_size_are_pairs(tmp_path):
