@@ -51,7 +51,7 @@ class TruncatedStudent:
         pruned = "" if self.target_sparsity is None else f"one-shot to {100 * (1 - self.target_sparsity):.3g} %"
         if self.num_layers is None:
             return pruned or TEACHER
-        layers = f"first {self.num_layers} layer{'s' * (self.num_layers != 1)}"
+        layers = "first layer" if self.num_layers == 1 else f"first {self.num_layers} layers"
         return f"{layers}, then {pruned}" if pruned else layers
 
     def make(self, teacher: PrunableModelMixin, clips: torch.Tensor) -> PrunableModelMixin:

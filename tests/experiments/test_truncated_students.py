@@ -66,7 +66,7 @@ def test_every_student_is_made_once(dense):
 
 def test_labels_name_layers_and_size():
     labels = [TruncatedStudent(*values).label for values in ((None, None), (1, None), (None, 0.72), (3, 0.85))]
-    assert labels == ["teacher", "first 1 layer", "one-shot to 28 %", "first 3 layers, then one-shot to 15 %"]
+    assert labels == ["teacher", "first layer", "one-shot to 28 %", "first 3 layers, then one-shot to 15 %"]
 
 
 def test_the_depth_is_chosen_on_the_training_clips_of_each_fold():
