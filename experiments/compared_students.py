@@ -16,9 +16,9 @@ from hf_prunable.modeling.size import UnitCounts, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS, PAPER_UNITS
 from hf_prunable.one_shot.gate_start import order_gates_by_one_shot_, rotate_gated_heads_
 from hf_prunable.pruning.arguments import PruningTrainingArguments
-from hf_prunable.pruning.distillation import NO_PROJECTIONS, SHARED
 from hf_prunable.pruning.gate_initialization import order_gates_by_weights_
 from hf_prunable.pruning.magnitude import OPEN, uniform_shape
+from hf_prunable.pruning.projections import NO_PROJECTIONS, SHARED
 from hf_prunable.pruning.student import NOISE_OFF
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .frames import frame_difference, real_frames
+from .projections import AUTO, NO_PROJECTIONS, group_of, identity_projection, resolve_projections
 
 
 # Index that stands for the output of the convolutions among the layers of `captured_hidden_states`.
@@ -156,26 +157,6 @@ def prediction_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tenso
 
 # Loss of one layer, by the form of the distillation.
 LOSSES = {"layers": layer_loss, "predictions": prediction_loss}
-# Projections from student to teacher: none, one for layer 0 and one for all others, or one for each layer.
-NO_PROJECTIONS, SHARED, EACH = PROJECTIONS = ("none", "shared", "each")
-# Stands for the projections that `default_projections` returns.
-AUTO = "auto"
-
-
-def default_projections(student_size: int, teacher_size: int, form: str = "layers") -> str:
-    """Returns the projections that are used if none are chosen.
-
-    Projections are thrown away after training, and with them what the student has learned only behind them. So there are
-    none where hidden states can be compared directly.
-
-    Args:
-        student_size: Hidden size of the student.
-        teacher_size: Hidden size of the teacher.
-        form: Form of the distillation, "layers" or "predictions".
-    """
-    if form == "predictions":
-        return EACH
-    return NO_PROJECTIONS if student_size == teacher_size else SHARED
 
 
 class Distillation(nn.Module):
@@ -223,14 +204,13 @@ class Distillation(nn.Module):
         # A list hides the teacher from parameters(), state_dict() and train().
         self._teacher = [teacher.eval().requires_grad_(False)]
         sizes = student_config.hidden_size, teacher.config.hidden_size
-        kind = default_projections(*sizes, form) if projections == AUTO else projections
-        _check_projections(kind, *sizes, form)
+        kind = resolve_projections(projections, *sizes, form)
         self.has_projections = kind != NO_PROJECTIONS
         # For each distilled layer, the student's layer that is compared, and the name of its projection.
         self.sources = {layer: depth if form == "predictions" else layer for layer in layers}
-        self.groups = {layer: _group_of(layer, kind) for layer in layers} if self.has_projections else {}
+        self.groups = {layer: group_of(layer, kind) for layer in layers} if self.has_projections else {}
         self.projections = nn.ModuleDict(
-            {group: _identity_projection(*sizes) for group in dict.fromkeys(self.groups.values())}
+            {group: identity_projection(*sizes) for group in dict.fromkeys(self.groups.values())}
         )
 
     @property
@@ -305,39 +285,3 @@ class Distillation(nn.Module):
         features = hidden_states[FEATURES].detach() if self.shares_features else None
         with _shortened_forward(self.teacher, layers[-1], features):
             return hidden_states_of(self.teacher, input_values, layers, **inputs)
-
-
-def _check_projections(kind: str, student_size: int, teacher_size: int, form: str) -> None:
-    """Checks that projections fit widths and form of a distillation.
-
-    Raises:
-        ValueError: If they do not, or do not exist.
-    """
-    if kind not in PROJECTIONS:
-        raise ValueError(
-            f"`distillation_projections` is {kind!r}; choose from {', '.join(map(repr, (AUTO, *PROJECTIONS)))}."
-        )
-    if form == "predictions" and kind != EACH:
-        raise ValueError(
-            f"`distillation_projections` is {kind!r}, but the student's last layer cannot predict several layers of the "
-            f"teacher through one map. With the form 'predictions', choose {EACH!r}."
-        )
-    if kind == NO_PROJECTIONS and student_size != teacher_size:
-        raise ValueError(
-            f"`distillation_projections` is {kind!r}, but the hidden size of the student is {student_size} and that of the "
-            f"teacher {teacher_size}. Choose {SHARED!r}, one projection for all layers but the first, or {EACH!r}, one for "
-            "each layer."
-        )
-
-
-def _group_of(layer: int, kind: str) -> str:
-    """Returns the name of the projection of a layer."""
-    return SHARED if kind == SHARED and layer > 0 else f"layer_{layer}"
-
-
-def _identity_projection(student_size: int, teacher_size: int) -> nn.Linear:
-    """A linear layer from student to teacher that starts as the identity; with other widths, as its upper left part."""
-    projection = nn.Linear(student_size, teacher_size)
-    nn.init.eye_(projection.weight)
-    nn.init.zeros_(projection.bias)
-    return projection

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 
-from .distillation import AUTO, EACH, LOSSES, SHARED
+from .distillation import LOSSES
+from .projections import AUTO, EACH, SHARED
 
 
 # Whether distillation and a task's loss take part, by the name of the objective.
