@@ -38,7 +38,7 @@ class Family:
 
 
 FAMILIES = {
-    "hubert": Family("HuBERT", "hubert", "copied", 0),
+    "hubert": Family("HuBERT", "hubert", "new_attention", 0),
     "wav2vec2": Family("wav2vec 2.0", "wav2vec2", "new_attention", 100),
     "wav2vec2-prenorm": Family("wav2vec 2.0, pre-norm", "wav2vec2", "moved_norms", 200, PRE_NORM),
 }
