@@ -25,6 +25,7 @@ RECIPE = {
     "min_seconds": 0.25,
     "use_cpu": True,
 }
+WIDE = ("--teacher_name_or_path", "wide")
 # What is given, and what the line says.
 WRONG = {
     "misspelt option": (
@@ -61,8 +62,24 @@ WRONG = {
         "`max_steps` has no effect with the method 'one_shot', only with 'gates'.",
     ),
     "option of another method": (
-        ["prune", "recipe.yaml", "--calibration_clips", "9"],
-        "`calibration_clips` has no effect with the method 'gates', only with 'one_shot'.",
+        ["prune", "recipe.yaml", "--method", "gates", "--calibration_clips", "9"],
+        "`calibration_clips` has no effect with the method 'gates', only with 'one_shot', `refit` or a `gate_start` other",
+    ),
+    "refit of one-shot pruning": (
+        ["prune", "recipe.yaml", "--method", "one_shot", "--refit"],
+        "`refit` has no effect with the method 'one_shot', only with 'gates' or 'magnitude', because",
+    ),
+    "not a start of gates": (
+        ["prune", "recipe.yaml", "--gate_start", "x"],
+        "`gate_start` is 'x'; choose from 'weights', 'rotated', 'one_shot'",
+    ),
+    "not a kind of projections": (
+        ["prune", "recipe.yaml", "--method", "gates", "--distillation_projections", "x"],
+        "`distillation_projections` is 'x'; choose from 'auto', 'none', 'shared', 'each'",
+    ),
+    "no projections to a wider teacher": (
+        ["prune", "recipe.yaml", "--max_steps", "9", "--distillation_projections", "none", *WIDE],
+        "size of the student is 24 and that of the teacher 36. Choose 'shared', one projection for all layers but the first",
     ),
     "too little audio for statistics": (
         ["prune", "recipe.yaml", "--method", "one_shot", "--calibration_seconds", "0.25"],
@@ -121,6 +138,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     tiny_stock("wavlm").save_pretrained(folder / "dense")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "dense")
+    tiny_stock("wavlm", hidden_size=36, num_attention_heads=6).save_pretrained(folder / "wide")
     BertConfig().save_pretrained(folder / "bert")
     for number, noise in enumerate(0.1 * np.random.default_rng(0).standard_normal((12, RATE * 3 // 10))):
         write(folder / "audio" / f"{number}.wav", noise)
@@ -161,7 +179,7 @@ def test_one_line_and_exit_status_2(outcomes, name):
 
 def test_nothing_is_written(outcomes, folder):
     names = {path.name for path in folder.iterdir() if path.suffix not in (".out", ".err", ".status")}
-    assert names == {"audio", "bert", "broken.yaml", "dense", "jobs.json", "misspelt.yaml", "recipe.yaml"}
+    assert names == {"audio", "bert", "broken.yaml", "dense", "jobs.json", "misspelt.yaml", "recipe.yaml", "wide"}
 
 
 @pytest.mark.parametrize(
