@@ -127,8 +127,8 @@ def promise_of_hidden_states(report: PruningReport) -> str:
     if inputs.objective == "task":
         return ""
     return (
-        f"Its hidden states are in the place of the {inputs.reference}'s, index by index, as near as the table says: heads, "
-        "probes and k-means units that were made for it can read them without training."
+        f"Its hidden states stand in the place of the {inputs.reference}'s, index by index, as near as the table says. How well "
+        "heads, probes and k-means units that were made for it work on them depends on that: test them before use."
     )
 
 

@@ -9,8 +9,8 @@ from tests.reporting.test_pruning_report import make_report
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"has_projections": False}, "Its hidden states are in the place of the dense model's, index by index"),
-        ({"has_projections": False, "teacher_name": "m"}, "Its hidden states are in the place of the teacher's"),
+        ({"has_projections": False}, "Its hidden states stand in the place of the dense model's, index by index"),
+        ({"has_projections": False, "teacher_name": "m"}, "Its hidden states stand in the place of the teacher's"),
         ({"has_projections": True}, "behind linear maps that are not part of the model"),
         ({"has_projections": False, "objective": "task"}, ""),
         ({"has_projections": False, "fidelity": None}, ""),
