@@ -7,6 +7,21 @@ from ..pruning.training_data import TrainingData
 from .arguments import OneShotArguments
 
 
+class CalibratedMethod:
+    """Part of a pruning method that takes statistics of calibration audio.
+
+    Attributes:
+        source: Calibration audio of the run.
+    """
+
+    source: CalibrationSource
+
+    @property
+    def calibration(self) -> CalibrationAudio | None:
+        """Audio that statistics are taken from, known after `read_input`."""
+        return self.source.audio
+
+
 class CalibrationSource:
     """Crops of a run's training clips, and the settings of statistics from them.
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.arguments import BY_ONE_SHOT, PruningArguments, PruningTrainingArguments
 from ..pruning.gate_initialization import order_gates_by_weights_
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.stages import TrainingStages
 from ..runtime.training_plan import Stage
-from .calibration_source import CalibrationSource
+from .calibration_source import CalibratedMethod, CalibrationSource
 from .gate_start import order_gates_by_one_shot_, orderable_gates, rotate_gated_heads_
 
 
-class GatesFromStatistics(GatePruning):
+class GatesFromStatistics(CalibratedMethod, GatePruning):
     """Learned gates on rotated heads, in the order of weight norms or of one-shot pruning.
 
     Args:
@@ -29,10 +28,6 @@ class GatesFromStatistics(GatePruning):
     def __init__(self, options: PruningArguments, source: CalibrationSource):
         super().__init__(options)
         self.source = source
-
-    @property
-    def calibration(self) -> CalibrationAudio | None:
-        return self.source.audio
 
     def prepare_(self, model: PrunableModelMixin) -> None:
         """Attaches the gates to a model and checks the targets.

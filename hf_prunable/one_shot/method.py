@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from transformers.utils import logging
 
-from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import UnitCounts
 from ..pruning.arguments import PruningArguments, PruningTrainingArguments
@@ -19,7 +18,7 @@ from ..pruning.targets import Target
 from ..runtime.training_plan import Stage
 from .arguments import OneShotArguments
 from .calibration import check_models
-from .calibration_source import CalibrationSource
+from .calibration_source import CalibratedMethod, CalibrationSource
 from .one_shot_pruning import OneShotPruning, check_reachable, check_units, sizes_of_rounds
 from .resumable_rounds import ResumableRounds
 from .round_files import PruningRound
@@ -28,7 +27,7 @@ from .round_files import PruningRound
 logger = logging.get_logger(__name__)
 
 
-class OneShotMethod(PruningMethod):
+class OneShotMethod(CalibratedMethod, PruningMethod):
     """Pruning by statistics of some clips, in rounds, without training.
 
     Args:
@@ -72,10 +71,6 @@ class OneShotMethod(PruningMethod):
         present = self.measure.count(config, UnitCounts.of(config.shape))
         sizes = [(1 - target) * self.measure.dense(config) for target in self.sparsities]
         self._schedule = sizes_of_rounds(present, sizes, self.one_shot.rounds)
-
-    @property
-    def calibration(self) -> CalibrationAudio | None:
-        return self.source.audio
 
     @property
     def num_rounds(self) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from ..data.calibration_audio import CalibrationAudio
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.arguments import PruningTrainingArguments
 from ..pruning.method import PruningMethod
@@ -14,11 +13,11 @@ from ..pruning.stages import TrainingStages
 from ..pruning.student import Student
 from ..pruning.targets import Target
 from ..runtime.training_plan import Stage
-from .calibration_source import CalibrationSource
+from .calibration_source import CalibratedMethod, CalibrationSource
 from .layerwise import refit_
 
 
-class RefittedMethod(PruningMethod):
+class RefittedMethod(CalibratedMethod, PruningMethod):
     """Another method whose students are refitted to the teacher, see `refit_`.
 
     Args:
@@ -30,10 +29,6 @@ class RefittedMethod(PruningMethod):
         super().__init__(method.options)
         self.method, self.source = method, source
         self.default_final_steps = method.default_final_steps
-
-    @property
-    def calibration(self) -> CalibrationAudio | None:
-        return self.source.audio
 
     def prepare_(self, model: PrunableModelMixin) -> None:
         """Prepares a model for the other method.
