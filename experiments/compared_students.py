@@ -276,16 +276,3 @@ def row_label(row: str) -> str:
         row: Row name, one of `ROWS`.
     """
     return TEACHER if row == TEACHER else STUDENTS[row].label
-
-
-def check_rows(rows: list[str]) -> None:
-    """Checks row names.
-
-    Args:
-        rows: Row names.
-
-    Raises:
-        ValueError: If a name is unknown.
-    """
-    if unknown := [row for row in rows if row not in ROWS]:
-        raise ValueError(f"There is no row {', '.join(map(repr, unknown))}; choose from {', '.join(ROWS)}.")

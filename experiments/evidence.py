@@ -25,11 +25,11 @@ from transformers import AutoFeatureExtractor, HfArgumentParser, set_seed
 from transformers.utils import logging
 
 from benchmarks.result_files import without_keys, write_json
-from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, Student, check_rows
+from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, Student
 from experiments.encoder_evaluation import EncoderEvaluation
 from experiments.evidence_report import write_report
 from experiments.evidence_results import Run, is_finished, load_results, plan_runs, result_path, settings_of
-from experiments.one_shot_students import load_teacher
+from experiments.one_shot_students import check_rows, load_teacher
 from experiments.split_audio import SplitAudio
 from experiments.student_measurement import measure_at_depth
 from experiments.teacher_and_audio import FOLDERS, TeacherAndAudioArguments
@@ -172,7 +172,7 @@ def make_results(options: EvidenceArguments, training: PruningTrainingArguments,
     Raises:
         ValueError: If an option is wrong, or a result exists that has other settings.
     """
-    check_rows(options.rows)
+    check_rows(options.rows, ROWS)
     waiting = []
     for run in plan_runs(options.rows, options.target_sparsities, options.seeds):
         path, row_training = result_path(folder, run), training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -177,14 +177,15 @@ ROWS = {
 }
 
 
-def check_rows(rows: Sequence[str]) -> None:
+def check_rows(rows: Sequence[str], known: Collection[str] = tuple(ROWS)) -> None:
     """Checks row names.
 
     Args:
         rows: Row names.
+        known: Row names of the experiment.
 
     Raises:
         ValueError: If a name is unknown.
     """
-    if unknown := [row for row in rows if row not in ROWS]:
-        raise ValueError(f"There is no row {', '.join(map(repr, unknown))}; choose from {', '.join(ROWS)}.")
+    if unknown := [row for row in rows if row not in known]:
+        raise ValueError(f"There is no row {', '.join(map(repr, unknown))}; choose from {', '.join(known)}.")

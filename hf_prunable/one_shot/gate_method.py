@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.arguments import BY_ONE_SHOT, PruningArguments, PruningTrainingArguments
 from ..pruning.gate_initialization import order_gates_by_weights_
 from ..pruning.gate_pruning import GatePruning
 from ..pruning.stages import TrainingStages
+from ..runtime.device_moves import on_device
 from ..runtime.training_plan import Stage
 from .calibration_source import CalibratedMethod, CalibrationSource
 from .gate_start import order_gates_by_one_shot_, orderable_gates, rotate_gated_heads_
@@ -70,20 +69,17 @@ class GatesFromStatistics(CalibratedMethod, GatePruning):
             ValueError: If the audio or the teacher do not fit the model.
         """
         clips, spread = self.source.audio.waveforms, self.options.initial_norm_spread
-        module: nn.Module = model
-        device = model.device
-        module.to(stages.args.device)
-        if self.options.gate_start == BY_ONE_SHOT:
-            order_gates_by_one_shot_(
-                model,
-                stages.teacher,
-                clips,
-                target=self.sparsities[-1],
-                measure=self.measure,
-                spread=spread,
-                config=self.source.config,
-            )
-        else:
-            rotate_gated_heads_(model, clips, self.source.config.batch_size)
-            order_gates_by_weights_(model, spread)
-        module.to(device)
+        with on_device([model], stages.args.device):
+            if self.options.gate_start == BY_ONE_SHOT:
+                order_gates_by_one_shot_(
+                    model,
+                    stages.teacher,
+                    clips,
+                    target=self.sparsities[-1],
+                    measure=self.measure,
+                    spread=spread,
+                    config=self.source.config,
+                )
+            else:
+                rotate_gated_heads_(model, clips, self.source.config.batch_size)
+                order_gates_by_weights_(model, spread)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
-
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.arguments import PruningTrainingArguments
 from ..pruning.method import PruningMethod
 from ..pruning.stages import TrainingStages
 from ..pruning.student import Student
 from ..pruning.targets import Target
+from ..runtime.device_moves import on_device
 from ..runtime.training_plan import Stage
 from .calibration_source import CalibratedMethod, CalibrationSource
 from .layerwise import refit_
@@ -71,9 +70,6 @@ class RefittedMethod(CalibratedMethod, PruningMethod):
         """
         assert stages.teacher is not None
         for target, student in self.method.students(stages):
-            module: nn.Module = student.model
-            device = student.model.device
-            module.to(stages.args.device)
-            refit_(student.model, stages.teacher, self.source.audio.waveforms, config=self.source.config)
-            module.to(device)
+            with on_device([student.model], stages.args.device):
+                refit_(student.model, stages.teacher, self.source.audio.waveforms, config=self.source.config)
             yield target, student

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -19,6 +18,7 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
 from ..modeling.units import walk_gates
 from ..runtime.checkpoints import common_checkpoint
+from ..runtime.device_moves import on_device
 from ..runtime.training_plan import TrainingPlan
 from .arguments import PruningTrainingArguments
 from .constraint import Lagrangian
@@ -206,13 +206,8 @@ class TrainingStages:
         if reason is not None:
             logger.warning(f"The hidden states are not compared one by one. {reason}")
             return None
-        modules: dict[nn.Module, torch.device] = {model: model.device, reference: reference.device}
-        for module in modules:
-            module.to(self.args.device)
-        fidelity = measure_fidelity(model, reference, self.held_out_batches())
-        for module, device in modules.items():
-            module.to(device)
-        return fidelity
+        with on_device([model, reference], self.args.device):
+            return measure_fidelity(model, reference, self.held_out_batches())
 
     def _train(
         self,

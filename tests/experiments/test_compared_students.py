@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, check_rows, row_label
-from experiments.one_shot_students import load_teacher
+from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, row_label
+from experiments.one_shot_students import check_rows, load_teacher
 from hf_prunable import compact
 from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.fidelity import measure_fidelity
@@ -86,8 +86,8 @@ def test_every_student_trains_for_the_same_number_of_steps(row, tmp_path):
 
 
 def test_rows_are_checked_and_have_labels_of_their_own():
-    check_rows(list(ROWS))
+    check_rows(list(ROWS), ROWS)
     with pytest.raises(ValueError, match="no row 'gate'; choose from one_shot, .*, teacher"):
-        check_rows(["gates", "gate"])
+        check_rows(["gates", "gate"], ROWS)
     assert len({row_label(row) for row in ROWS}) == len(ROWS)
     assert DEFAULT_ROWS[-1] == TEACHER and "from_scratch" in DEFAULT_ROWS and "gates" not in DEFAULT_ROWS
