@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
@@ -54,9 +54,9 @@ class GatePruning(PruningMethod):
         Args:
             stages: Stages of the run, whose initial student is a prepared model.
         """
-        student = replace(stages.initial_student, model=copy.deepcopy(stages.initial_student.model))
-        self.start_(student.model, stages)
-        for learned in stages.learn_gates(student, self.sparsities, self.measure):
+        student = stages.initial_student
+        start_ = partial(self.start_, stages=stages)
+        for learned in stages.learn_gates(student, self.sparsities, self.measure, start_):
             small = compact_student(
                 learned.load(student),
                 learned.target,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,11 @@ class TrainingStages:
             data.check_ranks_agree()
 
     def learn_gates(
-        self, student: Student, targets: Sequence[float], measure: Measure = PARAMETERS
+        self,
+        student: Student,
+        targets: Sequence[float],
+        measure: Measure = PARAMETERS,
+        start_: Callable[[PrunableModelMixin], None] | None = None,
     ) -> list[LearnedGates]:
         """The first stage: trains gates and weights while the target of the constraint rises.
 
@@ -127,6 +131,8 @@ class TrainingStages:
             student: Student with gates.
             targets: Targets between 0 and 1, in ascending order. At the last one, training goes on to its last step.
             measure: Measure of the targets.
+            start_: Function that gives a copy of the student's model its initial values, in place. It is not called when
+                all gates have been learned before. `None` to start from the student as it is.
 
         Returns:
             The learned gates at each target.
@@ -137,6 +143,9 @@ class TrainingStages:
             save_student(trainer, learned[target_idx].path, GATE_STAGE)
 
         if not learned[-1].path.exists():
+            if start_ is not None:
+                student = replace(student, model=copy.deepcopy(student.model))
+                start_(student.model)
             objective = self._objective(student, Lagrangian(), measure)
             trainer = self._train(GATE_STAGE_NAME, GATE_STAGE, objective, self.args, targets=targets, on_target=save)
             not_reached = [target_idx for target_idx, gates in enumerate(learned[:-1]) if not gates.path.exists()]

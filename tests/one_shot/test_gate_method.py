@@ -70,8 +70,12 @@ def test_the_starts_differ_only_in_heads_and_gates(place, tmp_path):
             torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
 
 
-def test_an_interrupted_run_goes_on_from_the_learned_gates(place, tmp_path):
-    found = []
+def test_an_interrupted_run_goes_on_from_the_learned_gates(place, tmp_path, monkeypatch):
+    found, starts = [], []
+    start_ = GatesFromStatistics.start_
+    monkeypatch.setattr(
+        GatesFromStatistics, "start_", lambda *args, **options: starts.append(start_(*args, **options))
+    )
     for _ in range(2):
         method = method_of(gate_start="one_shot")
         stages = start(method, place, tmp_path / "run", **STEPS)
@@ -80,6 +84,7 @@ def test_an_interrupted_run_goes_on_from_the_learned_gates(place, tmp_path):
         stages.args.max_steps = 0
     for target, state in found[0].items():
         assert all(torch.equal(tensor, found[1][target][name]) for name, tensor in state.items())
+    assert len(starts) == 1
 
 
 def test_without_a_teacher_the_order_is_that_of_the_model_itself(place, tmp_path):

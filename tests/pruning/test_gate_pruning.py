@@ -20,8 +20,10 @@ class ToyStages:
         self.initial_student = Student(model)
         self.seen = []
 
-    def learn_gates(self, student, targets, measure):
-        self.seen.append((copy.deepcopy(student.model), targets, measure))
+    def learn_gates(self, student, targets, measure, start_):
+        started = copy.deepcopy(student.model)
+        start_(started)
+        self.seen.append((started, targets, measure))
 
         class Drawn(LearnedGates):
             def load(self, student):
