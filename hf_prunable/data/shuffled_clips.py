@@ -66,11 +66,11 @@ class LengthGrouping:
 
 
 class ShuffledClips(torch.utils.data.Dataset):
-    """Whole clips in shuffled order, each with a random position for `CropCollator` to crop at.
+    """Whole clips in shuffled order, each with a random position and length for `CropCollator` to crop.
 
-    Order and positions are functions of the seed and the index alone, not of a process's random state, so that several
-    ranks and workers and a resumed run agree. Read the items with a sequential sampler: they are already shuffled, in
-    another order for each pass over the clips.
+    Order, positions and lengths are functions of the seed and the index alone, not of a process's random state, so that
+    several ranks and workers and a resumed run agree. Read the items with a sequential sampler: they are already
+    shuffled, in another order for each pass over the clips.
 
     Args:
         dataset: Clips in a column `audio`, and their lengths in a column `seconds` for `length_grouping`.
@@ -79,12 +79,13 @@ class ShuffledClips(torch.utils.data.Dataset):
         seed: Random seed of order and positions, 0 or more.
         label_column: Name of the column with labels, which each item then holds; `None` for items without label.
         length_grouping: How clips of similar length share micro-batches; by default they do not.
+        shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
 
     Raises:
         ValueError: If there is no clip or the seed is negative.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
         self,
         dataset: Dataset,
         *,
@@ -93,6 +94,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         seed: int = 0,
         label_column: str | None = None,
         length_grouping: LengthGrouping | None = None,
+        shortest_crop: float = 1.0,
     ):
         if len(dataset) == 0:
             raise ValueError("There are no clips to shuffle: the data set is empty. Give one with at least one clip.")
@@ -105,6 +107,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         self.label_column = label_column
         self.labels = None if label_column is None else dataset.select_columns(label_column).with_format(None)
         self.length_grouping = length_grouping
+        self.shortest_crop = shortest_crop
         self._seconds = np.asarray(dataset["seconds"][:]) if length_grouping else np.empty(0)
         # The order of one pass is kept, because items are mostly read in turn.
         self._epoch = -1
@@ -121,7 +124,8 @@ class ShuffledClips(torch.utils.data.Dataset):
 
         Returns:
             `waveform`: the whole clip, of shape (samples,), float32. `crop_position`: where to crop, in [0, 1), from the
-            earliest to the latest crop. `label`: the clip's label, if there is a `label_column`.
+            earliest to the latest crop. `crop_fraction`: length of the crop as a fraction of the longest ones. `label`:
+            the clip's label, if there is a `label_column`.
 
         Raises:
             AudioError: If none of the clips can be decoded.
@@ -139,7 +143,9 @@ class ShuffledClips(torch.utils.data.Dataset):
             except AudioError as error:
                 logger.warning(f"Taking the next clip instead: {error}")
                 continue
-            item = {"waveform": waveform, "crop_position": float(np.random.default_rng((self.seed, index)).random())}
+            position, length = np.random.default_rng((self.seed, index)).random(2).tolist()
+            fraction = self.shortest_crop + length * (1 - self.shortest_crop)
+            item = {"waveform": waveform, "crop_position": position, "crop_fraction": fraction}
             return item if self.labels is None else {**item, "label": self.labels[clip][self.label_column]}
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
 

@@ -94,18 +94,20 @@ class StreamedClips(torch.utils.data.IterableDataset):
         stream: Stream of clips to train on.
         sampling_rate: Sampling rate of the waveforms in Hz.
         batch_size: Clips per micro-batch.
-        seed: Random seed of order and positions, 0 or more.
+        seed: Random seed of order, positions and lengths, 0 or more.
+        shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
         rank: Rank of this process, from 0 to `num_ranks` - 1.
         num_ranks: Number of processes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
         self,
         stream: SpeechStream,
         *,
         sampling_rate: int,
         batch_size: int,
         seed: int = 0,
+        shortest_crop: float = 1.0,
         rank: int = 0,
         num_ranks: int = 1,
     ):
@@ -118,6 +120,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
         self.clips = split_dataset_by_node(clips, rank, num_ranks)
         self.sampling_rate = sampling_rate
         self.batch_size = batch_size
+        self.shortest_crop = shortest_crop
         self.seed, self.rank = seed, rank
         self.batches_read = 0
 
@@ -125,7 +128,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
         """Yields clips without end.
 
         Yields:
-            Items with `waveform` and `crop_position`, as in `ShuffledClips`.
+            Items with `waveform`, `crop_position` and `crop_fraction`, as in `ShuffledClips`.
 
         Raises:
             AudioError: If no clip of a whole pass over the stream can be used.
@@ -134,9 +137,15 @@ class StreamedClips(torch.utils.data.IterableDataset):
         worker, num_workers = (info.id, info.num_workers) if info is not None else (0, 1)
         # The data loader takes one batch from each worker in turn.
         own_batches = max(0, -(-(self.batches_read - worker) // num_workers))
-        generator = np.random.default_rng((self.seed, self.rank, worker))
+        positions = np.random.default_rng((self.seed, self.rank, worker))
+        lengths = np.random.default_rng((self.seed, self.rank, worker, 1))
         items = (
-            {"waveform": waveform, "crop_position": float(generator.random())} for waveform in self._waveforms(worker)
+            {
+                "waveform": waveform,
+                "crop_position": float(positions.random()),
+                "crop_fraction": self.shortest_crop + float(lengths.random()) * (1 - self.shortest_crop),
+            }
+            for waveform in self._waveforms(worker)
         )
         yield from islice(items, own_batches * self.batch_size, None)
 
