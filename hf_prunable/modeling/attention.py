@@ -55,7 +55,8 @@ def eager_attention_forward(  # noqa: PLR0913 - the parameters of transformers' 
         query: Queries, of shape (batch, heads, frames, width).
         key: Keys, of the same shape.
         value: Values, of the same shape.
-        attention_mask: Added to the scores, of a shape that broadcasts to (batch, heads, frames, frames).
+        attention_mask: Added to the scores, or True where they count, of a shape that broadcasts to (batch, heads, frames,
+            frames).
         scaling: Factor of the scores.
         dropout: Dropout probability of the weights.
         position_bias: Added to the scores, of shape (batch, heads, frames, frames).
@@ -67,11 +68,27 @@ def eager_attention_forward(  # noqa: PLR0913 - the parameters of transformers' 
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if position_bias is not None:
         weights = weights + position_bias
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
+    elif attention_mask is not None:
         weights = weights + attention_mask
     weights = nn.functional.softmax(weights, dim=-1)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def attention_implementation(config: PrunableConfigMixin, output_attentions: bool | None = None, **kwargs: Any) -> str:
+    """Returns the name of the attention implementation of a forward pass.
+
+    Args:
+        config: Configuration of the model.
+        output_attentions: Whether the pass returns attention weights, which "sdpa" does not compute; `None` for the value
+            in the configuration.
+        **kwargs: Not used.
+    """
+    if output_attentions is None:
+        output_attentions = config.output_attentions
+    return "eager" if output_attentions and config._attn_implementation == "sdpa" else config._attn_implementation
 
 
 class PrunableAttention(nn.Module):
@@ -133,8 +150,10 @@ class PrunableAttention(nn.Module):
     def _register_index(self, name: str, index: list[int] | None) -> None:
         """Registers an index that follows from the shape and is not saved; `None` where everything stays in place."""
         self._indices[name] = index
-        buffer = None if index is None else torch.tensor(index, dtype=torch.long)
-        self.register_buffer(name, buffer, persistent=False)
+        self.register_buffer(name, None, persistent=False)
+        if index is not None:
+            # Not at registration: accelerate's `init_empty_weights` empties buffers there, and no checkpoint fills these.
+            setattr(self, name, torch.tensor(index, dtype=torch.long))
 
     def init_weights(self) -> None:
         """Fills the indices, which no checkpoint holds: models are built without memory before they are loaded."""
@@ -276,11 +295,12 @@ class PrunableAttention(nn.Module):
             heads, of shape (batch, heads, frames, frames), from the eager implementation only; and the position bias for
             the next layer.
         """
+        implementation = attention_implementation(self.config, **kwargs)
         if not self.reads_input:
             output = None if self.shape is None else self.out_proj().expand_as(hidden_states)
             batch_size, frames, _ = hidden_states.shape
-            eager = self.config._attn_implementation == "eager"
-            weights = hidden_states.new_zeros(batch_size, 0, frames, frames) if eager else None
+            is_eager = implementation == "eager"
+            weights = hidden_states.new_zeros(batch_size, 0, frames, frames) if is_eager else None
             return output, weights, position_bias
 
         query, key, value = self._project(hidden_states)
@@ -290,7 +310,7 @@ class PrunableAttention(nn.Module):
         else:
             query = self._split_heads(query, self.query_key_places)
             key = self._split_heads(key, self.query_key_places)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         if position_bias is not None:
             kwargs["position_bias"] = position_bias
         output, weights = attend(

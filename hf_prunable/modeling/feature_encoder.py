@@ -16,6 +16,22 @@ from .gates import HardConcreteGate
 from .units import GatedWidth, GateValues
 
 
+def check_waveforms(input_values: torch.Tensor) -> None:
+    """Checks the shape of a batch of waveforms.
+
+    Args:
+        input_values: Waveforms, of shape (batch, samples).
+
+    Raises:
+        ValueError: If they have another shape, or there are none.
+    """
+    if input_values.dim() != 2 or len(input_values) == 0:
+        raise ValueError(
+            f"`input_values` has the shape {tuple(input_values.shape)}. Give waveforms of shape (batch, samples), at least "
+            "one; a single one as `waveform[None]`."
+        )
+
+
 class PrunableConvLayer(GradientCheckpointingLayer):
     """A convolution, the norm that the model's variant has there, and an activation.
 
@@ -167,6 +183,7 @@ class PrunableFeatureEncoder(nn.Module):
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Maps (batch, samples) to (batch, channels, frames)."""
+        check_waveforms(input_values)
         hidden_states = input_values[:, None]
         if self._requires_grad and self.training:
             # Gradient checkpointing needs an input with a gradient.

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import GELUActivation
 
 from .configuration import PrunableConfigMixin
-from .feature_encoder import PrunableConvLayer, PrunableFeatureEncoder
+from .feature_encoder import PrunableConvLayer, PrunableFeatureEncoder, check_waveforms
 from .size import count_frames
 
 
@@ -76,7 +76,9 @@ class MatmulConvLayer(nn.Module):
 
     def _sum_of_products(self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         # Autocast covers only the product that makes a new tensor.
-        add_product = torch.baddbmm if torch.is_autocast_enabled(frames.device.type) else torch.Tensor.baddbmm_
+        device = frames.device.type
+        is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        add_product = torch.baddbmm if is_autocast else torch.Tensor.baddbmm_
         output: torch.Tensor | None = None
         for first in range(0, self.kernel_size, self.stride):
             last = min(first + self.stride, self.kernel_size)
@@ -130,6 +132,7 @@ class MatmulFeatureEncoder(nn.Module):
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Maps (batch, samples) to (batch, channels, frames)."""
+        check_waveforms(input_values)
         num_clips, num_frames = len(input_values), count_frames(self.config, input_values.shape[1])
         if num_frames < 1:
             raise ValueError(

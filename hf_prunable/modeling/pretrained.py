@@ -23,6 +23,7 @@ from .feature_encoder import PrunableFeatureEncoder
 from .gated import GatedConv1d, GatedMixin, OutputBias
 from .gates import HardConcreteGate, check_gates
 from .inference import make_layers_fast_, make_layers_plain_
+from .other_libraries import check_no_adapters, check_own_layers, complete_state_dict
 from .units import DEFAULT_UNITS, UNITS
 
 
@@ -119,6 +120,15 @@ class PrunableModelMixin(_Base):
         """Returns the module that takes the waveform in; peft under gradient checkpointing and torchao ask for it."""
         return self.base_model.feature_extractor.input_layer
 
+    def get_output_embeddings(self) -> None:
+        """Returns `None`, as stock speech models do; otherwise peft would leave the CTC head out of "all-linear"."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # peft sets this attribute when it attaches adapters.
+        if name == "peft_config":
+            self._check_not_prepared()
+        super().__setattr__(name, value)
+
     def embed_frames(self, input_values: torch.Tensor) -> torch.Tensor:
         """Returns the input of the first layer, `hidden_states[0]`, without SpecAugment.
 
@@ -145,8 +155,8 @@ class PrunableModelMixin(_Base):
             initial_drop_rate: Initial value of 1 - sigmoid(log_alpha) of all gates, between 0 and 1.
 
         Raises:
-            ValueError: If a kind is unknown or cannot be pruned exactly in this model, or the model has gates already or
-                was prepared for inference.
+            ValueError: If a kind is unknown or cannot be pruned exactly in this model, or the model has gates already, was
+                prepared for inference, or has adapters or offloaded weights.
         """
         if self.config.gates is not None:
             raise ValueError(
@@ -159,6 +169,7 @@ class PrunableModelMixin(_Base):
         if not 0 < initial_drop_rate < 1:
             raise ValueError(f"`initial_drop_rate` must be between 0 and 1, but is {initial_drop_rate}.")
         self._check_not_prepared()
+        check_own_layers(self)
         settings: dict[str, Any] = {"units": list(units), "ste": ste, "initial_drop_rate": initial_drop_rate}
         self.base_model._add_gates(**settings)
         self.config.gates = settings
@@ -209,7 +220,7 @@ class PrunableModelMixin(_Base):
         Layers that could have gates become torch's own, which tools such as dynamic quantisation look for, and the
         position convolution's weight norm is folded. On a CPU, convolutions become matrix products and products of
         spectra, and outputs stay the same to rounding. The names of the weights change: the model can no longer be saved
-        by `save_pretrained`, get gates, or train its convolutions.
+        by `save_pretrained`, get gates or adapters, or train its convolutions.
 
         Args:
             standard_layers_only: Whether to leave the convolutions as they are, for tools that export a model. Outputs
@@ -219,13 +230,14 @@ class PrunableModelMixin(_Base):
             The model, in evaluation mode.
 
         Raises:
-            ValueError: If the model has gates or was prepared before.
+            ValueError: If the model has gates, adapters or offloaded weights, or was prepared before.
         """
         if self.config.gates is not None:
             raise ValueError(
                 "A model with gates is still to be pruned. Prepare the one that `compact(model)` returns."
             )
         self._check_not_prepared()
+        check_own_layers(self)
         make_layers_plain_(self)
         if not standard_layers_only and self.device.type == "cpu":
             make_layers_fast_(self.base_model)
@@ -234,8 +246,8 @@ class PrunableModelMixin(_Base):
     def _check_not_prepared(self) -> None:
         if not any(isinstance(module, GatedConv1d) for module in self.base_model.feature_extractor.modules()):
             raise ValueError(
-                "The model was changed by `prepare_for_inference_()`, and can no longer be pruned, saved or prepared "
-                "again. Load its checkpoint again."
+                "The model was changed by `prepare_for_inference_()`, and can no longer be pruned, adapted, saved or "
+                "prepared again. Load its checkpoint again."
             )
 
     @property
@@ -244,19 +256,20 @@ class PrunableModelMixin(_Base):
         return self.config.gates is None and self.config.shape.stock_fields(self.config) is not None
 
     def to_stock(self) -> PreTrainedModel:
-        """Returns the same model as a stock class; both share their tensors.
+        """Returns the same model as a stock class; both share their tensors, except for offloaded ones.
 
         Raises:
-            ValueError: If the model has gates or a shape that the stock class cannot express.
+            ValueError: If the model has adapters, gates or a shape that the stock class cannot express.
         """
         if not self.is_stock:
             raise ValueError(
                 f"{self.stock_class.__name__} cannot express this model: it has gates, heads that are not whole, or layers of "
                 "different widths. Save it as it is; AutoModel loads it with `import hf_prunable`."
             )
+        check_no_adapters(self)
         with torch.device("meta"):
             stock = self.stock_class(self.config.to_stock())
-        stock.load_state_dict(self.state_dict(), assign=True)
+        stock.load_state_dict(complete_state_dict(self), assign=True)
         # transformers reads it when it saves a quantised model.
         quantizer: Any = getattr(self, "hf_quantizer", None)
         stock.hf_quantizer = quantizer
@@ -304,7 +317,8 @@ class PrunableModelMixin(_Base):
         """Writes the model so that `AutoModel` loads it.
 
         A model that a stock class can express is written as a stock checkpoint, which loads without this library. Any
-        other is written with a one-line module for `trust_remote_code=True`.
+        other is written with a one-line module for `trust_remote_code=True`. Of a model that got its adapters by
+        `add_adapter`, transformers writes the adapters alone.
 
         Args:
             save_directory: Output folder; it is created if missing.
@@ -312,12 +326,14 @@ class PrunableModelMixin(_Base):
             **kwargs: Passed to transformers' `save_pretrained`.
 
         Raises:
-            ValueError: If the model was prepared for inference.
+            ValueError: If the model was prepared for inference, or is the one inside a `PeftModel`.
         """
         self._check_not_prepared()
+        if not self._hf_peft_config_loaded:
+            check_no_adapters(self)
         # The original format has the weight norm's old key names.
         kwargs.setdefault("save_original_format", False)
-        if self.is_stock:
+        if self.is_stock and not self._hf_peft_config_loaded:
             self.to_stock().save_pretrained(save_directory, *args, **kwargs)
             return
         # The configuration writes the module.
@@ -341,7 +357,11 @@ class PrunableHeadMixin(PrunableModelMixin):
         # The stock head builds its stock base model, which is replaced; loading builds both without memory. It is built
         # with "eager", the one attention that every stock model has; the prunable base model checks the requested one.
         requested, config._attn_implementation = config._attn_implementation, "eager"
+        checkpoints_gradients = getattr(config, "gradient_checkpointing", False)
         super().__init__(config, *args, **kwargs)
         config._attn_implementation = requested
+        if checkpoints_gradients:
+            # The stock base model has taken this request out of the configuration.
+            config.gradient_checkpointing = True
         setattr(self, self.base_model_prefix, self.base_class(config))
         self.post_init()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from .shape import LayerShape, PrunedShape
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SAMPLING_RATE = 16000
 # Default length in seconds of the clip that MACs are counted for. Attention makes them grow faster than the clip.
 MAC_SECONDS = 10.0
+# A day. Longer clips, or infinite ones, have more multiply-accumulates than a float can tell apart.
+MAX_MAC_SECONDS = 86400.0
 # Outputs of WavLM's linear layer that gates the position bias.
 BIAS_GATE_SIZE = 8
 
@@ -240,6 +243,11 @@ class Measure:
     def __post_init__(self):
         if self.name not in get_args(MeasureName):
             raise ValueError(f"A measure's `name` must be one of {get_args(MeasureName)}, but is {self.name!r}.")
+        if not isinstance(self.mac_seconds, Real) or not 0 < self.mac_seconds <= MAX_MAC_SECONDS:
+            raise ValueError(
+                f"`mac_seconds` must be above 0 and at most {MAX_MAC_SECONDS:g}, but is {self.mac_seconds!r}. It is the "
+                "length in seconds of the clip that multiply-accumulates are counted for."
+            )
 
     def __str__(self) -> str:
         return "parameters" if self.name == "parameters" else f"multiply-accumulates of a {self.mac_seconds:g} s clip"

@@ -23,7 +23,7 @@ from transformers.models.wavlm.modeling_wavlm import (
     WavLMPositionalConvEmbedding,
 )
 
-from .attention import KeptHeads, PrunableAttention
+from .attention import KeptHeads, PrunableAttention, attention_implementation
 from .configuration import PrunableConfigMixin
 from .head_by_head import MIN_FRAMES, GatedPositionBias, attend_head_by_head
 from .pretrained import PrunableHeadMixin, PrunableModelMixin
@@ -114,9 +114,9 @@ class PrunableWavLMAttention(PrunableAttention):
         Here, `position_bias` is the bias before the gate. It is of shape (table columns, frames, frames), or by
         distance, of shape (table columns, 2 frames - 1), in a layer that attends head by head.
         """
-        goes_head_by_head = self._goes_head_by_head(hidden_states, attention_mask)
+        goes_head_by_head = self._goes_head_by_head(hidden_states, attention_mask, **kwargs)
         if position_bias is None and self.rel_attn_embed is not None:
-            position_bias = self._bias_by_distance(self.rel_attn_embed, hidden_states.shape[1])
+            position_bias = self._bias_by_distance(self.rel_attn_embed, hidden_states)
             if not goes_head_by_head:
                 position_bias = bias_of_pairs(position_bias)
         if not self.reads_input:
@@ -135,13 +135,15 @@ class PrunableWavLMAttention(PrunableAttention):
             output = output.transpose(0, 1).contiguous().transpose(0, 1)
         return output, weights, position_bias
 
-    def _goes_head_by_head(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+    def _goes_head_by_head(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
+    ) -> bool:
         return (
             self.may_go_head_by_head
             and not self.training
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
-            and self.config._attn_implementation == "sdpa"
+            and attention_implementation(self.config, **kwargs) == "sdpa"
             and attention_mask is None
             and hidden_states.device.type == "cpu"
             and hidden_states.shape[1] >= MIN_FRAMES
@@ -150,9 +152,11 @@ class PrunableWavLMAttention(PrunableAttention):
     # The published mapping from a distance in frames to a row of the table.
     _relative_positions_bucket = WavLMAttention._relative_positions_bucket
 
-    def _bias_by_distance(self, table: nn.Embedding, num_frames: int) -> torch.Tensor:
+    def _bias_by_distance(self, table: nn.Embedding, hidden_states: torch.Tensor) -> torch.Tensor:
         """Returns the bias of every distance from 1 - frames to frames - 1, of shape (columns, 2 frames - 1)."""
-        distances = torch.arange(1 - num_frames, num_frames, device=table.weight.device)
+        num_frames = hidden_states.shape[1]
+        # Not the table's device, where an offloaded table has no values before it is called.
+        distances = torch.arange(1 - num_frames, num_frames, device=hidden_states.device)
         return table(self._relative_positions_bucket(distances)).t().contiguous()
 
     def _gated_bias(self, hidden_states: torch.Tensor, position_bias: torch.Tensor) -> GatedPositionBias:
@@ -161,9 +165,13 @@ class PrunableWavLMAttention(PrunableAttention):
         if self.head_indices is not None and self.bias_columns is not None:
             heads = heads.index_select(2, self.head_indices)
             position_bias = position_bias.index_select(0, self.bias_columns)
-        projected = self.gru_rel_pos_linear(heads).unflatten(-1, (2, BIAS_GATE_SIZE // 2)).sum(-1)
-        # In the memory layout of the scores, which the product with the bias then has too.
-        projected = projected.transpose(1, 2).contiguous()
+        is_exporting = torch.compiler.is_exporting()
+        # torch.export keeps a product of frames and heads apart only where the heads, whose number is fixed, come first.
+        projected = self.gru_rel_pos_linear(heads.transpose(1, 2) if is_exporting else heads)
+        projected = projected.unflatten(-1, (2, BIAS_GATE_SIZE // 2)).sum(-1)
+        if not is_exporting:
+            # In the memory layout of the scores, which the product with the bias then has too.
+            projected = projected.transpose(1, 2).contiguous()
         reset, update = torch.sigmoid(projected).chunk(2, dim=-1)
         return GatedPositionBias(reset * (update * self.gru_rel_pos_const - 1.0) + 2.0, position_bias)
 
@@ -180,13 +188,9 @@ def bias_of_pairs(bias_by_distance: torch.Tensor) -> torch.Tensor:
     frames = (bias_by_distance.shape[1] + 1) // 2
     if not torch.compiler.is_exporting():
         return bias_by_distance.unfold(-1, frames, 1).flip(1)
-    # An exported graph has no windows of a length known only at run time. The same values result from a circle of the
-    # distances that begins at 0, repeated and cut into rows of its length less one: each row begins one entry earlier.
-    circle = torch.cat(
-        (bias_by_distance[:, frames - 1 :], bias_by_distance[:, :1], bias_by_distance[:, : frames - 1]), 1
-    )
-    rows = circle.unsqueeze(1).expand(-1, frames, -1).flatten(1)[:, : frames * (2 * frames - 1)]
-    return rows.unflatten(1, (frames, 2 * frames - 1))[..., :frames]
+    # An exported graph has no windows of a length known only at run time.
+    positions = torch.arange(frames, device=bias_by_distance.device)
+    return bias_by_distance[:, positions - positions.unsqueeze(1) + frames - 1]
 
 
 class PrunableWavLMModel(PrunableModelMixin, WavLMModel):

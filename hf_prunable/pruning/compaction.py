@@ -8,6 +8,7 @@ import torch
 from transformers.utils import logging
 
 from ..modeling.loading import build_like
+from ..modeling.other_libraries import check_own_layers
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import MAC_SECONDS, Measure, choose_target
 from ..runtime.evaluation_mode import restored_modes
@@ -50,10 +51,11 @@ def compact(
         A model of the same class without gates.
 
     Raises:
-        ValueError: If the model has no gates, both targets are given, the target cannot be reached, a gate is not finite, or
-            a stock class cannot express what the gates leave.
+        ValueError: If the model has no gates, or has adapters or offloaded weights, both targets are given, the target
+            cannot be reached, a gate is not finite, or a stock class cannot express what the gates leave.
     """
-    if model.config.gates is None:
+    check_own_layers(model)
+    if getattr(model.config, "gates", None) is None:
         raise ValueError("The model has no gates to decide what stays. Call `attach_gates()` and train them first.")
     target, measure = choose_target(target_sparsity, target_macs, mac_seconds)
     if stock_shape:

@@ -191,11 +191,11 @@ def check_target_value(
         units: Kinds of units that may be removed.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it does not, or is no number.
     """
-    if not 0 < target < 1:
+    if not isinstance(target, Real) or not 0 < target < 1:
         raise ValueError(
-            f"`{measure.option}` must lie between 0 and 1, but is {target}. It is the part of the dense "
+            f"`{measure.option}` must lie between 0 and 1, but is {target!r}. It is the part of the dense "
             f"encoder's {measure} to remove: 0.72 leaves 28 %."
         )
     removed = measure.sparsity(config, UnitCounts.of(config.shape))

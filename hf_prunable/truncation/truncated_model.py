@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling.auto import FAMILIES
 from ..modeling.loading import build_like
+from ..modeling.other_libraries import check_own_layers
 
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -40,14 +41,16 @@ def truncate(model: Model, num_layers: int) -> Model:
         if the model is pruned later.
 
     Raises:
-        TypeError: If it is not a transformers model, but a wrapper around one.
-        ValueError: If the family is not supported, the model has gates, or `num_layers` is out of range.
+        TypeError: If it is not a transformers model, but a wrapper around one, or `num_layers` is not an integer.
+        ValueError: If the family is not supported, the model has gates, adapters or offloaded weights, or `num_layers` is
+            out of range.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"A {type(model).__name__} cannot be truncated. Give the transformers model inside it, with adapters "
             "merged."
         )
+    check_own_layers(model)
     config = truncated_config(model.config, num_layers)
     state = _truncated_state(model, config)
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -65,9 +68,15 @@ def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedCon
         num_layers: Number of layers to keep, from 1 to the number of layers of the model.
 
     Raises:
+        TypeError: If `num_layers` is not an integer.
         ValueError: If the family is not supported, the model has gates, or `num_layers` is out of range.
     """
-    num_layers = operator.index(num_layers)
+    try:
+        num_layers = operator.index(num_layers)
+    except TypeError as error:
+        raise TypeError(
+            f"`num_layers` is {num_layers!r}, a {type(num_layers).__name__}; give the number of layers to keep, an integer."
+        ) from error
     families = [prunable.stock_config_class.model_type for prunable in FAMILIES]
     if config.model_type not in (*families, *(prunable.model_type for prunable in FAMILIES)):
         raise ValueError(
