@@ -138,6 +138,21 @@ def test_torch_export(family, make):
             torch.testing.assert_close(program(**given).last_hidden_state, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("make", [tiny_prunable, ragged, tiny_emptied])
+@pytest.mark.parametrize("family", ["wavlm", "hubert"])
+def test_torch_export_with_named_sizes(family, make):
+    """A named size must hold for every length, not only for those that the traced one divides."""
+    model = make(family)
+    sizes = {0: Dim("batch"), 1: Dim("samples", min=300, max=16000)}
+    inputs = tiny_inputs(3, 900)
+    program = torch.export.export(model, (), inputs, dynamic_shapes=dict.fromkeys(inputs, sizes), strict=False).module()
+    with torch.no_grad():
+        for batch_size, samples in ((2, 311), (4, 1111)):
+            given = tiny_inputs(batch_size, samples)
+            expected = model(**given).last_hidden_state
+            torch.testing.assert_close(program(**given).last_hidden_state, expected, atol=TOLERANCE, rtol=0)
+
+
 def test_a_graph_that_disagrees_is_not_written(wavlm, tmp_path, monkeypatch):
     _, _, other = wavlm
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention_functions import attention_implementation, eager_attention_forward
 from .configuration import PrunableConfigMixin
 from .gated import GatedLinear, OutputBias
 from .gates import HardConcreteGate
@@ -33,62 +34,6 @@ class KeptHeads:
     positions: torch.Tensor
     query_key: torch.Tensor
     value_output: torch.Tensor
-
-
-def eager_attention_forward(  # noqa: PLR0913 - the parameters of transformers' attention interface
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    position_bias: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Computes attention and returns its weights too.
-
-    The parameters are those of transformers' attention interface, with `position_bias` as its keyword argument.
-
-    Args:
-        module: Attention block.
-        query: Queries, of shape (batch, heads, frames, width).
-        key: Keys, of the same shape.
-        value: Values, of the same shape.
-        attention_mask: Added to the scores, or True where they count, of a shape that broadcasts to (batch, heads, frames,
-            frames).
-        scaling: Factor of the scores.
-        dropout: Dropout probability of the weights.
-        position_bias: Added to the scores, of shape (batch, heads, frames, frames).
-        **kwargs: Not used.
-
-    Returns:
-        The output, of shape (batch, frames, heads, width), and the weights, of shape (batch, heads, frames, frames).
-    """
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if position_bias is not None:
-        weights = weights + position_bias
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
-    elif attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-def attention_implementation(config: PrunableConfigMixin, output_attentions: bool | None = None, **kwargs: Any) -> str:
-    """Returns the name of the attention implementation of a forward pass.
-
-    Args:
-        config: Configuration of the model.
-        output_attentions: Whether the pass returns attention weights, which "sdpa" does not compute; `None` for the value
-            in the configuration.
-        **kwargs: Not used.
-    """
-    if output_attentions is None:
-        output_attentions = config.output_attentions
-    return "eager" if output_attentions and config._attn_implementation == "sdpa" else config._attn_implementation
 
 
 class PrunableAttention(nn.Module):
@@ -150,16 +95,29 @@ class PrunableAttention(nn.Module):
     def _register_index(self, name: str, index: list[int] | None) -> None:
         """Registers an index that follows from the shape and is not saved; `None` where everything stays in place."""
         self._indices[name] = index
-        self.register_buffer(name, None, persistent=False)
-        if index is not None:
-            # Not at registration: accelerate's `init_empty_weights` empties buffers there, and no checkpoint fills these.
-            setattr(self, name, torch.tensor(index, dtype=torch.long))
+        buffer = None if index is None else torch.tensor(index, dtype=torch.long)
+        self.register_buffer(name, buffer, persistent=False)
 
     def init_weights(self) -> None:
         """Fills the indices, which no checkpoint holds: models are built without memory before they are loaded."""
+        for name, index in self._present_indices():
+            init.copy_(getattr(self, name), index)
+
+    def _present_indices(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields names and values of the indices that are not `None`."""
         for name, index in self._indices.items():
             if index is not None:
-                init.copy_(getattr(self, name), torch.tensor(index, dtype=torch.long))
+                yield name, torch.tensor(index, dtype=torch.long, device="cpu")
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> PrunableAttention:
+        # Indices on the meta device have no values to move, and those that `to_empty` makes have none yet.
+        for name, index in self._present_indices():
+            if getattr(self, name).is_meta:
+                setattr(self, name, index)
+        super()._apply(fn, recurse)
+        for name, index in self._present_indices():
+            getattr(self, name).copy_(index)
+        return self
 
     @property
     def reads_input(self) -> bool:

@@ -171,6 +171,10 @@ class OutputBias(GatedMixin, nn.Module):
             bias = bias * mask.to(bias.dtype)
         return bias
 
+    def extra_repr(self) -> str:
+        # peft shows it when a layer that has lost its inputs is named as a target.
+        return f"{len(self.bias)} outputs, no inputs to adapt: name it in `exclude_modules`"
+
 
 def plain_layer(layer: nn.Linear | nn.Conv1d) -> nn.Linear | nn.Conv1d:
     """Returns torch's own layer with the parameters of one that could have gates or has a parametrized weight.

@@ -243,10 +243,10 @@ class Measure:
     def __post_init__(self):
         if self.name not in get_args(MeasureName):
             raise ValueError(f"A measure's `name` must be one of {get_args(MeasureName)}, but is {self.name!r}.")
-        if not isinstance(self.mac_seconds, Real) or not 0 < self.mac_seconds <= MAX_MAC_SECONDS:
+        if not isinstance(self.mac_seconds, Real) or not 0 <= self.mac_seconds <= MAX_MAC_SECONDS:
             raise ValueError(
-                f"`mac_seconds` must be above 0 and at most {MAX_MAC_SECONDS:g}, but is {self.mac_seconds!r}. It is the "
-                "length in seconds of the clip that multiply-accumulates are counted for."
+                f"`mac_seconds` must be a number of seconds up to {MAX_MAC_SECONDS:g}, but is {self.mac_seconds!r}. It is "
+                "the length of the clip that multiply-accumulates are counted for."
             )
 
     def __str__(self) -> str:

@@ -23,7 +23,8 @@ from transformers.models.wavlm.modeling_wavlm import (
     WavLMPositionalConvEmbedding,
 )
 
-from .attention import KeptHeads, PrunableAttention, attention_implementation
+from .attention import KeptHeads, PrunableAttention
+from .attention_functions import attention_implementation
 from .configuration import PrunableConfigMixin
 from .head_by_head import MIN_FRAMES, GatedPositionBias, attend_head_by_head
 from .pretrained import PrunableHeadMixin, PrunableModelMixin

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 from sklearn.neighbors import NearestNeighbors
+from transformers.utils import logging
 
 from ..runtime.messages import first_names
 
 
+logger = logging.get_logger(__name__)
+
 # Candidates per point beyond `n_neighbors`: the search ranks by rounded distances, exact ones rank the candidates.
 SPARE_CANDIDATES = 8
+# Rounding error of the search's squared distances relative to squared norms, for thousands of dimensions in float64.
+SEARCH_ERROR = 1e-11
 # Maximum bytes of differences between points held at once.
 BLOCK_BYTES = 4 * 2**20
 
@@ -51,7 +56,7 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
 
     Raises:
         ValueError: If the features do not have this shape, are not finite or are all equal, or `n_neighbors` is out of
-            range.
+            range, or distances exceed the range of float64.
     """
     features = check_features(features)
     num_points = len(features)
@@ -60,45 +65,81 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
             f"{num_points} points cannot have {n_neighbors} neighbours each. Give more points, or set `n_neighbors` "
             f"to 1 to {max(num_points - 1, 1)}."
         )
-    candidates = _nearest_candidates(features, min(num_points, n_neighbors + 1 + SPARE_CANDIDATES))
-    distances = _exact_distances(features, candidates)
-    points = np.arange(num_points)
-    # A point is not its own neighbour: it is ranked last among its candidates, which outnumber its neighbours.
-    distances[candidates == points[:, None]] = np.inf
-    nearest = np.lexsort((candidates, distances))[:, :n_neighbors]
-    distances = np.take_along_axis(distances, nearest, axis=1)
-    neighbors = np.take_along_axis(candidates, nearest, axis=1)
+    # Divided by a power of two, which changes no digits: squares of very large and small numbers are not representable.
+    exponent = int(np.frexp(np.abs(features).max())[1])
+    neighbors, scaled_distances = _nearest_neighbors(np.ldexp(features, -exponent), n_neighbors)
+    with np.errstate(over="ignore"):
+        distances = np.ldexp(scaled_distances, exponent)
+    if distances.max() > np.finfo(np.float64).max / num_points or ((scaled_distances > 0) & (distances == 0)).any():
+        raise ValueError(
+            "The features are too large or too small: lengths of paths between them exceed the range of float64. Divide "
+            "them by their standard deviation."
+        )
     has_edge = distances > 0
     if not has_edge.any():
         raise ValueError(
             f"All {num_points} points have the same features as their neighbours, so the graph has no edge. Check "
             "that the features differ between clips, and leave duplicates out."
         )
-    rows = np.repeat(points, n_neighbors).reshape(neighbors.shape)
+    if num_equal := int((~has_edge).any(axis=1).sum()):
+        logger.warning_once(
+            f"{num_equal} of {num_points} points have the same features as another point. Such points are neighbours "
+            "without an edge, which lowers the scores of their classes. Leave duplicates out."
+        )
+    rows = np.repeat(np.arange(num_points), n_neighbors).reshape(neighbors.shape)
     directed = coo_array(
         (distances[has_edge], (rows[has_edge], neighbors[has_edge])), shape=(num_points, num_points)
     ).tocsr()
     return NeighborGraph(neighbors, directed.maximum(directed.T).tocsr())
 
 
-def _nearest_candidates(features: np.ndarray, num_candidates: int) -> np.ndarray:
-    """Indices of the points nearest to each point, usually including it, unordered, of shape (points, candidates)."""
+def _nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances of the nearest neighbours of each point, each of shape (points, n_neighbors)."""
+    num_points = len(features)
     # The search expands squared distances into norms and a dot product. Centred points lose fewer digits there.
     centered = features - features.mean(axis=0, dtype=np.float64)
+    num_candidates = min(num_points, n_neighbors + 1 + SPARE_CANDIDATES)
     search = NearestNeighbors(n_neighbors=num_candidates, algorithm="brute").fit(centered)
-    return search.kneighbors(centered, return_distance=False)
+    candidates = search.kneighbors(centered, return_distance=False)
+    neighbors = np.empty((num_points, n_neighbors), dtype=candidates.dtype)
+    distances = np.empty((num_points, n_neighbors))
+    farthest = np.empty(num_points)
+    block_size = max(1, BLOCK_BYTES // (8 * features.shape[1] * num_candidates))
+    for start in range(0, num_points, block_size):
+        block = np.arange(start, min(start + block_size, num_points))
+        neighbors[block], distances[block], farthest[block] = _rank(features, block, candidates[block], n_neighbors)
+    if num_candidates < num_points:
+        # Where the last neighbour is as far as all further candidates, points that are no candidates may be as near.
+        error = SEARCH_ERROR * (np.linalg.norm(centered, axis=1) + farthest) ** 2
+        everyone = np.arange(num_points)[None]
+        for point in np.flatnonzero(farthest**2 - distances[:, -1] ** 2 <= error):
+            neighbors[point], distances[point], _ = _rank(features, point[None], everyone, n_neighbors)
+    return neighbors, distances
 
 
-def _exact_distances(features: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Euclidean distances of each point to its candidates, computed in float64, of shape (points, candidates)."""
-    distances = np.empty(candidates.shape)
-    block_size = max(1, BLOCK_BYTES // (8 * features.shape[1] * candidates.shape[1]))
-    for start in range(0, len(features), block_size):
-        block = slice(start, start + block_size)
-        differences = features[candidates[block]].astype(np.float64)
-        differences -= features[block, None]
-        distances[block] = np.sqrt(np.square(differences, out=differences).sum(axis=2))
-    return distances
+def _rank(
+    features: np.ndarray, points: np.ndarray, candidates: np.ndarray, n_neighbors: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks candidates by their Euclidean distances in float64, and equally distant ones by index.
+
+    Args:
+        features: Features of all points.
+        points: Indices of some points.
+        candidates: Indices of the candidates of each of these points, of shape (points, candidates).
+        n_neighbors: Number of neighbours of each point, less than the number of its candidates.
+
+    Returns:
+        Indices and distances of the nearest candidates, each of shape (points, n_neighbors), and the distance of the
+        farthest candidate of each point.
+    """
+    differences = features[candidates].astype(np.float64)
+    differences -= features[points, None]
+    distances = np.sqrt(np.square(differences, out=differences).sum(axis=2))
+    farthest = distances.max(axis=1)
+    # A point is not its own neighbour: it is ranked last among its candidates, which outnumber its neighbours.
+    distances[candidates == points[:, None]] = np.inf
+    nearest = np.lexsort((candidates, distances))[:, :n_neighbors]
+    return np.take_along_axis(candidates, nearest, axis=1), np.take_along_axis(distances, nearest, axis=1), farthest
 
 
 def check_features(features: np.ndarray) -> np.ndarray:

@@ -119,6 +119,18 @@ def test_hidden_states_and_attentions(family, head, kind):
     assert all(map(torch.equal, by_config.attentions, output.attentions))
 
 
+@EVERY_HEAD
+def test_gradient_checkpointing_by_the_configuration(family, head):
+    """Asked for as in old checkpoints of stock models, which have the request in their config.json."""
+    config = copy.deepcopy(_model(family, head, "dense").config)
+    config.gradient_checkpointing = True
+    model = type(_model(family, head, "dense"))(config)
+    layers = [*model.base_model.encoder.layers, *model.base_model.feature_extractor.conv_layers]
+    assert all(layer.gradient_checkpointing for layer in layers)
+    assert not hasattr(model.config, "gradient_checkpointing")
+    assert not hasattr(_model(family, head, "dense").config, "gradient_checkpointing")
+
+
 @EVERY_ENCODER
 def test_gradients_reach_hidden_states_and_attentions(family, kind):
     model = build(family, "base", kind)

@@ -241,6 +241,29 @@ def test_attention_weights(tmp_path, family, norm_order):
             torch.testing.assert_close(weights, others, **TOLERANCE)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_weights_without_asking_for_the_eager_implementation(tmp_path, family):
+    """Stock WavLM has no other implementation; the other stock families return nothing."""
+    model = loaded(tiny_stock(family), tmp_path)
+    for head in ("base", "ctc"):
+        model = PRUNABLE_CLASSES[family][head].from_pretrained(tmp_path).eval()
+        assert model.config._attn_implementation == "sdpa"
+        eager = PRUNABLE_CLASSES[family][head].from_pretrained(tmp_path, attn_implementation="eager").eval()
+        eager.load_state_dict(model.state_dict())
+        for inputs in both_paddings():
+            with torch.no_grad():
+                output, expected = (each(**inputs, output_attentions=True) for each in (model, eager))
+                without = model(**inputs)
+            assert len(output.attentions) == 3 and "attentions" not in without
+            for weights, others in zip(output.attentions, expected.attentions, strict=True):
+                torch.testing.assert_close(weights, others, **TOLERANCE)
+            torch.testing.assert_close(output[0], without[0], **TOLERANCE)
+    # A configuration that was saved with the request holds for "sdpa" too.
+    model.config._output_attentions = True
+    with torch.no_grad():
+        assert len(model(**tiny_inputs()).attentions) == 3
+
+
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_eager_attention_in_training(tmp_path, family, norm_order):

@@ -1,6 +1,7 @@
 """Models prepared for inference compute what they did."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from hf_prunable.modeling import wavlm
 from hf_prunable.modeling.gated import GatedMixin
-from tests.helpers.tiny_models import tiny_inputs, tiny_prunable
+from tests.helpers.tiny_models import FAMILIES, tiny_inputs, tiny_prunable
 from tests.modeling.test_common import EVERY_ENCODER, EVERY_HEAD, INPUTS, build, first, run
 
 
@@ -96,6 +97,26 @@ def test_what_a_prepared_model_refuses(tmp_path, standard_layers_only):
     model.attach_gates()
     with pytest.raises(ValueError, match="still to be pruned"):
         model.prepare_for_inference_(standard_layers_only)
+
+
+@pytest.mark.parametrize("standard_layers_only", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_waveforms_of_another_shape_are_refused(family, standard_layers_only):
+    model = build(family, "base", "pruned").prepare_for_inference_(standard_layers_only)
+    for shape in ((0, 800), (800,), (2, 1, 800)):
+        with pytest.raises(ValueError, match=rf"shape {re.escape(str(shape))}.*\(batch, samples\), at least one"):
+            model(torch.zeros(shape))
+    with pytest.raises((ValueError, RuntimeError), match="15 samples|Kernel size"):
+        model(torch.zeros(2, 15))
+
+
+@EVERY_ENCODER
+def test_on_the_meta_device(family, kind):
+    """Shapes without values, as tools compute them that plan memory."""
+    prepared = build(family, "base", kind).prepare_for_inference_()
+    expected = run(prepared, UNPADDED).last_hidden_state.shape
+    prepared.to("meta")
+    assert run(prepared, {"input_values": UNPADDED["input_values"].to("meta")}).last_hidden_state.shape == expected
 
 
 @pytest.mark.slow

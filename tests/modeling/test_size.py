@@ -246,6 +246,12 @@ def test_an_unknown_measure_is_refused():
         Measure("flops")
 
 
+@pytest.mark.parametrize("seconds", (float("nan"), float("inf"), -1.0, 90000.0, "10", None))
+def test_a_clip_of_no_length_is_refused(seconds):
+    with pytest.raises(ValueError, match=f"`mac_seconds` must be a number of seconds up to 86400, but is {seconds!r}"):
+        choose_target(None, 0.5, seconds)
+
+
 def test_a_clip_without_a_frame_is_refused():
     with pytest.raises(ValueError, match="too short for one frame"):
         Measure("macs", 0.0).dense(tiny_config("wavlm", prunable=True))

@@ -17,9 +17,9 @@ def plain_neighbors(features, n_neighbors):
 
 @st.composite
 def grid_points(draw):
-    """Points on a small grid, with ties and duplicates."""
+    """Points on a small grid, with ties and duplicates; many of them are more than the search's candidates."""
     n_neighbors = draw(st.integers(1, 6))
-    count = draw(st.integers(n_neighbors + 1, n_neighbors + 1 + SPARE_CANDIDATES))
+    count = draw(st.integers(n_neighbors + 1, n_neighbors + 1 + 4 * SPARE_CANDIDATES))
     place = st.tuples(st.integers(0, 2), st.integers(0, 2))
     return np.array(draw(st.lists(place, min_size=count, max_size=count)), dtype=np.float32), n_neighbors
 
@@ -55,6 +55,43 @@ def test_neighbours_and_distances_are_exact(dtype):
     near = np.zeros_like(matrix, dtype=bool)
     np.put_along_axis(near, expected, True, axis=1)
     np.testing.assert_allclose(matrix, np.where(near | near.T, distances, 0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 3, 10])
+def test_more_ties_than_spare_candidates(n_neighbors):
+    features = np.random.default_rng(37).integers(-1, 2, (60, 4))
+    expected, distances = plain_neighbors(features, n_neighbors)
+    last = np.take_along_axis(distances, expected, axis=1)[:, -1:]
+    assert ((distances == last).sum(axis=1) > SPARE_CANDIDATES).any()
+    np.testing.assert_array_equal(nearest_neighbor_graph(features, n_neighbors).neighbors, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_features_of_any_scale_have_the_same_graph(dtype):
+    features = np.random.default_rng(0).standard_normal((60, 6)).astype(dtype)
+    expected = nearest_neighbor_graph(features, 4)
+    for exponent in (-100, 100) if dtype is np.float32 else (-1000, -700, 700, 1000):
+        scaled = nearest_neighbor_graph(np.ldexp(features, exponent), 4)
+        np.testing.assert_array_equal(scaled.neighbors, expected.neighbors)
+        # Bit by bit: a power of two moves no digits.
+        np.testing.assert_array_equal(scaled.distances.toarray(), np.ldexp(expected.distances.toarray(), exponent))
+    for factor in (1e200, 1e-200) if dtype is np.float64 else ():
+        scaled = nearest_neighbor_graph(features * factor, 4)
+        np.testing.assert_array_equal(scaled.neighbors, expected.neighbors)
+
+
+def test_paths_that_no_float_can_measure_are_refused():
+    features = np.random.default_rng(0).standard_normal((60, 6)) * 1e307
+    with pytest.raises(ValueError, match="exceed the range of float64"):
+        nearest_neighbor_graph(features, 4)
+
+
+def test_equal_points_are_counted(caplog):
+    features = np.random.default_rng(0).standard_normal((50, 3))
+    nearest_neighbor_graph(features, 3)
+    assert not caplog.messages
+    nearest_neighbor_graph(np.concatenate([features, np.zeros((21, 3)), features[:4]]), 3)
+    assert [message[:52] for message in caplog.messages] == ["29 of 75 points have the same features as another po"]
 
 
 def test_many_duplicates_leave_a_graph_of_the_others():

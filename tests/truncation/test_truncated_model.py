@@ -208,8 +208,9 @@ def test_what_is_not_supported_is_refused():
         truncated_config(transformers.UniSpeechConfig(), 1)
     with pytest.raises(TypeError, match="DataParallel cannot be truncated. Give the transformers model inside"):
         truncate(torch.nn.DataParallel(tiny_stock("hubert")), 1)
-    with pytest.raises(TypeError, match="float"):
-        truncate(tiny_stock("hubert"), 1.5)
+    for number, kind in ((1.5, "float"), ("2", "str"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"`num_layers` is {number!r}, a {kind}; give the number of layers"):
+            truncate(tiny_stock("hubert"), number)
     model = tiny_stock("hubert")
     model.encoder.layers[0].attention.q_proj.lora = torch.nn.Linear(2, 2)
     with pytest.raises(RuntimeError, match=r"unexpected_keys.*lora.*adapters, merge them"):
