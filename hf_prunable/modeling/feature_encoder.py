@@ -25,7 +25,7 @@ def check_waveforms(input_values: torch.Tensor) -> None:
     Raises:
         ValueError: If they have another shape, or there are none.
     """
-    if input_values.dim() != 2 or len(input_values) == 0:
+    if input_values.dim() != 2 or input_values.shape[0] == 0:
         raise ValueError(
             f"`input_values` has the shape {tuple(input_values.shape)}. Give waveforms of shape (batch, samples), at least "
             "one; a single one as `waveform[None]`."
