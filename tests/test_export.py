@@ -146,7 +146,9 @@ def test_torch_export_with_named_sizes(family, make):
     model = make(family)
     sizes = {0: Dim("batch"), 1: Dim("samples", min=300, max=16000)}
     inputs = tiny_inputs(3, 900)
-    program = torch.export.export(model, (), inputs, dynamic_shapes=dict.fromkeys(inputs, sizes), strict=False).module()
+    program = torch.export.export(
+        model, (), inputs, dynamic_shapes=dict.fromkeys(inputs, sizes), strict=False
+    ).module()
     with torch.no_grad():
         for batch_size, samples in ((2, 311), (4, 1111)):
             given = tiny_inputs(batch_size, samples)

@@ -28,9 +28,7 @@ def check_no_adapters(model: nn.Module) -> None:
     Raises:
         ValueError: If there are any.
     """
-    adapted = [
-        name for name, module in model.named_modules() if any(hasattr(module, part) for part in WRAPPED_LAYERS)
-    ]
+    adapted = [name for name, module in model.named_modules() if any(hasattr(module, part) for part in WRAPPED_LAYERS)]
     if adapted:
         raise ValueError(
             f"Adapters are attached to {first_names(adapted)}. Merge them (`merge_and_unload()` of the PeftModel) or take "
@@ -64,4 +62,3 @@ def complete_state_dict(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {
         name: load_offloaded_parameter(model, name) if tensor.is_meta else tensor for name, tensor in state.items()
     }
-

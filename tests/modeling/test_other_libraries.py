@@ -125,7 +125,9 @@ def test_all_linear_adapts_the_ctc_head(family):
 def test_layers_without_inputs_have_nothing_to_adapt(tmp_path, family, name):
     model = tiny_emptied(family)
     model.save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"OutputBias\(24 outputs, no inputs to adapt: name it in `exclude_modules`\)"):
+    with pytest.raises(
+        ValueError, match=r"OutputBias\(24 outputs, no inputs to adapt: name it in `exclude_modules`\)"
+    ):
         get_peft_model(copy.deepcopy(model), lora(target_modules=[name]))
     block = {"out_proj": "attention", "output_dense": "feed_forward"}[name]
     adapted = get_peft_model(

@@ -162,7 +162,9 @@ def test_errors_name_the_measure():
 
 @pytest.mark.parametrize("target", (0, 1, -0.2, 1.5, 72, "0.5", float("nan"), None, [0.5], 0.5j))
 def test_target_outside_0_to_1_is_refused(target):
-    with pytest.raises(ValueError, match=rf"`target_sparsity` must lie between 0 and 1, but is {re.escape(repr(target))}"):
+    with pytest.raises(
+        ValueError, match=rf"`target_sparsity` must lie between 0 and 1, but is {re.escape(repr(target))}"
+    ):
         check_target(gated(dense("hubert")), target)
 
 
