@@ -116,7 +116,7 @@ class PrunableAttention(nn.Module):
                 setattr(self, name, index)
         super()._apply(fn, recurse)
         for name, index in self._present_indices():
-            getattr(self, name).copy_(index)
+            setattr(self, name, index.to(getattr(self, name).device))
         return self
 
     @property
