@@ -113,7 +113,7 @@ def _nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarr
         error = SEARCH_ERROR * (np.linalg.norm(centered, axis=1) + farthest) ** 2
         everyone = np.arange(num_points)[None]
         for point in np.flatnonzero(farthest**2 - distances[:, -1] ** 2 <= error):
-            neighbors[point], distances[point], _ = _rank(features, point[None], everyone, n_neighbors)
+            neighbors[point], distances[point], _ = _rank(features, np.array([point]), everyone, n_neighbors)
     return neighbors, distances
 
 
