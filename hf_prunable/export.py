@@ -16,9 +16,10 @@ from transformers.hf_argparser import string_to_bool
 from transformers.models.auto.feature_extraction_auto import get_feature_extractor_config
 from transformers.utils import logging
 
+from .modeling.checkpoint_weights import check_weights
 from .modeling.inference import make_layers_fast_
 from .modeling.loading import load_prunable, saved_auto_class
-from .modeling.pretrained import PrunableModelMixin, check_weights
+from .modeling.pretrained import PrunableModelMixin
 from .modeling.size import SAMPLING_RATE
 from .reporting.measurement import Latency, describe_machine, measure_latency
 from .reporting.onnx_agreement import Agreement, OnnxModel, TensorModel, check_agreement, compare, random_batch

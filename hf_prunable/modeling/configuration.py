@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from .field_limits import check_fields
 from .shape import PrunedShape
 from .size import UnitCounts, count_parameters
+from .units import check_gate_settings
 
 
 # The module through which `trust_remote_code=True` finds the classes if this library was not imported.
 SHIM_MODULE = "modeling_hf_prunable"
 SHIM_FILE = f"{SHIM_MODULE}.py"
-
-
-# Twenty times the deepest published models of these families, which have 48.
-MAX_LAYERS = 960
+# Arguments of `attach_gates`.
+GATE_SETTINGS = ("units", "ste", "initial_drop_rate")
 
 
 if TYPE_CHECKING:
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig as _Base
 else:
     _Base = object
+
+
+def _is_reserved(cls: type[PreTrainedConfig], name: str) -> bool:
+    """Returns whether an entry of config.json would hide an attribute of the class that is no field."""
+    attribute = inspect.getattr_static(cls, name, None)
+    is_settable = isinstance(attribute, property) and attribute.fset is not None
+    return hasattr(cls, name) and not is_settable and name != "model_type"
 
 
 class PrunableConfigMixin(_Base):
@@ -43,13 +53,38 @@ class PrunableConfigMixin(_Base):
     auto_classes: ClassVar[dict[str, str]]
     has_relative_position_bias: ClassVar[bool] = False
 
-    def validate_num_hidden_layers(self) -> None:
-        """Refuses numbers of layers that would exhaust the memory before any weight is read."""
-        if not 0 <= self.num_hidden_layers <= MAX_LAYERS:
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Checks all fields before the stock configuration and the model work with them.
+
+        Args:
+            **kwargs: Entries of config.json that are not fields.
+
+        Raises:
+            ValueError: If a value is out of range, or an entry has the name of a method or another attribute of the class.
+        """
+        for name in kwargs:
+            if _is_reserved(type(self), name):
+                raise ValueError(
+                    f"config.json has an entry {name!r}, which is the name of an attribute of {type(self).__name__}. "
+                    "Remove the entry, if you trust the checkpoint."
+                )
+        check_fields({**{field.name: getattr(self, field.name) for field in fields(self)}, **kwargs})
+        super().__post_init__(**kwargs)
+
+    def validate_dense_num_hidden_layers(self) -> None:
+        """Checks that the original model has at least the layers of this one."""
+        if self.dense_num_hidden_layers is not None and self.dense_num_hidden_layers < self.num_hidden_layers:
             raise ValueError(
-                f"`num_hidden_layers` is {self.num_hidden_layers}, and 0 to {MAX_LAYERS} are supported. The config.json is "
-                "damaged, or was made to do damage: do not use this checkpoint."
+                f"`dense_num_hidden_layers` is {self.dense_num_hidden_layers}, but `num_hidden_layers` is "
+                f"{self.num_hidden_layers}, and a truncated model has no more layers than its original."
             )
+
+    def validate_gates(self) -> None:
+        """Checks the settings of the gates."""
+        if self.gates is not None:
+            if sorted(self.gates) != sorted(GATE_SETTINGS):
+                raise ValueError(f"`gates` must have the entries {', '.join(GATE_SETTINGS)}, but is {self.gates!r}.")
+            check_gate_settings(**self.gates)
 
     def validate_pruned_shape(self) -> None:
         """Checks the stored shape against the original widths."""
@@ -103,6 +138,22 @@ class PrunableConfigMixin(_Base):
                 "wav2vec 2.0."
             )
         return {**config_dict, "model_type": cls.model_type}, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Reads the content of a config.json, as transformers' `from_dict` does.
+
+        Args:
+            config_dict: Content of the file.
+            **kwargs: Passed to transformers' `from_dict`.
+
+        Raises:
+            ValueError: If a field has a wrong type or value.
+        """
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            raise ValueError(f"config.json: {error}") from error
 
     @classmethod
     def from_stock(cls, config: PreTrainedConfig) -> PrunableConfigMixin:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from .auto import prunable_class
-from .pretrained import PrunableModelMixin, check_weights
+from .checkpoint_weights import ENCODER_PARTS, check_weights
+from .field_limits import check_fields
+from .pretrained import PrunableModelMixin
 
 
 Model = TypeVar("Model", bound=PreTrainedModel)
-
-
-# Parts of a base model whose weights must come from the checkpoint. Heads may be new, and many checkpoints lack the
-# mask embedding of SpecAugment, which is not used here.
-ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.", "adapter.")
 
 
 def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
@@ -30,11 +29,17 @@ def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
     Raises:
         OSError: If it cannot be loaded. The message names the checkpoint, which that of transformers does not without a
             connection to the Hub.
+        ValueError: If a field of config.json has a wrong type or value.
     """
+    # The stock class makes a name for each label before it checks anything. A missing file is reported below.
+    with suppress(OSError):
+        check_fields(PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)[0])
     try:
         return AutoConfig.from_pretrained(pretrained_model_name_or_path)
     except OSError as error:
         raise OSError(f"The model {str(pretrained_model_name_or_path)!r} cannot be loaded: {error}") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"The config.json of {str(pretrained_model_name_or_path)!r}: {error}") from error
 
 
 def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,8 +14,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.output_capturing import OutputRecorder
 
-from ..runtime.messages import first_names
 from .attention import PrunableAttention
+from .checkpoint_weights import check_found
 from .configuration import PrunableConfigMixin
 from .encoder import MakeAdapter, MakeAttention, PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
@@ -24,29 +23,7 @@ from .gated import GatedConv1d, GatedMixin, OutputBias
 from .gates import HardConcreteGate, check_gates
 from .inference import make_layers_fast_, make_layers_plain_
 from .other_libraries import check_no_adapters, check_own_layers, complete_state_dict
-from .units import DEFAULT_UNITS, UNITS
-
-
-# Parameters whose presence the shape decides: neither those of adapters in layers nor those of heads.
-SHAPED_PARAMETER = re.compile(r"(encoder\.layers\.\d+\.(?!adapter_layer)|feature_extractor\.conv_layers\.)")
-
-
-def check_weights(source: Any, wrong: dict[str, Collection[str]]) -> None:
-    """Raises an error that names the weights that configuration and checkpoint disagree about.
-
-    Args:
-        source: Folder or Hub id of the checkpoint.
-        wrong: Names of weights by the kind of disagreement, such as "missing".
-
-    Raises:
-        ValueError: If there is any such weight.
-    """
-    if any(wrong.values()):
-        found = "; ".join(f"{kind}: {first_names(sorted(names))}" for kind, names in wrong.items() if names)
-        raise ValueError(
-            f"Configuration and weights of {str(source)!r} disagree. Weights {found}. Give a checkpoint whose "
-            "config.json and weights were saved together."
-        )
+from .units import DEFAULT_UNITS, check_gate_settings
 
 
 if TYPE_CHECKING:
@@ -163,11 +140,7 @@ class PrunableModelMixin(_Base):
                 f"The model already has gates on {tuple(self.config.gates['units'])}. "
                 "Call `detach_gates()` or `compact(model)` first."
             )
-        unknown = sorted(set(units) - set(UNITS))
-        if unknown or not units:
-            raise ValueError(f"Unknown units {unknown}: choose one or more of {', '.join(UNITS)}.")
-        if not 0 < initial_drop_rate < 1:
-            raise ValueError(f"`initial_drop_rate` must be between 0 and 1, but is {initial_drop_rate}.")
+        check_gate_settings(units, ste, initial_drop_rate)
         self._check_not_prepared()
         check_own_layers(self)
         settings: dict[str, Any] = {"units": list(units), "ste": ste, "initial_drop_rate": initial_drop_rate}
@@ -288,30 +261,26 @@ class PrunableModelMixin(_Base):
             **kwargs: Passed to transformers' `from_pretrained`.
 
         Raises:
-            ValueError: If parameters of the shape are missing from a pruned checkpoint or left over, a file of weights is
+            ValueError: If weights of the encoder are missing, or left over in a pruned checkpoint; if a file of weights is
                 damaged, or gates have values that are not finite.
         """
         try:
             loaded: Any = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+                pretrained_model_name_or_path, *args, output_loading_info=output_loading_info, **kwargs
             )
         except SafetensorError as error:
             raise ValueError(
                 f"The weights of {str(pretrained_model_name_or_path)!r} are damaged: {error}. Fetch them again "
                 "(`force_download=True`, from the Hub), or ask who made them."
             ) from error
-        model, info = loaded
-        if model.config.pruned_shape is not None:
-            wrong = {"missing": info["missing_keys"], "without a place": info["unexpected_keys"]}
-            check_weights(
-                pretrained_model_name_or_path,
-                {
-                    kind: [key for key in keys if SHAPED_PARAMETER.search(key) and not key.endswith("log_alpha")]
-                    for kind, keys in wrong.items()
-                },
-            )
-        check_gates(model.named_gates())
-        return (model, info) if output_loading_info else model
+        check_gates((loaded[0] if output_loading_info else loaded).named_gates())
+        return loaded
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        """Checks which weights were found, before transformers makes memory for the others."""
+        check_found(model, load_config.pretrained_model_name_or_path, loading_info)
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Writes the model so that `AutoModel` loads it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +25,27 @@ BLOCK_UNITS = ("mha", "ffn")
 
 # A function from a gate to one value per unit, of shape (gates,).
 GateValues: TypeAlias = Callable[[HardConcreteGate], torch.Tensor]
+
+
+def check_gate_settings(units: Sequence[str], ste: bool, initial_drop_rate: float) -> None:
+    """Checks the arguments of `attach_gates`, which config.json stores.
+
+    Args:
+        units: Kinds of units, of `UNITS`.
+        ste: Whether gradients pass the gates' hard limits unchanged.
+        initial_drop_rate: Initial value of 1 - sigmoid(log_alpha), between 0 and 1.
+
+    Raises:
+        ValueError: If a kind is unknown, there is none, or a value has a wrong type or is out of range.
+    """
+    unknown = sorted(str(unit) for unit in units if unit not in UNITS) if isinstance(units, (list, tuple)) else [units]
+    if unknown or not units:
+        raise ValueError(f"Unknown units {unknown}: choose one or more of {', '.join(UNITS)}.")
+    if not isinstance(ste, bool):
+        raise ValueError(f"`ste` must be true or false, but is {ste!r}.")
+    is_number = isinstance(initial_drop_rate, (int, float)) and not isinstance(initial_drop_rate, bool)
+    if not is_number or not 0 < initial_drop_rate < 1:
+        raise ValueError(f"`initial_drop_rate` must be between 0 and 1, but is {initial_drop_rate}.")
 
 
 @dataclass

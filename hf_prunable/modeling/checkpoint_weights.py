@@ -1,0 +1,92 @@
+"""Checks of a checkpoint's weights against the model that its config.json describes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.messages import first_names
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+# Parts of a base model whose weights must come from the checkpoint. Many checkpoints lack the mask embedding of
+# SpecAugment, which is not used here.
+ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.", "adapter.")
+MASK_EMBEDDING = "masked_spec_embed"
+# Parts that a dense model may have and its checkpoint not, as in the stock classes.
+NEW_PARTS = re.compile(r"adapter\.|encoder\.layers\.\d+\.adapter_layer\.")
+# Weights of all heads, beside those of the base model.
+HEAD_PARTS = ("lm_head.", "projector.", "classifier.", "layer_weights", "tdnn.", "feature_extractor.", "objective.")
+# Enough for a head with 2**18 classes on 1,024 dimensions; 1 GiB in float32.
+MAX_NEW_WEIGHTS = 2**28
+
+
+def check_weights(source: Any, wrong: dict[str, Collection[str]]) -> None:
+    """Raises an error that names the weights that configuration and checkpoint disagree about.
+
+    Args:
+        source: Folder or Hub id of the checkpoint.
+        wrong: Names of weights by the kind of disagreement, such as "missing".
+
+    Raises:
+        ValueError: If there is any such weight.
+    """
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {first_names(sorted(names))}" for kind, names in wrong.items() if names)
+        raise ValueError(
+            f"Configuration and weights of {str(source)!r} disagree. Weights {found}. Give a checkpoint whose "
+            "config.json and weights were saved together."
+        )
+
+
+def check_found(model: PreTrainedModel, source: Any, info: Any) -> None:
+    """Checks which weights a checkpoint has, before there is memory for those that it lacks.
+
+    All models need the weights of their encoder. A model with a shape or gates was saved by this library, so that nothing
+    else may be in its checkpoint but a head; and a head is either new or complete.
+
+    Args:
+        model: Model on the meta device, apart from the weights that were found.
+        source: Folder or Hub id of the checkpoint.
+        info: What transformers found: its `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+
+    Raises:
+        ValueError: If weights of the encoder are missing, or weights are left over; or if those to be made anew take more
+            memory than any head.
+    """
+    prefix = f"{model.base_model_prefix}."
+    missing = {name.removeprefix(prefix): name for name in info.missing_keys}
+    wrong = {"missing": [name for short, name in missing.items() if short.startswith(ENCODER_PARTS)]}
+    if model.config.pruned_shape is not None or model.config.gates is not None:
+        own_head = {
+            name for name in model.state_dict() if model.base_model is not model and not name.startswith(prefix)
+        }
+        new_head = own_head & info.missing_keys
+        if new_head != own_head:
+            wrong["missing"] += new_head
+        wrong["without a place"] = _left_over(info.unexpected_keys, prefix, may_have_head=new_head == own_head)
+    else:
+        wrong["missing"] = [name for name in wrong["missing"] if not NEW_PARTS.match(name.removeprefix(prefix))]
+    check_weights(source, wrong)
+    new = {*info.missing_keys, *(name for name, *_ in info.mismatched_keys)}
+    num_new = sum(model.get_parameter_or_buffer(name).numel() for name in new)
+    if num_new > MAX_NEW_WEIGHTS:
+        raise ValueError(
+            f"The config.json of {str(source)!r} asks for {num_new:,} weights that are not in the checkpoint, or there in "
+            f"another size: {first_names(sorted(new))}. At most {MAX_NEW_WEIGHTS:,} are made anew. Give a checkpoint whose "
+            "config.json and weights were saved together."
+        )
+
+
+def _left_over(names: Iterable[str], prefix: str, may_have_head: bool) -> list[str]:
+    """Returns the weights that no model of the family has a place for, or the head that they belong to is another."""
+    allowed = (MASK_EMBEDDING, *(HEAD_PARTS if may_have_head else ()))
+    return [
+        name
+        for name in names
+        if name.removeprefix(prefix).startswith(ENCODER_PARTS) or not name.removeprefix(prefix).startswith(allowed)
+    ]

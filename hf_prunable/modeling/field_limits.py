@@ -1,0 +1,134 @@
+"""Limits of the fields of a config.json, which hold before anything is allocated by them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from transformers.activations import ACT2FN
+
+
+# Twenty times the deepest published models of these families, which have 48.
+MAX_LAYERS = 960
+# Eight times the widest, which have 7,680 intermediate units.
+MAX_WIDTH = 2**16
+# The vocabularies of multilingual text models have 250,000 entries.
+MAX_CLASSES = 2**18
+
+# Lowest and highest value by name.
+LIMITS: dict[str, tuple[int, int]] = {
+    "num_hidden_layers": (0, MAX_LAYERS),
+    "dense_num_hidden_layers": (1, MAX_LAYERS),
+    "num_adapter_layers": (0, MAX_LAYERS),
+    "vocab_size": (1, MAX_CLASSES),
+    "num_labels": (0, MAX_CLASSES),
+    # The mapping from distances to rows of the position bias table divides by a quarter of their number.
+    "num_buckets": (4, MAX_WIDTH),
+    **dict.fromkeys(
+        (
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "conv_dim",
+            "conv_stride",
+            "conv_kernel",
+            "num_conv_pos_embeddings",
+            "num_conv_pos_embedding_groups",
+            "max_bucket_distance",
+            "adapter_kernel_size",
+            "adapter_stride",
+            "output_hidden_size",
+            "adapter_attn_dim",
+            "classifier_proj_size",
+            "tdnn_dim",
+            "tdnn_kernel",
+            "tdnn_dilation",
+            "xvector_output_dim",
+        ),
+        (1, MAX_WIDTH),
+    ),
+}
+# Fields that are probabilities.
+PROBABILITIES = frozenset(
+    (
+        "hidden_dropout",
+        "activation_dropout",
+        "attention_dropout",
+        "feat_proj_dropout",
+        "feat_quantizer_dropout",
+        "final_dropout",
+        "layerdrop",
+        "mask_time_prob",
+        "mask_feature_prob",
+    )
+)
+ACTIVATIONS = ("hidden_act", "feat_extract_activation")
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+# Fields of which the first has to be a multiple of the second.
+MULTIPLES = (("hidden_size", "num_attention_heads"), ("hidden_size", "num_conv_pos_embedding_groups"))
+# Lists with one entry for each layer of a head.
+TDNN = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")
+ADVICE = "The config.json is damaged, or was made to do damage: do not use this checkpoint."
+
+
+def check_fields(values: Mapping[str, Any]) -> None:
+    """Checks fields that have limits. Types are checked by the configuration class, and only numbers are looked at here.
+
+    Args:
+        values: Fields by name; those without limits are passed over.
+
+    Raises:
+        ValueError: If a value is out of range, or two fields contradict each other.
+    """
+    for name, (low, high) in LIMITS.items():
+        value = values.get(name)
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        if len(entries) > MAX_LAYERS or any(_is_integer(entry) and not low <= entry <= high for entry in entries):
+            raise ValueError(f"`{name}` is {_short(value)}, and {low} to {high} are supported. {ADVICE}")
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"`{name}` is {value}, which is not a finite number. {ADVICE}")
+        if name in PROBABILITIES and isinstance(value, (int, float)) and not 0 <= value <= 1:
+            raise ValueError(f"`{name}` is {_short(value)}, and 0 to 1 are supported. {ADVICE}")
+    for name in ("layer_norm_eps", "initializer_range"):
+        value = values.get(name)
+        if isinstance(value, (int, float)) and value < 0:
+            raise ValueError(f"`{name}` is {_short(value)}, and 0 or more is supported. {ADVICE}")
+    _check_names(values)
+    _check_relations(values)
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    for name in ACTIVATIONS:
+        value = values.get(name)
+        if isinstance(value, str) and value not in ACT2FN:
+            raise ValueError(f"`{name}` is {_short(value)}, which is not an activation of transformers.")
+    for name in ("dtype", "torch_dtype"):
+        value = values.get(name)
+        if isinstance(value, str) and value not in DTYPES:
+            raise ValueError(f"`{name}` is {_short(value)}; it must be one of {', '.join(DTYPES)}.")
+
+
+def _check_relations(values: Mapping[str, Any]) -> None:
+    for name, divisor_name in MULTIPLES:
+        value, divisor = values.get(name), values.get(divisor_name)
+        if _is_integer(value) and _is_integer(divisor) and value % divisor:
+            raise ValueError(f"`{name}` is {value}, which is no multiple of `{divisor_name}`, {divisor}. {ADVICE}")
+    buckets, distance = values.get("num_buckets"), values.get("max_bucket_distance")
+    if _is_integer(buckets) and _is_integer(distance) and distance <= buckets // 4:
+        raise ValueError(
+            f"`max_bucket_distance` is {distance}, and must be above a quarter of `num_buckets`, {buckets}. {ADVICE}"
+        )
+    lengths = {len(value) for value in map(values.get, TDNN) if isinstance(value, (list, tuple))}
+    if len(lengths) > 1 or lengths == {0}:
+        raise ValueError(f"{', '.join(f'`{name}`' for name in TDNN)} must have one entry per layer each. {ADVICE}")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
