@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import re
-import tarfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Audio, Dataset, Features, Value, concatenate_datasets, get_dataset_split_names
 from datasets.exceptions import DatasetGenerationError
-from transformers.utils import logging
 
 from ..runtime.messages import first_names
 from .audio import audio_dataset, undecoded_audio
+from .speech_commands_archive import (
+    ARCHIVE_EXTENSIONS,
+    CLIP,
+    LIST_FILES,
+    SPEAKER_MARK,
+    archive_rows,
+    check_is_read,
+    check_name,
+    check_size,
+    list_text,
+    speaker_of,
+    word_of,
+)
 from .speech_dataset import PARQUET_EXTENSIONS, load_speech_dataset
 
 
-LIST_FILES = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 SPLITS = ("train", *LIST_FILES)
-ARCHIVE_EXTENSIONS = (".tar.gz", ".tgz")
-# Text between the speaker and the index of the recording in a file name.
-SPEAKER_MARK = "_nohash_"
-# Path of a clip in the folder of its word, at any depth. Background noise is in a folder that begins with "_".
-CLIP = re.compile(r"(?:.*/)?([^/._][^/]*)/([^/.][^/]*)\.(?:wav|flac)$", re.IGNORECASE)
 # Names of the speaker's column in copies on the Hub.
 SPEAKER_COLUMNS = ("speaker", "speaker_id")
-# Bytes that are read at once behind an archive's last member.
-BUFFER = 2**20
+# Rows of an archive that are in memory at once.
+BATCH_ROWS = 100
 
 
 def load_speech_commands(
@@ -91,6 +93,8 @@ def read_speech_commands(name_or_path: str | os.PathLike, *, config_name: str | 
         ValueError: If an archive is damaged, a column is missing, or a file name does not contain the speaker.
     """
     path = Path(name_or_path).expanduser()
+    if path.is_file():
+        check_is_read(path)
     if path.name.lower().endswith(ARCHIVE_EXTENSIONS):
         return _read_archive(path)
     if path.is_dir() and not _is_parquet(path):
@@ -132,18 +136,20 @@ def _read_folder(root: Path) -> Dataset:
     for split, name in LIST_FILES.items():
         if not (root / name).is_file():
             raise FileNotFoundError(_no_list(root, name))
-        lists[split] = (root / name).read_text(encoding="utf-8")
+        check_size((root / name).stat().st_size, str(root / name))
+        lists[split] = list_text((root / name).read_bytes(), name, root)
     # If a clip has a .flac and a .wav file, the .wav is used: it comes later and is the one of the archive.
     files: dict[str, Path] = {}
     for folder in sorted(root.iterdir()):
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
             if match := CLIP.match(f"{folder.name}/{file.name}"):
+                check_name(str(file))
                 files["/".join(match.groups())] = file
     clips = list(files)
     return audio_dataset(
         list(files.values()),
-        word=[_word(clip) for clip in clips],
-        speaker=[_speaker(clip) for clip in clips],
+        word=[word_of(clip) for clip in clips],
+        speaker=[speaker_of(clip) for clip in clips],
         clip=clips,
         split=_splits(clips, lists, root),
     )
@@ -153,56 +159,59 @@ def _read_archive(path: Path) -> Dataset:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     status = path.stat()
-    texts = {name: Value("string") for name in ("word", "speaker", "clip")}
+    texts = {name: Value("string") for name in ("word", "speaker", "clip", "folder")}
     try:
         table = Dataset.from_generator(
-            _archive_rows,
+            archive_rows,
             # The types are given, because they cannot be inferred from a column of `None`. They are not given as
             # `Audio`, which would need torchcodec.
             features=Features({"audio": {"bytes": Value("binary"), "path": Value("string")}, **texts}),
             # The cache recognises the archive by these values.
             gen_kwargs={"path": str(path.resolve()), "size": status.st_size, "modified": status.st_mtime_ns},
+            writer_batch_size=BATCH_ROWS,
         )
     except DatasetGenerationError as error:
-        cause = error.__cause__
-        if isinstance(cause, (EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error)):
-            raise ValueError(f"{path}: the archive is damaged or was cut short ({cause}). Fetch it again.") from cause
-        if isinstance(cause, ValueError):
-            raise cause from None
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
         raise
-    rows = {clip: row for row, clip in enumerate(table["clip"][:])}
-    if missing := [name for name in LIST_FILES.values() if name not in rows]:
-        raise FileNotFoundError(_no_list(path, missing[0]))
-    lists = {split: table[rows[name]]["audio"]["bytes"].decode() for split, name in LIST_FILES.items()}
+    folders, names = table["folder"][:], table["clip"][:]
+    root = _official_folder(folders, names, path)
+    # If a name occurs twice, the later file is used, as when extracting.
+    rows = {name: row for row, name in enumerate(names) if folders[row] == root}
+    lists = {split: list_text(table[rows[name]]["audio"]["bytes"], name, path) for split, name in LIST_FILES.items()}
     clips = [clip for clip in rows if clip not in LIST_FILES.values()]
     split_of = dict(zip(clips, _splits(clips, lists, path), strict=True))
-    # If a name occurs twice, the later file is used, as when extracting.
-    splits = [split_of.get(clip) if rows[clip] == row else None for row, clip in enumerate(table["clip"][:])]
-    return table.cast_column("audio", Audio(decode=False)).add_column("split", splits, feature=Value("string"))
+    splits = [split_of.get(name) if rows.get(name) == row else None for row, name in enumerate(names)]
+    table = table.remove_columns("folder").cast_column("audio", Audio(decode=False))
+    return table.add_column("split", splits, feature=Value("string"))
 
 
-def _archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
-    """Yields one row for each clip and list; no file is written to the paths in the archive.
+def _official_folder(folders: Sequence[str], names: Sequence[str], source: Path) -> str:
+    """Finds the folder that holds the folders of the words and both lists.
 
-    Size and time of modification are not used here: they make the cache read a changed archive again.
+    Files of the same names elsewhere in an archive are not those of the data set.
+
+    Args:
+        folders: Folder of each list, or of each clip's word.
+        names: Names of lists and clips, "word/name".
+        source: Archive, for messages.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If there are several.
     """
-    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in logging.tqdm(archive, desc="Reading the archive", unit=" files"):
-            name = member.name.rsplit("/", 1)[-1]
-            match = CLIP.match(member.name)
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is None or not (match or name in LIST_FILES.values()):
-                continue
-            clip = "/".join(match.groups()) if match else name
-            yield {
-                "audio": {"bytes": content.read(), "path": f"{path}/{member.name}"},
-                "word": _word(clip) if match else None,
-                "speaker": _speaker(clip) if match else None,
-                "clip": clip,
-            }
-        # The checksum at the end shows whether the archive is complete.
-        while stream.read(BUFFER):
-            pass
+    present = set(zip(folders, names, strict=True))
+    roots = sorted({folder for folder, name in zip(folders, names, strict=True) if name not in LIST_FILES.values()})
+    for list_name in LIST_FILES.values():
+        roots = [folder for folder in roots if (folder, list_name) in present]
+        if not roots:
+            raise FileNotFoundError(_no_list(source, list_name))
+    if len(roots) > 1:
+        raise ValueError(
+            f"{source}: {first_names([folder or '.' for folder in roots])} all hold folders of words with both lists. Give "
+            "the official archive, which has one such folder."
+        )
+    return roots[0]
 
 
 def _read_parquet(name_or_path: str | os.PathLike, config_name: str | None) -> Dataset:
@@ -276,16 +285,3 @@ def _splits(clips: Sequence[str], lists: dict[str, str], source: Path) -> list[s
 
 def _without_extension(entry: str) -> str:
     return entry.removeprefix("./").rpartition(".")[0]
-
-
-def _word(clip: str) -> str:
-    return clip.split("/")[0]
-
-
-def _speaker(clip: str) -> str:
-    speaker, mark, _ = clip.split("/")[-1].partition(SPEAKER_MARK)
-    if not mark:
-        raise ValueError(
-            f"{clip}: the file name does not contain the speaker; it should be SPEAKER{SPEAKER_MARK}INDEX.wav."
-        )
-    return speaker

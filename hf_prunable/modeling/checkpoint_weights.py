@@ -43,7 +43,7 @@ def check_weights(source: Any, wrong: dict[str, Collection[str]]) -> None:
         )
 
 
-def check_found(model: PreTrainedModel, source: Any, info: Any) -> None:
+def check_found(model: PreTrainedModel, source: Any, info: Any, ignore_mismatched_sizes: bool) -> None:
     """Checks which weights a checkpoint has, before there is memory for those that it lacks.
 
     All models need the weights of their encoder. A model with a shape or gates was saved by this library, so that nothing
@@ -53,26 +53,15 @@ def check_found(model: PreTrainedModel, source: Any, info: Any) -> None:
         model: Model on the meta device, apart from the weights that were found.
         source: Folder or Hub id of the checkpoint.
         info: What transformers found: its `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+        ignore_mismatched_sizes: Whether weights of another size are made anew. If not, transformers raises an error for
+            them itself.
 
     Raises:
         ValueError: If weights of the encoder are missing, or weights are left over; or if those to be made anew take more
             memory than any head.
     """
-    prefix = f"{model.base_model_prefix}."
-    missing = {name.removeprefix(prefix): name for name in info.missing_keys}
-    wrong = {"missing": [name for short, name in missing.items() if short.startswith(ENCODER_PARTS)]}
-    if model.config.pruned_shape is not None or model.config.gates is not None:
-        own_head = {
-            name for name in model.state_dict() if model.base_model is not model and not name.startswith(prefix)
-        }
-        new_head = own_head & info.missing_keys
-        if new_head != own_head:
-            wrong["missing"] += new_head
-        wrong["without a place"] = _left_over(info.unexpected_keys, prefix, may_have_head=new_head == own_head)
-    else:
-        wrong["missing"] = [name for name in wrong["missing"] if not NEW_PARTS.match(name.removeprefix(prefix))]
-    check_weights(source, wrong)
-    new = {*info.missing_keys, *(name for name, *_ in info.mismatched_keys)}
+    mismatched = {name for name, *_ in info.mismatched_keys}
+    new = info.missing_keys | mismatched
     num_new = sum(model.get_parameter_or_buffer(name).numel() for name in new)
     if num_new > MAX_NEW_WEIGHTS:
         raise ValueError(
@@ -80,11 +69,34 @@ def check_found(model: PreTrainedModel, source: Any, info: Any) -> None:
             f"another size: {first_names(sorted(new))}. At most {MAX_NEW_WEIGHTS:,} are made anew. Give a checkpoint whose "
             "config.json and weights were saved together."
         )
+    if mismatched and not ignore_mismatched_sizes:
+        return
+    prefix = f"{model.base_model_prefix}."
+    missing = {name for name in info.missing_keys if name.removeprefix(prefix).startswith(ENCODER_PARTS)}
+    if model.config.pruned_shape is None and model.config.gates is None:
+        check_weights(
+            source, {"missing": {name for name in missing if not NEW_PARTS.match(name.removeprefix(prefix))}}
+        )
+        return
+    head = (
+        {name for name in model.state_dict() if not name.startswith(prefix)}
+        if model.base_model is not model
+        else set()
+    )
+    is_new_head = head <= info.missing_keys
+    check_weights(
+        source,
+        {
+            "missing": missing if is_new_head else missing | (head & info.missing_keys),
+            "of another size": {name for name in mismatched if name.removeprefix(prefix).startswith(ENCODER_PARTS)},
+            "without a place": _left_over(info.unexpected_keys, prefix, is_new_head),
+        },
+    )
 
 
-def _left_over(names: Iterable[str], prefix: str, may_have_head: bool) -> list[str]:
-    """Returns the weights that no model of the family has a place for, or the head that they belong to is another."""
-    allowed = (MASK_EMBEDDING, *(HEAD_PARTS if may_have_head else ()))
+def _left_over(names: Iterable[str], prefix: str, may_have_other_head: bool) -> list[str]:
+    """Returns the weights that are neither of the encoder nor of a head that may be another one."""
+    allowed = (MASK_EMBEDDING, *(HEAD_PARTS if may_have_other_head else ()))
     return [
         name
         for name in names

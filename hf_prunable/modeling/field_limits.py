@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from transformers.activations import ACT2FN
 
@@ -125,7 +125,7 @@ def _check_relations(values: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(f'`{name}`' for name in TDNN)} must have one entry per layer each. {ADVICE}")
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -279,7 +279,8 @@ class PrunableModelMixin(_Base):
     @staticmethod
     def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
         """Checks which weights were found, before transformers makes memory for the others."""
-        check_found(model, load_config.pretrained_model_name_or_path, loading_info)
+        source = load_config.pretrained_model_name_or_path
+        check_found(model, source, loading_info, load_config.ignore_mismatched_sizes)
         return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
