@@ -65,6 +65,19 @@ PROBABILITIES = frozenset(
 )
 ACTIVATIONS = ("hidden_act", "feat_extract_activation")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
+# Types of entries that transformers takes as they are: a value from JSON may be no other simple one.
+TYPES: dict[str, tuple[type, ...]] = {
+    "model_type": (str,),
+    "num_labels": (int,),
+    "dtype": (str,),
+    "torch_dtype": (str,),
+    "attn_implementation": (str, dict),
+    "transformers_weights": (str,),
+    **dict.fromkeys(
+        ("auto_map", "id2label", "label2id", "quantization_config", "per_layer_config", "fusion_config"), (dict,)
+    ),
+}
+SIMPLE_TYPES = (bool, int, float, str, list, dict)
 # Fields of which the first has to be a multiple of the second.
 MULTIPLES = (("hidden_size", "num_attention_heads"), ("hidden_size", "num_conv_pos_embedding_groups"))
 # Lists with one entry for each layer of a head.
@@ -73,14 +86,19 @@ ADVICE = "The config.json is damaged, or was made to do damage: do not use this 
 
 
 def check_fields(values: Mapping[str, Any]) -> None:
-    """Checks fields that have limits. Types are checked by the configuration class, and only numbers are looked at here.
+    """Checks fields that have limits. The configuration class checks the types of its own fields.
 
     Args:
         values: Fields by name; those without limits are passed over.
 
     Raises:
-        ValueError: If a value is out of range, or two fields contradict each other.
+        ValueError: If a value is out of range or of a wrong type, or two fields contradict each other.
     """
+    for name, types in TYPES.items():
+        value = values.get(name)
+        if isinstance(value, SIMPLE_TYPES) and (not isinstance(value, types) or isinstance(value, bool)):
+            expected = " or ".join(kind.__name__ for kind in types)
+            raise ValueError(f"`{name}` is {_short(value)}, which is no {expected}. {ADVICE}")
     for name, (low, high) in LIMITS.items():
         value = values.get(name)
         entries = value if isinstance(value, (list, tuple)) else [value]
@@ -113,7 +131,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
 def _check_relations(values: Mapping[str, Any]) -> None:
     for name, divisor_name in MULTIPLES:
         value, divisor = values.get(name), values.get(divisor_name)
-        if _is_integer(value) and _is_integer(divisor) and value % divisor:
+        if _is_integer(value) and _is_integer(divisor) and value % divisor != 0:
             raise ValueError(f"`{name}` is {value}, which is no multiple of `{divisor_name}`, {divisor}. {ADVICE}")
     buckets, distance = values.get("num_buckets"), values.get("max_bucket_distance")
     if _is_integer(buckets) and _is_integer(distance) and distance <= buckets // 4:

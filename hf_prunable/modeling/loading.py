@@ -31,14 +31,15 @@ def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
             connection to the Hub.
         ValueError: If a field of config.json has a wrong type or value.
     """
-    # The stock class makes a name for each label before it checks anything. A missing file is reported below.
-    with suppress(OSError):
-        check_fields(PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)[0])
     try:
+        # The stock class makes a name for each label before it checks anything. A missing file is reported below.
+        with suppress(OSError):
+            check_fields(PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)[0])
         return AutoConfig.from_pretrained(pretrained_model_name_or_path)
     except OSError as error:
         raise OSError(f"The model {str(pretrained_model_name_or_path)!r} cannot be loaded: {error}") from error
-    except StrictDataclassError as error:
+    # The last three for a file that holds no object, or thousands of them in each other.
+    except (StrictDataclassError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"The config.json of {str(pretrained_model_name_or_path)!r}: {error}") from error
 
 

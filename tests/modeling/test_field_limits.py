@@ -56,6 +56,11 @@ REFUSED = [
     ("gates", {"units": ["qk"], "ste": True, "initial_drop_rate": 1}, "`initial_drop_rate` must be between 0 and 1"),
     ("gates", {"units": ["qk"], "ste": True, "initial_drop_rate": "x"}, "`initial_drop_rate` must be between 0 and 1"),
     ("gates", ["qk"], "gates"),
+    ("dtype", ["x"], r"`dtype` is \['x'\], which is no str"),
+    ("num_labels", "x", "`num_labels` is 'x', which is no int"),
+    ("id2label", ["a"], r"`id2label` is \['a'\], which is no dict"),
+    ("quantization_config", 1, "`quantization_config` is 1, which is no dict"),
+    ("attn_implementation", 1, "`attn_implementation` is 1, which is no str or dict"),
     # Entries that would stand in for methods and other attributes of the class, which saving and loading use.
     ("auto_classes", {"AutoModel": "os"}, "'auto_classes', which is the name of an attribute of Prunable"),
     ("to_dict", 1, "'to_dict', which is the name of an attribute"),
@@ -140,6 +145,14 @@ def test_sizes_are_held_against_the_weights_before_memory_is_made(tmp_path, fiel
         assert outcome == {"result": None}
     else:
         assert outcome["error"] in ("ValueError", "RuntimeError") and "allocate" not in outcome["message"]
+
+
+@pytest.mark.parametrize("text", ("[]", "5", '"x"', "{", "", "[" * 3000, "\udcff", '{"model_type": ["wavlm"]}'))
+def test_files_that_hold_no_configuration(tmp_path, text):
+    tiny_stock("wavlm").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text, errors="surrogateescape")
+    with pytest.raises((ValueError, OSError), match=str(tmp_path)):
+        load_prunable(tmp_path)
 
 
 def load_with_labels(folder):

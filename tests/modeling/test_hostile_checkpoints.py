@@ -3,6 +3,7 @@
 Each load is a process of its own with a limit of memory and time.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -51,6 +52,8 @@ FREE = {
     *("layer_norm_eps", "hidden_act", "feat_extract_activation", "conv_stride", "do_stable_layer_norm"),
     *("max_bucket_distance", "num_attention_heads", "heads", "query_key", "value_output"),
 }
+# Larger than any file here, so that the remainder is any place in it.
+POSITIONS = st.integers(0, 2**32 - 1)
 ROADS = {"pruned": AutoModel.from_pretrained, "gated": AutoModel.from_pretrained, "stock": load_prunable}
 
 
@@ -97,7 +100,7 @@ def try_to_load(kind, checkpoints, folder):
 def changes(draw):
     """The kind of a checkpoint, and the changes of its config.json as functions of its content."""
     kind = draw(st.sampled_from(sorted(ROADS)))
-    positions = draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=2))
+    positions = draw(st.lists(POSITIONS, min_size=1, max_size=2))
     values = [draw(st.sampled_from(range(len(VALUES)))) for _ in positions]
     actions = [draw(st.sampled_from(("replace", "replace", "replace", "delete", "add"))) for _ in positions]
     entries = [draw(st.sampled_from(MORE_ENTRIES)) for _ in positions]
@@ -109,13 +112,13 @@ def changed(config, steps):
     touched = set()
     for position, value, action, entry in steps:
         if action == "add":
-            config[entry] = VALUES[value]
+            config[entry] = copy.deepcopy(VALUES[value])
             touched.add(entry)
             continue
         paths = list(places(config))
         if not paths:
             continue
-        *path, last = paths[int(position * len(paths))]
+        *path, last = paths[position % len(paths)]
         owner = config
         for key in path:
             owner = owner[key]
@@ -123,7 +126,7 @@ def changed(config, steps):
         if action == "delete":
             del owner[last]
         else:
-            owner[last] = VALUES[value]
+            owner[last] = copy.deepcopy(VALUES[value])
     return touched
 
 
@@ -157,9 +160,7 @@ def check_header(checkpoints, tmp_path_factory, kind, position, value):
     shutil.copytree(checkpoints[kind][0], folder, dirs_exist_ok=True)
     content = bytearray((folder / "model.safetensors").read_bytes())
     end = 8 + int.from_bytes(content[:8], "little")
-    # The length of the header as often as its text.
-    place = int(position * 2 * end)
-    place = place if place < end else place % 8
+    place = position % end
     content[place] ^= value
     (folder / "model.safetensors").write_bytes(content)
     outcome = try_to_load(kind, checkpoints, folder)
@@ -171,7 +172,7 @@ def check_header(checkpoints, tmp_path_factory, kind, position, value):
 
 HEADERS = {
     "kind": st.sampled_from(sorted(ROADS)),
-    "position": st.floats(0, 1, exclude_max=True),
+    "position": POSITIONS,
     # One bit mostly, and any other byte.
     "value": st.sampled_from([1 << bit for bit in range(8)]) | st.integers(1, 255),
 }
