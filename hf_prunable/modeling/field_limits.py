@@ -69,12 +69,17 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 TYPES: dict[str, tuple[type, ...]] = {
     "model_type": (str,),
     "num_labels": (int,),
+    "dense_num_hidden_layers": (int,),
     "dtype": (str,),
     "torch_dtype": (str,),
     "attn_implementation": (str, dict),
     "transformers_weights": (str,),
     **dict.fromkeys(
-        ("auto_map", "id2label", "label2id", "quantization_config", "per_layer_config", "fusion_config"), (dict,)
+        (
+            *("gates", "auto_map", "id2label", "label2id"),
+            *("quantization_config", "per_layer_config", "fusion_config"),
+        ),
+        (dict,),
     ),
 }
 SIMPLE_TYPES = (bool, int, float, str, list, dict)
