@@ -91,6 +91,7 @@ class PruningSetup:
             self.feature_extractor,
             self.objective.crop_seconds,
             self.labels,
+            self.speech_options.min_seconds,
         )
         plan = plan_stages(method.targets, self.training, data, output_dir, method.first_stage(self.training))
         stages = TrainingStages(self.model, teacher, self.training, self.objective, data, plan)

@@ -11,7 +11,8 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from .audio import AudioError, decode_audio, undecoded_audio
+from .audio import AudioError, undecoded_audio
+from .crops import CropReader
 
 
 logger = logging.get_logger(__name__)
@@ -66,7 +67,7 @@ class LengthGrouping:
 
 
 class ShuffledClips(torch.utils.data.Dataset):
-    """Whole clips in shuffled order, each with a random position for `CropCollator` to crop at.
+    """Clips in shuffled order, each with a random position for `CropCollator` to crop at.
 
     Order and positions are functions of the seed and the index alone, not of a process's random state, so that several
     ranks and workers and a resumed run agree. Read the items with a sequential sampler: they are already shuffled, in
@@ -75,7 +76,7 @@ class ShuffledClips(torch.utils.data.Dataset):
     Args:
         dataset: Clips in a column `audio`, and their lengths in a column `seconds` for `length_grouping`.
         num_samples: Number of items; if larger than the number of clips, the clips are repeated in several passes.
-        sampling_rate: Sampling rate of the waveforms in Hz.
+        reader: How clips are decoded: sampling rate, length of the crops, minimum length.
         seed: Random seed of order and positions, 0 or more.
         label_column: Name of the column with labels, which each item then holds; `None` for items without label.
         length_grouping: How clips of similar length share micro-batches; by default they do not.
@@ -89,7 +90,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         dataset: Dataset,
         *,
         num_samples: int,
-        sampling_rate: int,
+        reader: CropReader,
         seed: int = 0,
         label_column: str | None = None,
         length_grouping: LengthGrouping | None = None,
@@ -100,7 +101,7 @@ class ShuffledClips(torch.utils.data.Dataset):
             raise ValueError(f"seed is {seed}; it must be 0 or more.")
         self.clips = undecoded_audio(dataset)
         self.num_samples = num_samples
-        self.sampling_rate = sampling_rate
+        self.reader = reader
         self.seed = seed
         self.label_column = label_column
         self.labels = None if label_column is None else dataset.select_columns(label_column).with_format(None)
@@ -114,32 +115,31 @@ class ShuffledClips(torch.utils.data.Dataset):
         return self.num_samples
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Decodes one clip; a clip that cannot be decoded is replaced by the next one, with a warning.
+        """Decodes one clip; a clip that cannot be decoded or is too short is replaced by the next one, with a warning.
 
         Args:
             index: Index of the item, from 0 to `num_samples` - 1.
 
         Returns:
-            `waveform`: the whole clip, of shape (samples,), float32. `crop_position`: where to crop, in [0, 1), from the
-            earliest to the latest crop. `label`: the clip's label, if there is a `label_column`.
+            The values of `CropReader.read`; and `label`: the clip's label, if there is a `label_column`.
 
         Raises:
-            AudioError: If none of the clips can be decoded.
+            AudioError: If none of the clips can be used.
         """
         index = operator.index(index)
         if not 0 <= index < self.num_samples:
             raise IndexError(f"index is {index}; it must be 0 to {self.num_samples - 1}.")
-        epoch, position = divmod(index, len(self.clips))
+        epoch, place = divmod(index, len(self.clips))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._order_of(epoch)
+        crop_position = float(np.random.default_rng((self.seed, index)).random())
         for offset in range(len(self.clips)):
-            clip = int(self._order[(position + offset) % len(self.clips)])
+            clip = int(self._order[(place + offset) % len(self.clips)])
             try:
-                waveform = decode_audio(self.clips[clip]["audio"], self.sampling_rate)
+                item = self.reader.read(self.clips[clip]["audio"], crop_position)
             except AudioError as error:
                 logger.warning(f"Taking the next clip instead: {error}")
                 continue
-            item = {"waveform": waveform, "crop_position": float(np.random.default_rng((self.seed, index)).random())}
             return item if self.labels is None else {**item, "label": self.labels[clip][self.label_column]}
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
 
