@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -184,17 +184,20 @@ def to_waveform(audio: EncodedAudio | None, samples: np.ndarray, rate: int, samp
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def audio_dataset(files: Sequence[str | os.PathLike], **columns: Sequence) -> Dataset:
+def audio_dataset(
+    files: Sequence[str | os.PathLike], metadata: Mapping[str, Sequence] | None = None, /, **columns: Sequence
+) -> Dataset:
     """Makes a data set of audio files, which stay undecoded.
 
     Args:
         files: Paths of the audio files.
-        **columns: Further columns, each with one value per file.
+        metadata: Further columns by name, each with one value per file.
+        **columns: The same as keyword arguments.
 
     Returns:
         A data set with the column `audio` (`Audio(decode=False)`) and the further columns.
     """
-    dataset = Dataset.from_dict({"audio": [os.path.abspath(file) for file in files], **columns})
+    dataset = Dataset.from_dict({"audio": [os.path.abspath(file) for file in files], **(metadata or {}), **columns})
     # Not with `features=`, which would need torchcodec.
     return dataset.cast_column("audio", Audio(decode=False))
 
@@ -226,6 +229,10 @@ def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset 
     if len(columns) > 1 and "audio" not in columns:
         raise ValueError(f"{name}: several columns hold audio ({', '.join(columns)}); name the right one 'audio'.")
     column = "audio" if "audio" in columns else columns[0]
+    if column != "audio" and "audio" in features:
+        raise ValueError(
+            f"{name}: the column 'audio' holds no audio, and the column {column!r} does. Rename the first."
+        )
     dataset = dataset.cast_column(column, Audio(decode=False))
     return dataset if column == "audio" else dataset.rename_column(column, "audio")
 

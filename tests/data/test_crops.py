@@ -79,7 +79,9 @@ def test_parts_are_those_of_the_whole(folder, kind, seeking, opened):
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from([("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "ALAW")]),
+    kind=st.sampled_from(
+        [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "ALAW")]
+    ),
     rate=st.sampled_from(RATES),
     channels=st.sampled_from([1, 2, 3, 8]),
     frames=st.sampled_from([4000, 49999, 131072]),
