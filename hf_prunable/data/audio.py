@@ -80,6 +80,16 @@ def audio_name(audio: EncodedAudio | None) -> str:
     return f"{len(content)} bytes without a name" if content else "an item without path and bytes"
 
 
+def clip_name(audio: EncodedAudio | None, row: int) -> str:
+    """Name of a clip of a data set for messages: its path, or its row if it has no path.
+
+    Args:
+        audio: The clip's audio item.
+        row: Index of the clip in the data set.
+    """
+    return audio_name(audio) if audio is not None and audio.get("path") else f"row {row}"
+
+
 def decode_audio(audio: EncodedAudio | None, sampling_rate: int) -> np.ndarray:
     """Decodes one audio item to mono at a given sampling rate.
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from .audio import (
     AUDIO_EXTENSIONS,
     AudioError,
     audio_name,
+    clip_name,
     count_samples,
     decode_audio,
     undecoded_audio,
@@ -119,9 +121,14 @@ class SkippedAudio:
     names: dict[str, list[str]]
 
     @property
+    def counts(self) -> Counter[str]:
+        """Number of clips left out, by cause."""
+        return Counter({cause: len(names) for cause, names in self.names.items()})
+
+    @property
     def count(self) -> int:
         """Number of clips left out."""
-        return sum(len(names) for names in self.names.values())
+        return self.counts.total()
 
     def __str__(self) -> str:
         causes = "; ".join(f"{len(names)} {cause} ({first_names(names)})" for cause, names in self.names.items())
@@ -187,8 +194,7 @@ def measure_clips(
         if cause is None:
             usable.append(index)
         else:
-            named = row["audio"] is not None and row["audio"]["path"]
-            skipped.setdefault(cause, []).append(audio_name(row["audio"]) if named else f"row {index}")
+            skipped.setdefault(cause, []).append(clip_name(row["audio"], index))
         seconds.append(samples / sampling_rate)
     summary = SkippedAudio(len(seconds), skipped)
     if not usable:

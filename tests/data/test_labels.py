@@ -58,7 +58,9 @@ def test_missing_labels_are_named(checkpoint):
     ):
         load_label_encoding("ctc", checkpoint, Dataset.from_dict({"audio": ["a"], "speaker": ["s"]}))
     clips = Dataset.from_dict({"text": ["A", None, ""]}, features=Features({"text": Value("string")}))
-    with pytest.raises(ValueError, match="2 of 3 clips have nothing in the column 'text': rows 1, 2. Leave them out"):
+    with pytest.raises(
+        ValueError, match="2 of 3 clips have nothing in the column 'text': row 1, row 2. Leave them out"
+    ):
         load_label_encoding("ctc", checkpoint, clips)
     with pytest.raises(ValueError, match="CTC needs a tokenizer, and .* has none that loads"):
         load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": ["A"]}))
