@@ -67,7 +67,7 @@ def check_characters(
     if unknown:
         share = unknown.total() / counts.total()
         found = (
-            f"{100 * share:.2g} % of the characters in the column {label_column!r} are unknown to the tokenizer: "
+            f"{100 * share:.3g} % of the characters in the column {label_column!r} are unknown to the tokenizer: "
             f"{first_names([repr(token) for token, _ in unknown.most_common()])}"
         )
         if share > MAX_UNKNOWN_SHARE:

@@ -12,10 +12,11 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable.data import shuffled_clips
 from hf_prunable.data.audio import AudioError, audio_dataset
-from hf_prunable.data.batches import LabelledCollator
+from hf_prunable.data.batches import CropCollator, LabelledCollator
 from hf_prunable.data.crops import CropReader
 from hf_prunable.data.shuffled_clips import LengthGrouping, ShuffledClips
-from tests.helpers.speech_files import RATE, clips_of_constants, disturb_random_state, write_truncated_flac
+from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
+from tests.helpers.speech_files import RATE, clips_of_constants, disturb_random_state, write, write_truncated_flac
 
 
 @pytest.fixture
@@ -92,6 +93,21 @@ def test_clip_that_breaks_is_replaced_by_the_next(clips, warnings, tmp_path):
                 length = expected[start + (place + 1) % 7][0]
             assert got[start + place] == (length, position)
     assert len(warnings) == 2 and all("3.wav" in line for line in warnings)
+
+
+def test_a_clip_that_decodes_too_short_is_replaced(tmp_path, warnings):
+    """Before, it made all crops of its batch as short."""
+    for number in range(3):
+        write(tmp_path / f"{number}.mp3", np.random.default_rng(number).standard_normal(2 * RATE) / 10)
+    cut = tmp_path / "1.mp3"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    clips, skipped = scan_speech_dataset(load_speech_dataset(tmp_path), sampling_rate=RATE, min_seconds=1.0)
+    assert skipped.count == 0
+    reader = CropReader(RATE, crop_seconds=1.5, min_seconds=1.0)
+    items = list(ShuffledClips(clips, num_samples=3, reader=reader))
+    assert CropCollator(Wav2Vec2FeatureExtractor(), 1.5)(items)["input_values"].shape == (3, 1.5 * RATE)
+    (line,) = warnings
+    assert "Taking the next clip instead" in line and "1.mp3: has 0." in line and "less than 1 s" in line
 
 
 def test_reading_gives_up_when_no_clip_can_be_read(clips, warnings, tmp_path):
