@@ -163,9 +163,10 @@ def _load_table(path: Path) -> Dataset:
     builder, options = METADATA_FILES[path.name]
     try:
         table = load_dataset(builder, data_files=str(path), split="train", **options)
-    except (DatasetGenerationError, ValueError) as error:
-        # datasets raises ValueError for a table without rows.
-        raise ValueError(f"{path}: cannot be read as a table with rows ({error.__cause__ or error}).") from error
+    # Of a table without rows, datasets raises ValueError, or StopIteration if the file is empty.
+    except (DatasetGenerationError, ValueError, StopIteration) as error:
+        reason = str(error.__cause__ or error) or "it is empty"
+        raise ValueError(f"{path}: cannot be read as a table with rows ({reason}).") from error
     if FILE_NAME not in table.column_names:
         raise ValueError(f"{path}: no column {FILE_NAME!r}; the columns are {', '.join(table.column_names)}.")
     if "audio" in table.column_names:
