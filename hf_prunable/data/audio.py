@@ -1,4 +1,4 @@
-"""Decoding of audio from files or bytes to mono float32 samples, and data sets with a column of undecoded audio."""
+"""Decoding of audio from files or bytes to mono float32 samples, and data sets of undecoded audio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 import soundfile
-from datasets import Audio, Dataset, IterableDataset
+from datasets import Audio, Dataset
 from scipy.signal import resample_poly
 
 from ..runtime.messages import printable
@@ -210,41 +210,6 @@ def audio_dataset(
     dataset = Dataset.from_dict({"audio": [os.path.abspath(file) for file in files], **(metadata or {}), **columns})
     # Not with `features=`, which would need torchcodec.
     return dataset.cast_column("audio", Audio(decode=False))
-
-
-def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
-    """Renames the column with audio to `audio` and turns its decoding off.
-
-    Args:
-        dataset: Data set with one column of audio, or with several of which one is named `audio`.
-        name: Name of the data set in messages.
-
-    Raises:
-        ValueError: If no column holds audio, several do and none is named `audio`, or the columns of a stream are not
-            known before it is read.
-    """
-    features = dataset.features
-    if features is None:
-        raise ValueError(f"{name}: its columns are not known before it is read, so it cannot be streamed.")
-    columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
-    if not columns:
-        # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
-        columns = [
-            column
-            for column, feature in features.items()
-            if isinstance(feature, dict) and {"bytes"} <= feature.keys() <= {"bytes", "path"}
-        ]
-    if not columns:
-        raise ValueError(f"{name}: no column holds audio; the columns are {', '.join(features)}.")
-    if len(columns) > 1 and "audio" not in columns:
-        raise ValueError(f"{name}: several columns hold audio ({', '.join(columns)}); name the right one 'audio'.")
-    column = "audio" if "audio" in columns else columns[0]
-    if column != "audio" and "audio" in features:
-        raise ValueError(
-            f"{name}: the column 'audio' holds no audio, and the column {column!r} does. Rename the first."
-        )
-    dataset = dataset.cast_column(column, Audio(decode=False))
-    return dataset if column == "audio" else dataset.rename_column(column, "audio")
 
 
 def undecoded_audio(dataset: Dataset) -> Dataset:

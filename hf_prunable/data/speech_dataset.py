@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Audio, Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers.utils import logging
 
@@ -26,7 +26,6 @@ from .audio import (
     count_samples,
     decode_audio,
     undecoded_audio,
-    with_audio_column,
 )
 from .audio_folder import list_folder, load_audio_folder
 
@@ -89,7 +88,7 @@ def load_speech_dataset(
         dataset = _load_from_hub(name, config_name, split, streaming)
     else:
         raise FileNotFoundError(f"{name}: there is no such file or folder.")
-    return with_audio_column(dataset, name)
+    return _with_audio_column(dataset, name)
 
 
 def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
@@ -106,6 +105,41 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
             f"{name!r} holds single audio files, which datasets cannot load without torchcodec. Fetch them with `hf "
             f"download {name} --repo-type dataset --local-dir FOLDER` and give that folder."
         ) from error
+
+
+def _with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+    """Renames the column with audio to `audio` and turns its decoding off.
+
+    Args:
+        dataset: Data set with one column of audio, or with several of which one is named `audio`.
+        name: Name of the data set in messages.
+
+    Raises:
+        ValueError: If no column holds audio, several do and none is named `audio`, or the columns of a stream are not
+            known before it is read.
+    """
+    features = dataset.features
+    if features is None:
+        raise ValueError(f"{name}: its columns are not known before it is read, so it cannot be streamed.")
+    columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
+    if not columns:
+        # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
+        columns = [
+            column
+            for column, feature in features.items()
+            if isinstance(feature, dict) and {"bytes"} <= feature.keys() <= {"bytes", "path"}
+        ]
+    if not columns:
+        raise ValueError(f"{name}: no column holds audio; the columns are {', '.join(features)}.")
+    if len(columns) > 1 and "audio" not in columns:
+        raise ValueError(f"{name}: several columns hold audio ({', '.join(columns)}); name the right one 'audio'.")
+    column = "audio" if "audio" in columns else columns[0]
+    if column != "audio" and "audio" in features:
+        raise ValueError(
+            f"{name}: the column 'audio' holds no audio, and the column {column!r} does. Rename the first."
+        )
+    dataset = dataset.cast_column(column, Audio(decode=False))
+    return dataset if column == "audio" else dataset.rename_column(column, "audio")
 
 
 @dataclasses.dataclass(frozen=True)
