@@ -26,8 +26,8 @@ from .audio import (
 logger = logging.get_logger(__name__)
 
 # Formats and subtypes in which samples that are read from any position equal those of the whole file to the bit. Vorbis,
-# MP3 and ADPCM do not keep this.
-SEEKABLE_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC")
+# MP3 and ADPCM do not keep this, nor do AU files whose header gives a wrong position.
+SEEKABLE_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "NIST", "FLAC")
 SEEKABLE_SUBTYPES = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # Clips up to this length in seconds are decoded whole, which finds damage anywhere in them.
 MAX_WHOLE_SECONDS = 30.0
