@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from .audio import AudioError, undecoded_audio
+from .audio import AudioError, clip_name, undecoded_audio
 from .crops import CropReader
 
 
@@ -20,6 +20,8 @@ logger = logging.get_logger(__name__)
 # As in the Trainer's `group_by_length`: enough that the clips of a batch are of similar length, and few enough that the
 # order stays random.
 BATCHES_PER_BUCKET = 50
+# Share of the length in its header below which a labelled clip is taken to be cut, so that its label no longer fits.
+MIN_DECODED_SHARE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ShuffledClips(torch.utils.data.Dataset):
     another order for each pass over the clips.
 
     Args:
-        dataset: Clips in a column `audio`, and their lengths in a column `seconds` for `length_grouping`.
+        dataset: Clips in a column `audio`, and their lengths in a column `seconds`, which `length_grouping` needs.
         num_samples: Number of items; if larger than the number of clips, the clips are repeated in several passes.
         reader: How clips are decoded: sampling rate, length of the crops, minimum length.
         seed: Random seed of order and positions, 0 or more.
@@ -106,7 +108,8 @@ class ShuffledClips(torch.utils.data.Dataset):
         self.label_column = label_column
         self.labels = None if label_column is None else dataset.select_columns(label_column).with_format(None)
         self.length_grouping = length_grouping
-        self._seconds = np.asarray(dataset["seconds"][:]) if length_grouping else np.empty(0)
+        has_seconds = "seconds" in dataset.column_names
+        self._seconds = np.asarray(dataset["seconds"][:] if has_seconds else [0.0] * len(dataset))
         # The order of one pass is kept, because items are mostly read in turn.
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
@@ -115,7 +118,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         return self.num_samples
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Decodes one clip; a clip that cannot be decoded or is too short is replaced by the next one, with a warning.
+        """Decodes one clip; one that cannot be decoded or is too short is replaced by the next one, with a warning.
 
         Args:
             index: Index of the item, from 0 to `num_samples` - 1.
@@ -136,12 +139,22 @@ class ShuffledClips(torch.utils.data.Dataset):
         for offset in range(len(self.clips)):
             clip = int(self._order[(place + offset) % len(self.clips)])
             try:
-                item = self.reader.read(self.clips[clip]["audio"], crop_position)
+                return self._read(clip, crop_position)
             except AudioError as error:
                 logger.warning(f"Taking the next clip instead: {error}")
-                continue
-            return item if self.labels is None else {**item, "label": self.labels[clip][self.label_column]}
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
+
+    def _read(self, clip: int, crop_position: float) -> dict[str, Any]:
+        audio = self.clips[clip]["audio"]
+        item = self.reader.read(audio, crop_position)
+        if self.labels is None:
+            return item
+        seconds = item["num_samples"] / self.reader.sampling_rate
+        if seconds < MIN_DECODED_SHARE * self._seconds[clip]:
+            raise AudioError(
+                f"{clip_name(audio, clip)}: has {seconds:.2f} s of the {self._seconds[clip]:.2f} s in its header"
+            )
+        return {**item, "label": self.labels[clip][self.label_column]}
 
     def _order_of(self, epoch: int) -> np.ndarray:
         """Clip indices of one pass. The 1 in the seed keeps these draws apart from those of the crop positions."""

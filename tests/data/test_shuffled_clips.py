@@ -110,6 +110,20 @@ def test_a_clip_that_decodes_too_short_is_replaced(tmp_path, warnings):
     assert "Taking the next clip instead" in line and "1.mp3: has 0." in line and "less than 1 s" in line
 
 
+def test_a_labelled_clip_that_is_cut_is_replaced(tmp_path, warnings):
+    """Its label no longer fits, and a transcript may be longer than what is left."""
+    for number in range(2):
+        write(tmp_path / f"{number}.mp3", np.random.default_rng(number).standard_normal(2 * RATE) / 10)
+    cut = tmp_path / "1.mp3"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    clips, _ = scan_speech_dataset(load_speech_dataset(tmp_path), sampling_rate=RATE, min_seconds=0.1)
+    clips = clips.add_column("text", ["whole", "cut"])
+    options = {"num_samples": 2, "reader": CropReader(RATE, min_seconds=0.1)}
+    assert [item["label"] for item in ShuffledClips(clips, label_column="text", **options)] == ["whole"] * 2
+    assert "s of the 2.00 s in its header" in warnings[0]
+    assert len({len(item["waveform"]) for item in ShuffledClips(clips, **options)}) == 2
+
+
 def test_reading_gives_up_when_no_clip_can_be_read(clips, warnings, tmp_path):
     shuffled = ShuffledClips(clips, num_samples=3, reader=CropReader(RATE))
     for path in tmp_path.glob("*.wav"):
