@@ -50,6 +50,7 @@ class Student:
         uses_calibration: Whether the student depends on the calibration audio.
         is_refitted: Whether the weights are fitted to the teacher's outputs before the last training.
         projections: Projections of the distillation.
+        has_random_lengths: Whether the training crops have random lengths.
     """
 
     label: str
@@ -59,6 +60,7 @@ class Student:
     uses_calibration: bool = False
     is_refitted: bool = False
     projections: str = NO_PROJECTIONS
+    has_random_lengths: bool = False
 
     def training(
         self,
@@ -237,6 +239,13 @@ stock_shape = partial(first, partial(one_round, config=FULL, stock_shape=True))
 STUDENTS = {
     "one_shot": Student("one-shot, not trained", one_shot, is_trained=False, uses_calibration=True),
     "one_shot_trained": Student("one-shot, trained", one_shot, uses_calibration=True, is_refitted=True),
+    "one_shot_lengths": Student(
+        "one-shot, trained on random lengths",
+        one_shot,
+        uses_calibration=True,
+        is_refitted=True,
+        has_random_lengths=True,
+    ),
     "gates_one_shot": Student(
         "gates from the one-shot start", gates_by_one_shot, cut_and_refit, uses_calibration=True, is_refitted=True
     ),

@@ -28,7 +28,15 @@ from benchmarks.result_files import without_keys, write_json
 from experiments.compared_students import DEFAULT_ROWS, ROWS, STUDENTS, TEACHER, Source, Student
 from experiments.encoder_evaluation import EncoderEvaluation
 from experiments.evidence_report import write_report
-from experiments.evidence_results import Run, is_finished, load_results, plan_runs, result_path, settings_of
+from experiments.evidence_results import (
+    CROP_SETTINGS,
+    Run,
+    is_finished,
+    load_results,
+    plan_runs,
+    result_path,
+    settings_of,
+)
 from experiments.one_shot_students import check_rows, load_teacher
 from experiments.split_audio import SplitAudio
 from experiments.student_measurement import measure_at_depth
@@ -45,7 +53,7 @@ from hf_prunable.reporting.pictures import draw_shape
 logger = logging.get_logger("hf_prunable.benchmarks")
 
 # Settings of model and data that results depend on.
-DATA_SETTINGS = (*FOLDERS, "crop_seconds", "held_out_every", "num_crops", "train_crop_seconds")
+DATA_SETTINGS = (*FOLDERS, "crop_seconds", "held_out_every", "num_crops", *CROP_SETTINGS)
 # Keys of a result that are too long to be logged.
 LONG_KEYS = ("history", "shape", "settings", "correct", "drop_in_correct", "group_sizes", "agreeing_frames")
 
@@ -66,6 +74,9 @@ class EvidenceArguments(TeacherAndAudioArguments):
         default_factory=lambda: [42], metadata={"help": "Random seeds, one student per row, size and seed."}
     )
     train_crop_seconds: float = field(default=2.0, metadata={"help": "Length of the training crops in seconds."})
+    shortest_train_crop_seconds: float = field(
+        default=1.0, metadata={"help": "Length of the shortest training crops in seconds in rows with random lengths."}
+    )
     ungated_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of rows without gates; default: `learning_rate`."}
     )
@@ -142,12 +153,16 @@ class Comparison:
         seed: int,
     ) -> tuple[PrunableModelMixin, dict[str, Any]]:
         crop_seconds, training = self.options.train_crop_seconds, copy.copy(training)
+        shortest = self.options.shortest_train_crop_seconds if row.has_random_lengths else None
         training.seed = seed
         # An interrupted training starts anew, so checkpoints are of no use.
         training.save_strategy = "no"
         audio = self.audio
-        data = TrainingData(audio.train_clips, audio.held_out_clips, audio.feature_extractor, crop_seconds)
-        objective = ObjectiveArguments(crop_seconds=crop_seconds, distillation_projections=row.projections)
+        clips = (audio.train_clips, audio.held_out_clips)
+        data = TrainingData(*clips, audio.feature_extractor, crop_seconds, shortest_crop_seconds=shortest)
+        objective = ObjectiveArguments(
+            crop_seconds=crop_seconds, shortest_crop_seconds=shortest, distillation_projections=row.projections
+        )
         with tempfile.TemporaryDirectory() as folder:
             stages = TrainingStages(model, self.teacher, training.in_folder(Path(folder)), objective, data)
             student = stages.initial_student

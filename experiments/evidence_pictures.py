@@ -22,6 +22,7 @@ TEACHER_COLOR = "#555555"
 COLORS = {
     "one_shot": "#d45087",
     "one_shot_trained": "#8a1c1c",
+    "one_shot_lengths": "#000000",
     "gates_one_shot": "#e8743b",
     "gates_paper": "#f0a13a",
     "magnitude_refit": "#6baed6",
@@ -38,7 +39,7 @@ COLORS = {
     "gates_refit": "#c49c94",
     "gates_without_ste": "#bcbd22",
 }
-MARKERS = dict(zip(STUDENTS, "os<>D*^vXPdhp8H12", strict=True))
+MARKERS = dict(zip(STUDENTS, "os8<>D*^vXPdhpH123", strict=True))
 COMPARED = ("loss", "cosine", "words", "drop_in_words", "speakers", "units")
 CURVES = ("loss", "cosine", "words", "drop_in_words")
 

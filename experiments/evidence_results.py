@@ -16,7 +16,8 @@ from hf_prunable.runtime.settings import describe_differences
 
 # Settings of the data that only some rows depend on: those with calibration audio, and those that are trained.
 CALIBRATION_SETTINGS = ("num_crops",)
-CROP_SETTINGS = ("train_crop_seconds",)
+SHORTEST_CROP = "shortest_train_crop_seconds"
+CROP_SETTINGS = ("train_crop_seconds", SHORTEST_CROP)
 # Training arguments that a result depends on, by stage.
 COMMON_SETTINGS = (
     "per_device_train_batch_size",
@@ -91,7 +92,9 @@ def settings_of(run: Run, measured: dict[str, Any], training: PruningTrainingArg
         settings = without_keys(settings, CALIBRATION_SETTINGS)
     if row is None or not row.is_trained:
         settings = without_keys(settings, CROP_SETTINGS)
-    else:
+    elif not row.has_random_lengths:
+        settings = without_keys(settings, (SHORTEST_CROP,))
+    if row is not None and row.is_trained:
         names = COMMON_SETTINGS + (() if row.compaction is None else GATE_SETTINGS) + FINAL_SETTINGS
         settings |= {name: getattr(training, name) for name in names}
         settings["distillation_projections"] = row.projections

@@ -104,6 +104,7 @@ class PruningSetup:
             self.feature_extractor,
             self.objective.crop_seconds,
             self.labels,
+            self.objective.shortest_crop_seconds,
             self.speech_options.min_seconds,
         )
         plan = plan_stages(method.targets, self.training, data, output_dir, method.first_stage(self.training))

@@ -50,7 +50,9 @@ PRUNING_GROUPS = {
     ),
 }
 PRUNING_RARE_GROUPS = {
-    "objective and gates, seldom needed": "distillation_form share_projections gate_start initial_norm_spread refit",
+    "objective and gates, seldom needed": (
+        "shortest_crop_seconds distillation_form share_projections gate_start initial_norm_spread refit"
+    ),
     "one-shot pruning, seldom needed": (
         "ridge curve_clips price_clips price_fraction reconstruction_steps reconstruction_frames reconstruction_rate "
         "calibration_batch_size allow_few_frames compare_ragged"

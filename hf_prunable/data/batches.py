@@ -23,8 +23,8 @@ class CropCollator:
     Attributes:
         feature_extractor: Feature extractor of the model, with `input_values` as its output. Its settings, such as
             `do_normalize`, apply to each crop.
-        crop_seconds: Length of the crops in seconds, above 0. If a clip of the micro-batch is shorter, all crops of the
-            micro-batch are as short.
+        crop_seconds: Length of the longest crops in seconds, above 0. The `crop_fraction` of a micro-batch's first item
+            says how long its crops are. If a clip of the micro-batch is shorter, all of its crops are as short.
 
     Raises:
         ValueError: If `crop_seconds` is not positive or the feature extractor does not return `input_values`.
@@ -54,7 +54,8 @@ class CropCollator:
         """
         sampling_rate = self.feature_extractor.sampling_rate
         lengths = [item.get("num_samples", len(item["waveform"])) for item in items]
-        length = min(round(self.crop_seconds * sampling_rate), *lengths)
+        seconds = self.crop_seconds * items[0]["crop_fraction"]
+        length = min(max(1, round(seconds * sampling_rate)), *lengths)
         crops = []
         for item, num_samples in zip(items, lengths, strict=True):
             start = crop_start(item["crop_position"], num_samples, length) - item.get("first_sample", 0)

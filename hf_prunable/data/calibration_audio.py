@@ -87,7 +87,7 @@ def read_calibration_audio(
             f"{num_too_short} clips are shorter than {request.seconds:g} s and are not used for calibration."
         )
     collator = CropCollator(feature_extractor, request.seconds)
-    batch = collator([{"waveform": crop, "crop_position": 0.0} for crop in crops])
+    batch = collator([{"waveform": crop, "crop_position": 0.0, "crop_fraction": 1.0} for crop in crops])
     return CalibrationAudio(batch["input_values"], num_clips, num_too_short, request.seconds)
 
 

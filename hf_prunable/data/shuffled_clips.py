@@ -69,11 +69,11 @@ class LengthGrouping:
 
 
 class ShuffledClips(torch.utils.data.Dataset):
-    """Clips in shuffled order, each with a random position for `CropCollator` to crop at.
+    """Clips in shuffled order, each with a random position and length for `CropCollator` to crop.
 
-    Order and positions are functions of the seed and the index alone, not of a process's random state, so that several
-    ranks and workers and a resumed run agree. Read the items with a sequential sampler: they are already shuffled, in
-    another order for each pass over the clips.
+    Order, positions and lengths are functions of the seed and the index alone, not of a process's random state, so that
+    several ranks and workers and a resumed run agree. Read the items with a sequential sampler: they are already
+    shuffled, in another order for each pass over the clips.
 
     Args:
         dataset: Clips in a column `audio`, and their lengths in a column `seconds`, which `length_grouping` needs.
@@ -82,12 +82,13 @@ class ShuffledClips(torch.utils.data.Dataset):
         seed: Random seed of order and positions, 0 or more.
         label_column: Name of the column with labels, which each item then holds; `None` for items without label.
         length_grouping: How clips of similar length share micro-batches; by default they do not.
+        shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
 
     Raises:
         ValueError: If there is no clip or the seed is negative.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
         self,
         dataset: Dataset,
         *,
@@ -96,6 +97,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         seed: int = 0,
         label_column: str | None = None,
         length_grouping: LengthGrouping | None = None,
+        shortest_crop: float = 1.0,
     ):
         if len(dataset) == 0:
             raise ValueError("There are no clips to shuffle: the data set is empty. Give one with at least one clip.")
@@ -110,6 +112,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         self.length_grouping = length_grouping
         has_seconds = "seconds" in dataset.column_names
         self._seconds = np.asarray(dataset["seconds"][:] if has_seconds else [0.0] * len(dataset))
+        self.shortest_crop = shortest_crop
         # The order of one pass is kept, because items are mostly read in turn.
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
@@ -124,7 +127,8 @@ class ShuffledClips(torch.utils.data.Dataset):
             index: Index of the item, from 0 to `num_samples` - 1.
 
         Returns:
-            The values of `CropReader.read`; and `label`: the clip's label, if there is a `label_column`.
+            The values of `CropReader.read`; `crop_fraction`: length of the crop as a fraction of the longest ones; and
+            `label`: the clip's label, if there is a `label_column`.
 
         Raises:
             AudioError: If none of the clips can be used.
@@ -135,11 +139,12 @@ class ShuffledClips(torch.utils.data.Dataset):
         epoch, place = divmod(index, len(self.clips))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._order_of(epoch)
-        crop_position = float(np.random.default_rng((self.seed, index)).random())
+        crop_position, length = np.random.default_rng((self.seed, index)).random(2).tolist()
+        fraction = self.shortest_crop + length * (1 - self.shortest_crop)
         for offset in range(len(self.clips)):
             clip = int(self._order[(place + offset) % len(self.clips)])
             try:
-                return self._read(clip, crop_position)
+                return {**self._read(clip, crop_position), "crop_fraction": fraction}
             except AudioError as error:
                 logger.warning(f"Taking the next clip instead: {error}")
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")

@@ -18,7 +18,8 @@ class ObjectiveArguments:
     """Options for the losses that the student is trained with.
 
     Raises:
-        ValueError: If the objective is unknown or does not fit the task, or options for projections contradict each other.
+        ValueError: If the objective is unknown or does not fit the task, the shortest crops are out of range, or options
+            for projections contradict each other.
     """
 
     objective: str = field(
@@ -27,6 +28,13 @@ class ObjectiveArguments:
     )
     crop_seconds: float = field(
         default=5.0, metadata={"help": "Length of crops in seconds; clips with labels are not cropped."}
+    )
+    shortest_crop_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Length of the shortest crops to train on: each batch has a random length from it to `crop_seconds`; "
+            "by default all crops are equally long."
+        },
     )
     distillation_layers: list[int] | None = field(
         default=None, metadata={"help": "Student layers to distill; by default 0 and one at each third of the depth."}
@@ -67,6 +75,21 @@ class ObjectiveArguments:
             raise ValueError(
                 f"`objective` is {self.objective!r} and `task` is {self.task!r}. Give a task, 'ctc' or 'classification', "
                 "with the objectives 'task' and 'both', and none with 'distillation'."
+            )
+        self._check_shortest_crops()
+
+    def _check_shortest_crops(self) -> None:
+        shortest = self.shortest_crop_seconds
+        if shortest is None:
+            return
+        if self.has_task:
+            raise ValueError(
+                f"`shortest_crop_seconds` is {shortest}, but clips with labels are not cropped. Leave it out, or choose the "
+                "objective 'distillation'."
+            )
+        if not 0 < shortest <= self.crop_seconds:
+            raise ValueError(
+                f"`shortest_crop_seconds` is {shortest}; it must be above 0 and at most `crop_seconds`, {self.crop_seconds}."
             )
 
     def _take_deprecated_projections(self) -> None:

@@ -27,25 +27,29 @@ class TrainingData:
         feature_extractor: Feature extractor of the checkpoint.
         crop_seconds: Length in seconds of the crops of clips without labels, above 0.
         label_encoding: Column and encoding of the labels; `None` for clips without labels.
+        shortest_crop_seconds: Length in seconds of the shortest crops that are trained on, above 0 and at most
+            `crop_seconds`: each micro-batch has a random length between the two. `None` for crops of one length.
         min_seconds: Length in seconds below which a decoded clip is replaced by the next one.
 
     Raises:
         ValueError: If `crop_seconds` is not above 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
         self,
         train_clips: Dataset | SpeechStream,
         held_out_clips: Dataset,
         feature_extractor: Wav2Vec2FeatureExtractor,
         crop_seconds: float,
         label_encoding: LabelEncoding | None = None,
+        shortest_crop_seconds: float | None = None,
         min_seconds: float = 0.0,
     ):
         self.train_clips, self.held_out_clips = train_clips, held_out_clips
         self.feature_extractor = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate
         self.label_encoding = label_encoding
+        self.shortest_crop = 1.0 if shortest_crop_seconds is None else shortest_crop_seconds / crop_seconds
         self.collator: CropCollator | LabelledCollator
         if label_encoding is None:
             self.collator = CropCollator(feature_extractor, crop_seconds)
@@ -68,6 +72,7 @@ class TrainingData:
                 reader=self.reader,
                 batch_size=args.train_batch_size,
                 seed=seed,
+                shortest_crop=self.shortest_crop,
                 rank=args.process_index,
                 num_ranks=args.world_size,
             )
@@ -76,6 +81,7 @@ class TrainingData:
             num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
             seed=seed,
             length_grouping=LengthGrouping(args.train_batch_size, self.max_seconds),
+            shortest_crop=self.shortest_crop,
         )
 
     def for_evaluation(self) -> ShuffledClips:

@@ -21,18 +21,19 @@ NORMALISED = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=F
     lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=6),
     positions=st.lists(st.floats(0, 1, exclude_max=True), min_size=6, max_size=6),
     crop_samples=st.integers(1, 5000),
+    fractions=st.lists(st.floats(0.01, 1), min_size=6, max_size=6),
 )
-def test_crops_of_a_batch_have_one_length_and_are_pieces_of_the_clips(lengths, positions, crop_samples):
+def test_crops_of_a_batch_have_one_length_and_are_pieces_of_the_clips(lengths, positions, crop_samples, fractions):
     # Every value is one of a kind, so a crop has one place only.
     waveforms = [np.arange(length, dtype=np.float32) + 10_000 * row for row, length in enumerate(lengths)]
     items = [
-        {"waveform": waveform, "crop_position": position}
-        for waveform, position in zip(waveforms, positions, strict=False)
+        {"waveform": waveform, "crop_position": position, "crop_fraction": fraction}
+        for waveform, position, fraction in zip(waveforms, positions, fractions, strict=False)
     ]
     batch = CropCollator(PLAIN, crop_seconds=crop_samples / RATE)(items)
     assert batch.keys() == {"input_values"}
     values = batch["input_values"]
-    common = min(crop_samples, *lengths)
+    common = min(max(1, round(crop_samples * fractions[0])), *lengths)
     assert values.shape == (len(lengths), common) and values.dtype == torch.float32
     for row, (waveform, position) in enumerate(zip(waveforms, positions, strict=False)):
         start = int(values[row, 0]) - 10_000 * row
@@ -43,6 +44,7 @@ def test_crops_of_a_batch_have_one_length_and_are_pieces_of_the_clips(lengths, p
 def test_normalisation_is_that_of_the_crop():
     waveform = np.concatenate([np.zeros(RATE), 5 + tone(1.0)]).astype(np.float32)
     items = [{"waveform": waveform, "crop_position": 0.999999}, {"waveform": tone(1.5), "crop_position": 0.0}]
+    items = [{**item, "crop_fraction": 1.0} for item in items]
     values = CropCollator(NORMALISED, crop_seconds=1.0)(items)["input_values"]
     assert values.shape == (2, RATE)
     torch.testing.assert_close(values.mean(dim=1), torch.zeros(2), atol=1e-4, rtol=0)

@@ -116,10 +116,16 @@ def test_a_part_holds_the_crops_of_every_length(position, num_samples, longest, 
 def test_batches_are_those_of_whole_clips(folder, seeking, opened):
     items = [noise(folder, ("FLAC", "PCM_16"), 22050, 1, frames) for frames in (22050, 15000, 70000)]
     positions = [0.0, 0.999, 0.37]
-    for seconds in (0.3, 0.9, 2.0):
+    for seconds, fraction in ((0.3, 1.0), (0.9, 0.4), (2.0, 0.7), (2.0, 1.0)):
         collate = CropCollator(Wav2Vec2FeatureExtractor(), crop_seconds=seconds)
-        whole = [CropReader(RATE).read(item, where) for item, where in zip(items, positions, strict=True)]
-        parts = [CropReader(RATE, seconds).read(item, where) for item, where in zip(items, positions, strict=True)]
+        whole = [
+            {**CropReader(RATE).read(item, where), "crop_fraction": fraction}
+            for item, where in zip(items, positions, strict=True)
+        ]
+        parts = [
+            {**CropReader(RATE, seconds).read(item, where), "crop_fraction": fraction}
+            for item, where in zip(items, positions, strict=True)
+        ]
         assert collate(parts)["input_values"].equal(collate(whole)["input_values"])
     assert len(opened) == 0 and len(parts[2]["waveform"]) == 2 * RATE + 1
 

@@ -32,25 +32,28 @@ def clips(tmp_path):
 
 
 def identity(item):
-    return len(item["waveform"]), item["crop_position"]
+    return len(item["waveform"]), item["crop_position"], item["crop_fraction"]
 
 
 def test_items_depend_on_seed_and_index_alone(clips):
-    shuffled = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=5)
+    shuffled = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=5, shortest_crop=0.25)
     in_order = [identity(shuffled[index]) for index in range(20)]
     disturb_random_state()
     state = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
-    again = ShuffledClips(clips, num_samples=30, reader=CropReader(RATE), seed=5)
+    again = ShuffledClips(clips, num_samples=30, reader=CropReader(RATE), seed=5, shortest_crop=0.25)
     backwards = [identity(again[index]) for index in reversed(range(20))]
     assert backwards[::-1] == in_order
     assert (np.random.get_state()[1] == state[0]).all() and (torch.get_rng_state() == state[1]).all()
     assert random.getstate() == state[2]
     loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=2, sampler=range(20))
     assert [identity(item) for item in loader] == in_order
-    other = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=6)
+    other = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=6, shortest_crop=0.25)
     assert [identity(item) for item in other] != in_order
-    assert len({position for _, position in in_order}) == 20
-    assert all(0 <= position < 1 for _, position in in_order)
+    _, positions, fractions = zip(*in_order, strict=True)
+    assert len(set(positions)) == len(set(fractions)) == 20
+    assert all(0 <= position < 1 for position in positions)
+    assert all(0.25 <= fraction < 1 for fraction in fractions)
+    assert min(fractions) < 0.4 and max(fractions) > 0.85
 
 
 def test_the_draws_of_a_seed_stay_what_they_were(clips):
@@ -59,6 +62,7 @@ def test_the_draws_of_a_seed_stay_what_they_were(clips):
     assert [len(item["waveform"]) - 1000 for item in shuffled] == [4, 0, 2, 3, 1, 5, 6, 3, 0, 5, 1, 6, 4, 2]
     positions = [shuffled[index]["crop_position"] for index in (0, 1, 13)]
     assert positions == [0.8050029237453802, 0.7742041803738812, 0.3082846719159853]
+    assert all(item["crop_fraction"] == 1 for item in shuffled)
     lengths = [3.0, 9.0, 1.0, 7.0, 5.0, 2.0, 8.0, 4.0, 6.0]
     clips = audio_dataset([f"{index}.wav" for index in range(9)], seconds=lengths)
     grouped = ShuffledClips(
@@ -88,10 +92,10 @@ def test_clip_that_breaks_is_replaced_by_the_next(clips, warnings, tmp_path):
     got = [identity(item) for item in shuffled]
     for start in (0, 7):
         for place in range(7):
-            length, position = expected[start + place]
+            length, *crop = expected[start + place]
             if length == 1003:
                 length = expected[start + (place + 1) % 7][0]
-            assert got[start + place] == (length, position)
+            assert got[start + place] == (length, *crop)
     assert len(warnings) == 2 and all("3.wav" in line for line in warnings)
 
 

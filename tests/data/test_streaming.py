@@ -46,15 +46,13 @@ def numbers_of(items):
     return [round(float(item["waveform"][0]) * 100) for item in items]
 
 
-def read(speech, num_batches, *, rank=0, num_ranks=1, workers=0, batch_size=2, seed=0, batches_read=0):
+def read(speech, num_batches, *, workers=0, batch_size=2, batches_read=0, **options):
     """Batches as the Trainer's loader gives them."""
     clips = StreamedClips(
         replace(speech.train_clips, shuffle_buffer=8),
         reader=CropReader(RATE),
         batch_size=batch_size,
-        seed=seed,
-        rank=rank,
-        num_ranks=num_ranks,
+        **options,
     )
     clips.batches_read = batches_read
     loader = DataLoader(clips, batch_size=batch_size, collate_fn=list, num_workers=workers)
@@ -97,12 +95,15 @@ def test_a_pass_has_every_clip_once_and_the_next_another_order(folder):
 @pytest.mark.parametrize("workers, batches_read", [(0, 1), (0, 17), (2, 2), (2, 18)])
 def test_an_interrupted_run_reads_what_comes_next(folder, workers, batches_read):
     speech = load(folder)
-    options = {"num_ranks": 2, "rank": 1, "workers": workers}
+    options = {"num_ranks": 2, "rank": 1, "workers": workers, "shortest_crop": 0.25}
     whole = read(speech, batches_read + 5, **options)
     rest = read(speech, 5, batches_read=batches_read, **options)
     for batch, again in zip(whole[batches_read:], rest, strict=True):
         assert numbers_of(batch) == numbers_of(again)
-        assert [item["crop_position"] for item in batch] == [item["crop_position"] for item in again]
+        for value in ("crop_position", "crop_fraction"):
+            assert [item[value] for item in batch] == [item[value] for item in again]
+    fractions = [item["crop_fraction"] for batch in whole for item in batch]
+    assert len(set(fractions)) == len(fractions) and 0.25 <= min(fractions) < max(fractions) < 1
 
 
 def test_clips_that_cannot_be_used_are_passed_over(tmp_path, caplog):

@@ -23,8 +23,9 @@ def clips(tmp_path_factory):
     return audio_dataset(sorted(folder.iterdir()), seconds=[0.1] * 5)
 
 
-def make(clips, crop_seconds=0.05):
-    return TrainingData(clips.select(range(3)), clips.select(range(3, 5)), Wav2Vec2FeatureExtractor(), crop_seconds)
+def make(clips, crop_seconds=0.05, **options):
+    held_out = clips.select(range(3, 5))
+    return TrainingData(clips.select(range(3)), held_out, Wav2Vec2FeatureExtractor(), crop_seconds, **options)
 
 
 def test_a_stage_has_a_clip_for_each_place_of_its_batches(clips):
@@ -37,6 +38,17 @@ def test_a_stage_has_a_clip_for_each_place_of_its_batches(clips):
     assert items == same_items != other_items
     batch = data.collator([stage[0], stage[1]])
     assert batch.keys() == {"input_values"} and batch["input_values"].shape == (2, RATE // 20)
+
+
+def test_crops_of_random_length_are_for_training_alone(clips):
+    data = make(clips, shortest_crop_seconds=0.02)
+    stage, held_out = data.for_training(ARGS, seed=1), data.for_evaluation()
+    lengths = {data.collator([stage[index]])["input_values"].shape[1] for index in range(12)}
+    assert len(lengths) == 12 and 0.02 * RATE <= min(lengths) < max(lengths) <= 0.05 * RATE
+    assert {data.collator([item])["input_values"].shape[1] for item in held_out} == {RATE // 20}
+    # Clips and positions are those of crops of one length.
+    plain = make(clips).for_training(ARGS, seed=1)
+    assert [item["crop_position"] for item in stage] == [item["crop_position"] for item in plain]
 
 
 def test_each_held_out_clip_is_evaluated_once_and_always_alike(clips):
