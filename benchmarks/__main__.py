@@ -11,6 +11,7 @@ BENCHMARKS = {
     "startup": "startup",
     "convexity": "convexity_speed",
     "step_overhead": "step_overhead",
+    "audio_crops": "audio_crops",
     "student_shapes": "student_shapes",
 }
 

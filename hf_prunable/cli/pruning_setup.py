@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, set_seed
 
-from ..data.arguments import SpeechArguments, load_speech
+from ..data.arguments import SpeechArguments, leave_out_transcripts, load_speech
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..modeling.auto import prunable_class
 from ..modeling.loading import load_complete, load_config
@@ -62,16 +64,27 @@ class PruningSetup:
         self.speech = load_speech(speech_options, self.feature_extractor.sampling_rate, training.seed)
         self.labels: LabelEncoding | None = None
         if objective.task is not None:
-            self.labels = load_label_encoding(objective.task, name, self.speech.train_clips, objective.label_column)
+            self.labels = load_label_encoding(
+                objective.task, name, self.speech.train_clips, objective.label_column, self.speech.held_out_clips
+            )
         # The weights of a new head are random.
         set_seed(training.seed)
         head_options = {} if self.labels is None else self.labels.model_options
         self.model, self.original_config = load_student(name, auto_class=self.auto_class, **head_options)
+        if self.labels is not None:
+            self.speech = leave_out_transcripts(self.speech, self.labels, self._count_frames)
 
     @property
     def auto_class(self) -> str:
         """Name of the Auto class of the student's head."""
         return BASE_MODEL if self.labels is None else self.labels.auto_class
+
+    def _count_frames(self, seconds: float) -> int:
+        """Returns the number of frames that the model makes of a clip, behind its adapter if it has one."""
+        num_samples = round(seconds * self.feature_extractor.sampling_rate)
+        # A method of the stock classes.
+        model: Any = self.model
+        return int(model._get_feat_extract_output_lengths(torch.tensor(num_samples)))
 
     def stages(self, method: PruningMethod, output_dir: Path) -> TrainingStages:
         """Prepares the student for a method, loads the teacher, and returns the stages of the run with their plan.
@@ -92,6 +105,7 @@ class PruningSetup:
             self.objective.crop_seconds,
             self.labels,
             self.objective.shortest_crop_seconds,
+            self.speech_options.min_seconds,
         )
         plan = plan_stages(method.targets, self.training, data, output_dir, method.first_stage(self.training))
         stages = TrainingStages(self.model, teacher, self.training, self.objective, data, plan)

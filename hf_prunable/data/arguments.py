@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from datasets import Dataset
 
+from .labels import LabelEncoding
 from .speech_dataset import clips_digest, load_speech_dataset, scan_speech_dataset, split_held_out
 from .streaming import SpeechStream
+from .transcripts import select_transcripts
 
 
 # Held-out clips of a stream by default: a fraction cannot be used, because the number of clips is not known.
@@ -60,6 +65,28 @@ class Speech:
         return clips_digest(self.held_out_clips if is_stream else self.train_clips)
 
 
+def leave_out_transcripts(speech: Speech, labels: LabelEncoding, count_frames: Callable[[float], int]) -> Speech:
+    """Leaves out clips whose transcripts CTC cannot learn; see `select_transcripts`.
+
+    Args:
+        speech: Clips with labels, in data sets.
+        labels: Column and encoding of the labels. Without a tokenizer, nothing is left out.
+        count_frames: Function from the length of a clip in seconds to the number of frames of the model's output.
+
+    Raises:
+        ValueError: If no clip is left to train on or to evaluate on.
+    """
+    if labels.tokenizer is None or isinstance(speech.train_clips, SpeechStream):
+        return speech
+    select = partial(
+        select_transcripts, label_column=labels.label_column, tokenizer=labels.tokenizer, count_frames=count_frames
+    )
+    train_clips, train_skipped = select(speech.train_clips)
+    held_out_clips, held_out_skipped = select(speech.held_out_clips)
+    num_skipped = Counter(speech.num_skipped) + train_skipped.counts + held_out_skipped.counts
+    return Speech(train_clips, held_out_clips, dict(num_skipped))
+
+
 def load_speech(arguments: SpeechArguments, sampling_rate: int, seed: int) -> Speech:
     """Loads a data set, leaves out clips that cannot be used and holds some out for evaluation.
 
@@ -89,4 +116,4 @@ def load_speech(arguments: SpeechArguments, sampling_rate: int, seed: int) -> Sp
         clips, skipped = scan_speech_dataset(clips, sampling_rate=sampling_rate, min_seconds=min_seconds)
         fraction = arguments.held_out_fraction if held_out_clips is None else None
         train_clips, held_out = split_held_out(clips, fraction=fraction, count=held_out_clips, seed=seed)
-    return Speech(train_clips, held_out, {cause: len(names) for cause, names in skipped.names.items()})
+    return Speech(train_clips, held_out, dict(skipped.counts))

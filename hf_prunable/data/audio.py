@@ -1,23 +1,33 @@
-"""Decoding of audio from files or bytes to mono float32 samples, and data sets with a column of undecoded audio."""
+"""Decoding of audio from files or bytes to mono float32 samples, and data sets of undecoded audio."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
 import soundfile
-from datasets import Audio, Dataset, IterableDataset
+from datasets import Audio, Dataset
 from scipy.signal import resample_poly
 
+from ..runtime.messages import printable
 
-# Formats that soundfile reads without further libraries.
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+# Usual endings of the formats that libsndfile reads.
+AUDIO_EXTENSIONS = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3",
+    ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".rf64", ".w64", ".sph", ".nist", ".voc",
+)  # fmt: skip
 # The only storage formats in which a sample can be NaN or infinite.
 FLOATING_SUBTYPES = ("FLOAT", "DOUBLE")
+# Sampling rates in Hz outside of which a header is taken to be damaged: the number of samples after resampling and the
+# length of the resampling filter grow without limit. 768 kHz is the highest rate of audio converters.
+MIN_RATE, MAX_RATE = 1_000, 768_000
+# Values that are checked at a time when only the length of a file is needed.
+BLOCK_VALUES = 2**20
 # Length that libsndfile reports if the header does not give it, as in FLAC written to a pipe; soundfile then fails to
 # read the samples.
 UNKNOWN_FRAMES = 2**63 - 1
@@ -25,6 +35,11 @@ UNKNOWN_FRAMES = 2**63 - 1
 UNREADABLE = "unreadable"
 EMPTY = "empty"
 NOT_FINITE = "with NaN or infinite samples"
+IMPOSSIBLE_RATE = "with an impossible sampling rate"
+
+# Errors of soundfile about one file: TypeError for audio without a header, ValueError and MemoryError for a length in the
+# header that no array can have, ValueError for a file name that is not UTF-8.
+FILE_ERRORS = (soundfile.SoundFileError, TypeError, ValueError, MemoryError)
 
 
 class EncodedAudio(TypedDict, total=False):
@@ -60,9 +75,19 @@ def audio_name(audio: EncodedAudio | None) -> str:
     """
     audio = audio or {}
     if audio.get("path"):
-        return str(audio["path"])
+        return printable(str(audio["path"]))
     content = audio.get("bytes")
     return f"{len(content)} bytes without a name" if content else "an item without path and bytes"
+
+
+def clip_name(audio: EncodedAudio | None, row: int) -> str:
+    """Name of a clip of a data set for messages: its path, or its row if it has no path.
+
+    Args:
+        audio: The clip's audio item.
+        row: Index of the clip in the data set.
+    """
+    return audio_name(audio) if audio is not None and audio.get("path") else f"row {row}"
 
 
 def decode_audio(audio: EncodedAudio | None, sampling_rate: int) -> np.ndarray:
@@ -80,27 +105,16 @@ def decode_audio(audio: EncodedAudio | None, sampling_rate: int) -> np.ndarray:
     Raises:
         AudioError: If the item cannot be read, has no samples, or has NaN or infinite samples.
     """
-    try:
-        with _open(audio) as sound_file:
-            rate = sound_file.samplerate
-            samples = sound_file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{audio_name(audio)}: cannot be decoded ({_reason(error)})") from error
-    if len(samples) == 0:
-        raise AudioError(f"{audio_name(audio)}: holds no samples", EMPTY)
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{audio_name(audio)}: holds NaN or infinite samples", NOT_FINITE)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if rate != sampling_rate:
-        divisor = math.gcd(rate, sampling_rate)
-        mono = resample_poly(mono, sampling_rate // divisor, rate // divisor)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    with open_audio(audio) as sound_file:
+        rate = sound_file.samplerate
+        samples = read_frames(audio, sound_file, sound_file.frames)
+    return to_waveform(audio, samples, rate, sampling_rate)
 
 
 def count_samples(audio: EncodedAudio | None, sampling_rate: int) -> int:
     """Number of samples that `decode_audio` will return, mostly from the header alone.
 
-    Floating-point files are decoded in full, because they can hold NaN.
+    Floating-point files are read in full, because they can hold NaN.
 
     Args:
         audio: The item before decoding.
@@ -109,60 +123,93 @@ def count_samples(audio: EncodedAudio | None, sampling_rate: int) -> int:
     Raises:
         AudioError: If the item cannot be used.
     """
-    with _open(audio) as sound_file:
-        frames, rate, subtype = sound_file.frames, sound_file.samplerate, sound_file.subtype
-    if subtype in FLOATING_SUBTYPES:
-        return len(decode_audio(audio, sampling_rate))
-    if frames == 0:
+    with open_audio(audio) as sound_file:
+        frames, rate = sound_file.frames, sound_file.samplerate
+        if sound_file.subtype in FLOATING_SUBTYPES:
+            frames = _count_finite_frames(audio, sound_file)
+    if frames < 1:
         raise AudioError(f"{audio_name(audio)}: holds no samples", EMPTY)
-    # Rounded up, as `resample_poly` does.
+    return resampled_length(frames, rate, sampling_rate)
+
+
+def resampled_length(frames: int, rate: int, sampling_rate: int) -> int:
+    """Number of samples after resampling, rounded up as `resample_poly` does.
+
+    Args:
+        frames: Number of samples before.
+        rate: Sampling rate before in Hz.
+        sampling_rate: Sampling rate after in Hz.
+    """
     return -(-frames * sampling_rate // rate)
 
 
-def audio_dataset(files: Sequence[str | os.PathLike], **columns: Sequence) -> Dataset:
+def read_frames(
+    audio: EncodedAudio | None, sound_file: soundfile.SoundFile, num_frames: int, start: int | None = None
+) -> np.ndarray:
+    """Reads samples of an open file.
+
+    Args:
+        audio: The item that was opened, for messages.
+        sound_file: The open file.
+        num_frames: Number of samples. If the file ends before, fewer are returned.
+        start: First sample; by default the current position, which works in formats without seeking as well.
+
+    Returns:
+        Samples of shape (samples, channels), float32.
+
+    Raises:
+        AudioError: If they cannot be decoded.
+    """
+    try:
+        if start is not None:
+            sound_file.seek(start)
+        # The number is always given: without it, soundfile refuses formats without seeking, such as GSM 6.10.
+        return sound_file.read(num_frames, dtype="float32", always_2d=True)
+    except FILE_ERRORS as error:
+        raise AudioError(f"{audio_name(audio)}: cannot be decoded ({_reason(error)})") from error
+
+
+def to_waveform(audio: EncodedAudio | None, samples: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
+    """Averages channels and converts the sampling rate.
+
+    Args:
+        audio: The item that the samples are from, for messages.
+        samples: Samples of shape (samples, channels), float32.
+        rate: Their sampling rate in Hz.
+        sampling_rate: Sampling rate of the result in Hz.
+
+    Returns:
+        Samples of shape (samples,), float32.
+
+    Raises:
+        AudioError: If there are no samples, or NaN or infinite ones.
+    """
+    if len(samples) == 0:
+        raise AudioError(f"{audio_name(audio)}: holds no samples", EMPTY)
+    _check_finite(audio, samples)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if rate != sampling_rate:
+        divisor = math.gcd(rate, sampling_rate)
+        mono = resample_poly(mono, sampling_rate // divisor, rate // divisor)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def audio_dataset(
+    files: Sequence[str | os.PathLike], metadata: Mapping[str, Sequence] | None = None, /, **columns: Sequence
+) -> Dataset:
     """Makes a data set of audio files, which stay undecoded.
 
     Args:
         files: Paths of the audio files.
-        **columns: Further columns, each with one value per file.
+        metadata: Further columns by name, each with one value per file.
+        **columns: The same as keyword arguments.
 
     Returns:
         A data set with the column `audio` (`Audio(decode=False)`) and the further columns.
     """
-    dataset = Dataset.from_dict({"audio": [os.path.abspath(file) for file in files], **columns})
+    dataset = Dataset.from_dict({"audio": [os.path.abspath(file) for file in files], **(metadata or {}), **columns})
     # Not with `features=`, which would need torchcodec.
     return dataset.cast_column("audio", Audio(decode=False))
-
-
-def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
-    """Renames the column with audio to `audio` and turns its decoding off.
-
-    Args:
-        dataset: Data set with one column of audio, or with several of which one is named `audio`.
-        name: Name of the data set in messages.
-
-    Raises:
-        ValueError: If no column holds audio, several do and none is named `audio`, or the columns of a stream are not
-            known before it is read.
-    """
-    features = dataset.features
-    if features is None:
-        raise ValueError(f"{name}: its columns are not known before it is read, so it cannot be streamed.")
-    columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
-    if not columns:
-        # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
-        columns = [
-            column
-            for column, feature in features.items()
-            if isinstance(feature, dict) and {"bytes"} <= feature.keys() <= {"bytes", "path"}
-        ]
-    if not columns:
-        raise ValueError(f"{name}: no column holds audio; the columns are {', '.join(features)}.")
-    if len(columns) > 1 and "audio" not in columns:
-        raise ValueError(f"{name}: several columns hold audio ({', '.join(columns)}); name the right one 'audio'.")
-    column = "audio" if "audio" in columns else columns[0]
-    dataset = dataset.cast_column(column, Audio(decode=False))
-    return dataset if column == "audio" else dataset.rename_column(column, "audio")
 
 
 def undecoded_audio(dataset: Dataset) -> Dataset:
@@ -182,7 +229,15 @@ def undecoded_audio(dataset: Dataset) -> Dataset:
     )
 
 
-def _open(audio: EncodedAudio | None) -> soundfile.SoundFile:
+def open_audio(audio: EncodedAudio | None) -> soundfile.SoundFile:
+    """Opens one audio item and reads its header.
+
+    Args:
+        audio: The item.
+
+    Raises:
+        AudioError: If it cannot be opened, its length is not known or its sampling rate is out of range.
+    """
     audio = audio or {}
     content, path = audio.get("bytes"), audio.get("path")
     if content is not None:
@@ -199,14 +254,40 @@ def _open(audio: EncodedAudio | None) -> soundfile.SoundFile:
         raise AudioError(f"{audio_name(audio)}: nothing to decode")
     try:
         sound_file = soundfile.SoundFile(source)
-    except soundfile.LibsndfileError as error:
+    except FILE_ERRORS as error:
         raise AudioError(f"{audio_name(audio)}: cannot be opened ({_reason(error)})") from error
+    fault = None
     if sound_file.frames == UNKNOWN_FRAMES:
+        fault = AudioError(f"{audio_name(audio)}: its header does not contain its length; encode it again")
+    elif not MIN_RATE <= sound_file.samplerate <= MAX_RATE:
+        fault = AudioError(
+            f"{audio_name(audio)}: its header gives a sampling rate of {sound_file.samplerate} Hz; possible are "
+            f"{MIN_RATE} to {MAX_RATE} Hz",
+            IMPOSSIBLE_RATE,
+        )
+    if fault is not None:
         sound_file.close()
-        raise AudioError(f"{audio_name(audio)}: its header does not contain its length; encode it again")
+        raise fault
     return sound_file
 
 
-def _reason(error: soundfile.LibsndfileError) -> str:
-    # Without the error's prefix, which repeats a path or shows a memory address.
-    return error.error_string.strip().rstrip(".")
+def _check_finite(audio: EncodedAudio | None, samples: np.ndarray) -> None:
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{audio_name(audio)}: holds NaN or infinite samples", NOT_FINITE)
+
+
+def _count_finite_frames(audio: EncodedAudio | None, sound_file: soundfile.SoundFile) -> int:
+    """Counts the samples of an open file block by block; NaN or infinite ones are an error."""
+    count = 0
+    while count < sound_file.frames:
+        block = read_frames(audio, sound_file, max(1, BLOCK_VALUES // sound_file.channels))
+        if len(block) == 0:
+            break
+        _check_finite(audio, block)
+        count += len(block)
+    return count
+
+
+def _reason(error: Exception) -> str:
+    # Of libsndfile's errors without the prefix, which repeats a path or shows a memory address.
+    return printable(getattr(error, "error_string", str(error)).strip().rstrip("."))

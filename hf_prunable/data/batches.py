@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
 from .audio import decode_audio, undecoded_audio
+from .crops import crop_start
 
 
 @dataclasses.dataclass
@@ -45,17 +46,19 @@ class CropCollator:
         """Makes one batch.
 
         Args:
-            items: Items of `ShuffledClips` or `StreamedClips`.
+            items: Items of `ShuffledClips` or `StreamedClips`, read for crops of at least this length; or whole clips
+                with `waveform` and `crop_position`.
 
         Returns:
             `input_values` of shape (batch, samples), float32.
         """
         sampling_rate = self.feature_extractor.sampling_rate
+        lengths = [item.get("num_samples", len(item["waveform"])) for item in items]
         seconds = self.crop_seconds * items[0]["crop_fraction"]
-        length = min(max(1, round(seconds * sampling_rate)), *(len(item["waveform"]) for item in items))
+        length = min(max(1, round(seconds * sampling_rate)), *lengths)
         crops = []
-        for item in items:
-            start = round(item["crop_position"] * (len(item["waveform"]) - length))
+        for item, num_samples in zip(items, lengths, strict=True):
+            start = crop_start(item["crop_position"], num_samples, length) - item.get("first_sample", 0)
             crops.append(item["waveform"][start : start + length])
         features = self.feature_extractor(
             crops, sampling_rate=sampling_rate, padding=False, return_attention_mask=False, return_tensors="pt"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
-from .audio import AudioError, decode_audio, undecoded_audio
+from .audio import AudioError, EncodedAudio, undecoded_audio
 from .batches import CropCollator
+from .crops import decode_parts
 from .streaming import SpeechStream, clip_digest
 
 
@@ -101,16 +102,16 @@ def _crops_of_dataset(dataset: Dataset, sampling_rate: int, request: CropRequest
         counts = _counts_by_clip(capacities, order, request)
         crops: list[np.ndarray] = []
         for clip, count in counts.items():
+            generator = np.random.default_rng((request.seed, clip, 3))
             try:
-                waveform = decode_audio(clips[clip]["audio"], sampling_rate)
+                num_samples, parts = _random_crops(clips[clip]["audio"], sampling_rate, length, count, generator)
             except AudioError as error:
                 logger.warning(f"Taking another clip instead: {error}")
-                waveform = np.zeros(0, dtype=np.float32)
-            if len(waveform) < count * length:
-                capacities[clip] = len(waveform) // length
+                num_samples, parts = 0, []
+            if not parts:
+                capacities[clip] = num_samples // length
                 break
-            starts = _random_starts(len(waveform), length, count, np.random.default_rng((request.seed, clip, 3)))
-            crops += [waveform[start : start + length] for start in starts]
+            crops += parts
         else:
             return crops, len(counts), num_too_short
 
@@ -137,17 +138,36 @@ def _counts_by_clip(capacities: Sequence[int], order: Sequence[int], request: Cr
     return counts
 
 
-def _random_starts(num_samples: int, length: int, count: int, generator: np.random.Generator) -> list[int]:
-    """Returns the first samples of random crops that do not overlap, in ascending order.
+def _random_crops(
+    audio: EncodedAudio | None, sampling_rate: int, length: int, count: int, generator: np.random.Generator
+) -> tuple[int, list[np.ndarray]]:
+    """Decodes random crops of a clip that do not overlap, in ascending order.
 
     Args:
-        num_samples: Length of the clip in samples.
+        audio: The clip before decoding.
+        sampling_rate: Sampling rate of the crops in Hz.
         length: Length of a crop in samples.
         count: Number of crops.
         generator: Source of the positions.
+
+    Returns:
+        The length of the clip in samples, and the crops; none if the clip is too short.
+
+    Raises:
+        AudioError: If the clip cannot be decoded.
     """
-    gaps = np.sort(generator.integers(0, num_samples - count * length, endpoint=True, size=count))
-    return [int(gap) + index * length for index, gap in enumerate(gaps)]
+    state = generator.bit_generator.state
+
+    def choose(num_samples: int) -> list[slice]:
+        # The same draws if the clip turns out to be of another length.
+        generator.bit_generator.state = state
+        if num_samples < count * length:
+            return []
+        gaps = np.sort(generator.integers(0, num_samples - count * length, endpoint=True, size=count))
+        starts = [int(gap) + index * length for index, gap in enumerate(gaps)]
+        return [slice(start, start + length) for start in starts]
+
+    return decode_parts(audio, sampling_rate, choose)
 
 
 def _crops_of_stream(
@@ -158,29 +178,22 @@ def _crops_of_stream(
     generator = np.random.default_rng((request.seed, 3))
     crops: list[np.ndarray] = []
     num_too_short = 0
-    for waveform in _waveforms_of_stream(stream, sampling_rate, request.seed):
-        if len(waveform) < length:
-            num_too_short += 1
-            continue
-        (start,) = _random_starts(len(waveform), length, 1, generator)
-        crops.append(waveform[start : start + length])
-        if len(crops) == request.num_crops:
-            return crops, len(crops), num_too_short
-    raise _too_few(len(crops), request)
-
-
-def _waveforms_of_stream(stream: SpeechStream, sampling_rate: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields the clips of one pass over a stream in random order, without those that are held out."""
     clips = stream.clips.select_columns("audio").shuffle(
-        seed=seed, buffer_size=stream.shuffle_buffer, max_buffer_input_shards=1
+        seed=request.seed, buffer_size=stream.shuffle_buffer, max_buffer_input_shards=1
     )
     for clip in clips:
         if clip_digest(clip["audio"]) in stream.held_out:
             continue
         try:
-            yield decode_audio(clip["audio"], sampling_rate)
+            _, crop = _random_crops(clip["audio"], sampling_rate, length, 1, generator)
         except AudioError as error:
             logger.warning(f"Taking the next clip instead: {error}")
+            continue
+        num_too_short += not crop
+        crops += crop
+        if len(crops) == request.num_crops:
+            return crops, len(crops), num_too_short
+    raise _too_few(len(crops), request)
 
 
 def _too_few(num_crops: int, request: CropRequest) -> ValueError:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, CTC
 from ..runtime.messages import first_names
+from .audio import clip_name, undecoded_audio
 from .streaming import SpeechStream
+from .transcripts import check_characters, encode_transcripts
 
 
-# The label that the CTC and cross-entropy losses of transformers leave out.
-IGNORED_LABEL = -100
 DEFAULT_COLUMNS = {"ctc": "text", "classification": "label"}
 AUTO_CLASSES = {"ctc": CTC, "classification": AUDIO_CLASSIFICATION}
 
@@ -48,14 +48,16 @@ def load_label_encoding(
     pretrained_model_name_or_path: str | Path,
     clips: Dataset | SpeechStream,
     label_column: str | None = None,
+    held_out_clips: Dataset | None = None,
 ) -> LabelEncoding:
-    """Checks the labels of a data set and finds their encoding for a checkpoint.
+    """Checks all labels of a data set and finds their encoding for a checkpoint.
 
     Args:
         task: "ctc" for transcripts, with the checkpoint's tokenizer; or "classification" for class names.
         pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
         clips: Clips with a column of labels.
         label_column: Name of this column; by default "text" for CTC and "label" for classification.
+        held_out_clips: Clips with the same columns, on which the model is evaluated.
 
     Raises:
         ValueError: If the task is unknown, labels or the tokenizer are missing, or the clips are a stream.
@@ -73,20 +75,38 @@ def load_label_encoding(
             f"The task {task!r} needs labels, and the data set has no column {label_column!r}; it has "
             f"{', '.join(clips.column_names)}. Name the column with `label_column`, or take the objective 'distillation'."
         )
-    labels = clips[label_column][:]
-    missing = [str(row) for row, label in enumerate(labels) if label is None or label == ""]
+    all_clips = [clips] if held_out_clips is None else [clips, held_out_clips]
+    labels = [label for part in all_clips for label in part[label_column][:]]
+    missing = [name for part in all_clips for name in _clips_without_label(part, label_column)]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(labels)} clips have nothing in the column {label_column!r}: rows "
-            f"{first_names(missing)}. Leave them out, or take the objective 'distillation'."
+            f"{len(missing)} of {len(labels)} clips have nothing in the column {label_column!r}: {first_names(missing)}. "
+            "Leave them out, or take the objective 'distillation'."
         )
     if task == "ctc":
         tokenizer = _load_tokenizer(pretrained_model_name_or_path)
+        vocab_size = AutoConfig.from_pretrained(pretrained_model_name_or_path).vocab_size
+        check_characters(tokenizer, labels, label_column, vocab_size)
         return LabelEncoding(
-            AUTO_CLASSES[task], label_column, partial(_encode_transcripts, tokenizer), tokenizer=tokenizer
+            AUTO_CLASSES[task], label_column, partial(encode_transcripts, tokenizer), tokenizer=tokenizer
         )
     encode, options = _class_encoding(pretrained_model_name_or_path, clips.features[label_column], labels)
     return LabelEncoding(AUTO_CLASSES[task], label_column, encode, options)
+
+
+def _clips_without_label(clips: Dataset, label_column: str) -> list[str]:
+    """Names of the clips whose label is missing: no value, text without a character, NaN, or an unlabelled class (-1)."""
+    is_class = isinstance(clips.features[label_column], ClassLabel)
+    rows = [
+        row
+        for row, label in enumerate(clips[label_column][:])
+        if label is None
+        or label != label
+        or (isinstance(label, str) and not label.strip())
+        or (is_class and label < 0)
+    ]
+    audio = undecoded_audio(clips) if "audio" in clips.column_names else None
+    return [clip_name(None if audio is None else audio[row]["audio"], row) for row in rows]
 
 
 def _load_tokenizer(pretrained_model_name_or_path: str | Path) -> PreTrainedTokenizerBase:
@@ -97,11 +117,6 @@ def _load_tokenizer(pretrained_model_name_or_path: str | Path) -> PreTrainedToke
             f"CTC needs a tokenizer, and {str(pretrained_model_name_or_path)!r} has none that loads: {error}. Take a "
             "checkpoint that was fine-tuned with CTC, or save a tokenizer into its folder."
         ) from error
-
-
-def _encode_transcripts(tokenizer: PreTrainedTokenizerBase, transcripts: Sequence[str]) -> torch.Tensor:
-    token_ids = [torch.tensor(tokenizer(text).input_ids) for text in transcripts]
-    return torch.nn.utils.rnn.pad_sequence(token_ids, batch_first=True, padding_value=IGNORED_LABEL)
 
 
 def _class_encoding(

@@ -11,7 +11,8 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from .audio import AudioError, decode_audio, undecoded_audio
+from .audio import AudioError, clip_name, undecoded_audio
+from .crops import CropReader
 
 
 logger = logging.get_logger(__name__)
@@ -19,6 +20,8 @@ logger = logging.get_logger(__name__)
 # As in the Trainer's `group_by_length`: enough that the clips of a batch are of similar length, and few enough that the
 # order stays random.
 BATCHES_PER_BUCKET = 50
+# Share of the length in its header below which a labelled clip is taken to be cut, so that its label no longer fits.
+MIN_DECODED_SHARE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +69,16 @@ class LengthGrouping:
 
 
 class ShuffledClips(torch.utils.data.Dataset):
-    """Whole clips in shuffled order, each with a random position and length for `CropCollator` to crop.
+    """Clips in shuffled order, each with a random position and length for `CropCollator` to crop.
 
     Order, positions and lengths are functions of the seed and the index alone, not of a process's random state, so that
     several ranks and workers and a resumed run agree. Read the items with a sequential sampler: they are already
     shuffled, in another order for each pass over the clips.
 
     Args:
-        dataset: Clips in a column `audio`, and their lengths in a column `seconds` for `length_grouping`.
+        dataset: Clips in a column `audio`, and their lengths in a column `seconds`, which `length_grouping` needs.
         num_samples: Number of items; if larger than the number of clips, the clips are repeated in several passes.
-        sampling_rate: Sampling rate of the waveforms in Hz.
+        reader: How clips are decoded: sampling rate, length of the crops, minimum length.
         seed: Random seed of order and positions, 0 or more.
         label_column: Name of the column with labels, which each item then holds; `None` for items without label.
         length_grouping: How clips of similar length share micro-batches; by default they do not.
@@ -90,7 +93,7 @@ class ShuffledClips(torch.utils.data.Dataset):
         dataset: Dataset,
         *,
         num_samples: int,
-        sampling_rate: int,
+        reader: CropReader,
         seed: int = 0,
         label_column: str | None = None,
         length_grouping: LengthGrouping | None = None,
@@ -102,13 +105,14 @@ class ShuffledClips(torch.utils.data.Dataset):
             raise ValueError(f"seed is {seed}; it must be 0 or more.")
         self.clips = undecoded_audio(dataset)
         self.num_samples = num_samples
-        self.sampling_rate = sampling_rate
+        self.reader = reader
         self.seed = seed
         self.label_column = label_column
         self.labels = None if label_column is None else dataset.select_columns(label_column).with_format(None)
         self.length_grouping = length_grouping
+        has_seconds = "seconds" in dataset.column_names
+        self._seconds = np.asarray(dataset["seconds"][:] if has_seconds else [0.0] * len(dataset))
         self.shortest_crop = shortest_crop
-        self._seconds = np.asarray(dataset["seconds"][:]) if length_grouping else np.empty(0)
         # The order of one pass is kept, because items are mostly read in turn.
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
@@ -117,37 +121,45 @@ class ShuffledClips(torch.utils.data.Dataset):
         return self.num_samples
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Decodes one clip; a clip that cannot be decoded is replaced by the next one, with a warning.
+        """Decodes one clip; one that cannot be decoded or is too short is replaced by the next one, with a warning.
 
         Args:
             index: Index of the item, from 0 to `num_samples` - 1.
 
         Returns:
-            `waveform`: the whole clip, of shape (samples,), float32. `crop_position`: where to crop, in [0, 1), from the
-            earliest to the latest crop. `crop_fraction`: length of the crop as a fraction of the longest ones. `label`:
-            the clip's label, if there is a `label_column`.
+            The values of `CropReader.read`; `crop_fraction`: length of the crop as a fraction of the longest ones; and
+            `label`: the clip's label, if there is a `label_column`.
 
         Raises:
-            AudioError: If none of the clips can be decoded.
+            AudioError: If none of the clips can be used.
         """
         index = operator.index(index)
         if not 0 <= index < self.num_samples:
             raise IndexError(f"index is {index}; it must be 0 to {self.num_samples - 1}.")
-        epoch, position = divmod(index, len(self.clips))
+        epoch, place = divmod(index, len(self.clips))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._order_of(epoch)
+        crop_position, length = np.random.default_rng((self.seed, index)).random(2).tolist()
+        fraction = self.shortest_crop + length * (1 - self.shortest_crop)
         for offset in range(len(self.clips)):
-            clip = int(self._order[(position + offset) % len(self.clips)])
+            clip = int(self._order[(place + offset) % len(self.clips)])
             try:
-                waveform = decode_audio(self.clips[clip]["audio"], self.sampling_rate)
+                return {**self._read(clip, crop_position), "crop_fraction": fraction}
             except AudioError as error:
                 logger.warning(f"Taking the next clip instead: {error}")
-                continue
-            position, length = np.random.default_rng((self.seed, index)).random(2).tolist()
-            fraction = self.shortest_crop + length * (1 - self.shortest_crop)
-            item = {"waveform": waveform, "crop_position": position, "crop_fraction": fraction}
-            return item if self.labels is None else {**item, "label": self.labels[clip][self.label_column]}
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
+
+    def _read(self, clip: int, crop_position: float) -> dict[str, Any]:
+        audio = self.clips[clip]["audio"]
+        item = self.reader.read(audio, crop_position)
+        if self.labels is None:
+            return item
+        seconds = item["num_samples"] / self.reader.sampling_rate
+        if seconds < MIN_DECODED_SHARE * self._seconds[clip]:
+            raise AudioError(
+                f"{clip_name(audio, clip)}: has {seconds:.2f} s of the {self._seconds[clip]:.2f} s in its header"
+            )
+        return {**item, "label": self.labels[clip][self.label_column]}
 
     def _order_of(self, epoch: int) -> np.ndarray:
         """Clip indices of one pass. The 1 in the seed keeps these draws apart from those of the crop positions."""

@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Audio, Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers.utils import logging
 
@@ -21,21 +21,18 @@ from ..runtime.messages import first_names
 from .audio import (
     AUDIO_EXTENSIONS,
     AudioError,
-    audio_dataset,
     audio_name,
+    clip_name,
     count_samples,
     decode_audio,
     undecoded_audio,
-    with_audio_column,
 )
+from .audio_folder import list_folder, load_audio_folder
 
 
 logger = logging.get_logger(__name__)
 
 PARQUET_EXTENSIONS = (".parquet",)
-# Files in which an audio folder keeps columns for its clips, and the builders of datasets that read them.
-METADATA_FILES = {"metadata.csv": "csv", "metadata.jsonl": "json"}
-FILE_NAME = "file_name"
 FILE_EXTENSIONS = AUDIO_EXTENSIONS + PARQUET_EXTENSIONS
 
 
@@ -47,7 +44,8 @@ def load_speech_dataset(
     Args:
         name_or_path: Source of the clips, one of: a folder of audio files, at any depth, with further columns from a
             `metadata.csv` or `metadata.jsonl` in it (files are read in the order of their relative paths; hidden files
-            are left out); a parquet file or a folder of them; the id of a data set on the Hub.
+            are left out, and a warning counts those of other formats); a parquet file or a folder of them; the id of a
+            data set on the Hub.
         split: Name of the split. In a folder of audio files it is the sub-folder of this name; "train" is the whole
             folder if there is no such sub-folder.
         config_name: Configuration name of a Hub data set or parquet folder with several configurations.
@@ -64,19 +62,21 @@ def load_speech_dataset(
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if path.is_dir():
         folder = path / split if (path / split).is_dir() else path
-        files = _find_files(folder, AUDIO_EXTENSIONS)
-        if files and streaming:
+        content = list_folder(folder, AUDIO_EXTENSIONS)
+        if content.files and streaming:
             raise ValueError(f"{name}: a folder of audio files is read as it is needed anyway; leave `streaming` out.")
-        if files:
+        if content.files:
             if folder == path and split != "train":
                 raise ValueError(
                     f"{name}: there is no sub-folder {split!r}; a folder of audio files has only the "
                     "split 'train' and its sub-folders."
                 )
-            logger.info(f"{len(files)} audio files in {folder}")
-            return audio_dataset(files, **_read_metadata(folder, files))
-        if not _find_files(path, PARQUET_EXTENSIONS):
-            raise ValueError(f"{folder}: no audio in it; the extensions looked for are {', '.join(FILE_EXTENSIONS)}.")
+            return load_audio_folder(folder, content)
+        if not list_folder(path, PARQUET_EXTENSIONS).files:
+            found = f" There are other files: {', '.join(content.left_out)}." if content.left_out else ""
+            raise ValueError(
+                f"{folder}: no audio in it; the extensions looked for are {', '.join(FILE_EXTENSIONS)}.{found}"
+            )
         dataset = load_dataset(str(path), config_name, split=split, streaming=streaming)
     elif path.is_file():
         if path.suffix.lower() not in PARQUET_EXTENSIONS:
@@ -88,55 +88,7 @@ def load_speech_dataset(
         dataset = _load_from_hub(name, config_name, split, streaming)
     else:
         raise FileNotFoundError(f"{name}: there is no such file or folder.")
-    return with_audio_column(dataset, name)
-
-
-def _find_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    visited: set[str] = set()
-    # Links are followed, because data sets are often assembled from them; each folder once, in case of a loop.
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in visited:
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(tuple(extensions))
-        )
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _read_metadata(folder: Path, files: Sequence[Path]) -> dict[str, list]:
-    """Reads the columns of an audio folder's metadata, in the form of datasets' `AudioFolder`.
-
-    Args:
-        folder: Audio folder.
-        files: Audio files in it.
-
-    Returns:
-        One value per file for each column, `None` for a file without metadata; empty without a file of metadata.
-
-    Raises:
-        ValueError: If there is no column of file names, or it names a file that does not exist.
-    """
-    for name, builder in METADATA_FILES.items():
-        if not (folder / name).is_file():
-            continue
-        table = load_dataset(builder, data_files=str(folder / name), split="train")
-        if FILE_NAME not in table.column_names:
-            raise ValueError(
-                f"{folder / name}: no column {FILE_NAME!r}; the columns are {', '.join(table.column_names)}."
-            )
-        rows = {row.pop(FILE_NAME): row for row in table}
-        names = [file.relative_to(folder).as_posix() for file in files]
-        if unknown := sorted(rows.keys() - set(names)):
-            raise ValueError(f"{folder / name}: there is no audio file {first_names(unknown)} beside it.")
-        columns = [column for column in table.column_names if column != FILE_NAME]
-        return {column: [rows.get(name, {}).get(column) for name in names] for column in columns}
-    return {}
+    return _with_audio_column(dataset, name)
 
 
 def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
@@ -155,6 +107,41 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
         ) from error
 
 
+def _with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+    """Renames the column with audio to `audio` and turns its decoding off.
+
+    Args:
+        dataset: Data set with one column of audio, or with several of which one is named `audio`.
+        name: Name of the data set in messages.
+
+    Raises:
+        ValueError: If no column holds audio, several do and none is named `audio`, or the columns of a stream are not
+            known before it is read.
+    """
+    features = dataset.features
+    if features is None:
+        raise ValueError(f"{name}: its columns are not known before it is read, so it cannot be streamed.")
+    columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
+    if not columns:
+        # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
+        columns = [
+            column
+            for column, feature in features.items()
+            if isinstance(feature, dict) and {"bytes"} <= feature.keys() <= {"bytes", "path"}
+        ]
+    if not columns:
+        raise ValueError(f"{name}: no column holds audio; the columns are {', '.join(features)}.")
+    if len(columns) > 1 and "audio" not in columns:
+        raise ValueError(f"{name}: several columns hold audio ({', '.join(columns)}); name the right one 'audio'.")
+    column = "audio" if "audio" in columns else columns[0]
+    if column != "audio" and "audio" in features:
+        raise ValueError(
+            f"{name}: the column 'audio' holds no audio, and the column {column!r} does. Rename the first."
+        )
+    dataset = dataset.cast_column(column, Audio(decode=False))
+    return dataset if column == "audio" else dataset.rename_column(column, "audio")
+
+
 @dataclasses.dataclass(frozen=True)
 class SkippedAudio:
     """The clips that were left out of a data set.
@@ -168,9 +155,14 @@ class SkippedAudio:
     names: dict[str, list[str]]
 
     @property
+    def counts(self) -> Counter[str]:
+        """Number of clips left out, by cause."""
+        return Counter({cause: len(names) for cause, names in self.names.items()})
+
+    @property
     def count(self) -> int:
         """Number of clips left out."""
-        return sum(len(names) for names in self.names.values())
+        return self.counts.total()
 
     def __str__(self) -> str:
         causes = "; ".join(f"{len(names)} {cause} ({first_names(names)})" for cause, names in self.names.items())
@@ -236,8 +228,7 @@ def measure_clips(
         if cause is None:
             usable.append(index)
         else:
-            named = row["audio"] is not None and row["audio"]["path"]
-            skipped.setdefault(cause, []).append(audio_name(row["audio"]) if named else f"row {index}")
+            skipped.setdefault(cause, []).append(clip_name(row["audio"], index))
         seconds.append(samples / sampling_rate)
     summary = SkippedAudio(len(seconds), skipped)
     if not usable:

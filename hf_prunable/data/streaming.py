@@ -15,7 +15,8 @@ from datasets import Audio, Dataset, Features, IterableDataset, Value
 from datasets.distributed import split_dataset_by_node
 from transformers.utils import logging
 
-from .audio import AudioError, EncodedAudio, decode_audio
+from .audio import AudioError, EncodedAudio
+from .crops import CropReader
 
 
 logger = logging.get_logger(__name__)
@@ -92,7 +93,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
 
     Args:
         stream: Stream of clips to train on.
-        sampling_rate: Sampling rate of the waveforms in Hz.
+        reader: How clips are decoded: sampling rate and length of the crops.
         batch_size: Clips per micro-batch.
         seed: Random seed of order, positions and lengths, 0 or more.
         shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
@@ -104,7 +105,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
         self,
         stream: SpeechStream,
         *,
-        sampling_rate: int,
+        reader: CropReader,
         batch_size: int,
         seed: int = 0,
         shortest_crop: float = 1.0,
@@ -118,7 +119,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
             seed=seed, buffer_size=stream.shuffle_buffer, max_buffer_input_shards=1
         )
         self.clips = split_dataset_by_node(clips, rank, num_ranks)
-        self.sampling_rate = sampling_rate
+        self.reader = reader
         self.batch_size = batch_size
         self.shortest_crop = shortest_crop
         self.seed, self.rank = seed, rank
@@ -128,7 +129,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
         """Yields clips without end.
 
         Yields:
-            Items with `waveform`, `crop_position` and `crop_fraction`, as in `ShuffledClips`.
+            Items as `CropReader.read` returns them, with `crop_fraction` as in `ShuffledClips`.
 
         Raises:
             AudioError: If no clip of a whole pass over the stream can be used.
@@ -137,21 +138,20 @@ class StreamedClips(torch.utils.data.IterableDataset):
         worker, num_workers = (info.id, info.num_workers) if info is not None else (0, 1)
         # The data loader takes one batch from each worker in turn.
         own_batches = max(0, -(-(self.batches_read - worker) // num_workers))
-        positions = np.random.default_rng((self.seed, self.rank, worker))
         lengths = np.random.default_rng((self.seed, self.rank, worker, 1))
         items = (
-            {
-                "waveform": waveform,
-                "crop_position": float(positions.random()),
-                "crop_fraction": self.shortest_crop + float(lengths.random()) * (1 - self.shortest_crop),
-            }
-            for waveform in self._waveforms(worker)
+            {**item, "crop_fraction": self.shortest_crop + float(lengths.random()) * (1 - self.shortest_crop)}
+            for item in self._items(worker)
         )
         yield from islice(items, own_batches * self.batch_size, None)
 
-    def _waveforms(self, worker: int) -> Iterator[np.ndarray]:
+    def _items(self, worker: int) -> Iterator[dict[str, Any]]:
         # A copy, because workers share the epoch of the original and do not finish a pass at the same time.
         clips, epoch = copy.deepcopy(self.clips), 0
+        min_samples = self.stream.min_seconds * self.reader.sampling_rate
+        positions = np.random.default_rng((self.seed, self.rank, worker))
+        # A clip that cannot be used leaves its position to the next one.
+        crop_position = float(positions.random())
         while True:
             clips.set_epoch(epoch)
             num_clips = num_used = 0
@@ -160,13 +160,14 @@ class StreamedClips(torch.utils.data.IterableDataset):
                 if clip_digest(clip["audio"]) in self.stream.held_out:
                     continue
                 try:
-                    waveform = decode_audio(clip["audio"], self.sampling_rate)
+                    item = self.reader.read(clip["audio"], crop_position)
                 except AudioError as error:
                     logger.warning(f"Taking the next clip instead: {error}")
                     continue
-                if len(waveform) >= self.stream.min_seconds * self.sampling_rate:
+                if item["num_samples"] >= min_samples:
                     num_used += 1
-                    yield waveform
+                    crop_position = float(positions.random())
+                    yield item
             if num_clips == 0:
                 # All shards are read by the other workers; datasets has warned about that.
                 return

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
 from ..data.batches import CropCollator, LabelledCollator
+from ..data.crops import CropReader
 from ..data.labels import LabelEncoding
 from ..data.shuffled_clips import LengthGrouping, ShuffledClips
 from ..data.speech_dataset import clips_digest
@@ -28,12 +29,13 @@ class TrainingData:
         label_encoding: Column and encoding of the labels; `None` for clips without labels.
         shortest_crop_seconds: Length in seconds of the shortest crops that are trained on, above 0 and at most
             `crop_seconds`: each micro-batch has a random length between the two. `None` for crops of one length.
+        min_seconds: Length in seconds below which a decoded clip is replaced by the next one.
 
     Raises:
         ValueError: If `crop_seconds` is not above 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
         self,
         train_clips: Dataset | SpeechStream,
         held_out_clips: Dataset,
@@ -41,6 +43,7 @@ class TrainingData:
         crop_seconds: float,
         label_encoding: LabelEncoding | None = None,
         shortest_crop_seconds: float | None = None,
+        min_seconds: float = 0.0,
     ):
         self.train_clips, self.held_out_clips = train_clips, held_out_clips
         self.feature_extractor = feature_extractor
@@ -54,6 +57,7 @@ class TrainingData:
         else:
             self.collator = LabelledCollator(feature_extractor, label_encoding.encode)
             self.max_seconds = float("inf")
+        self.reader = CropReader(self.sampling_rate, self.max_seconds, min_seconds)
 
     def for_training(self, args: PruningTrainingArguments, seed: int) -> ShuffledClips | StreamedClips:
         """Returns the clips of one stage in random order.
@@ -65,7 +69,7 @@ class TrainingData:
         if isinstance(self.train_clips, SpeechStream):
             return StreamedClips(
                 self.train_clips,
-                sampling_rate=self.sampling_rate,
+                reader=self.reader,
                 batch_size=args.train_batch_size,
                 seed=seed,
                 shortest_crop=self.shortest_crop,
@@ -102,4 +106,4 @@ class TrainingData:
 
     def _shuffled(self, clips: Dataset, **options: Any) -> ShuffledClips:
         label_column = None if self.label_encoding is None else self.label_encoding.label_column
-        return ShuffledClips(clips, sampling_rate=self.sampling_rate, label_column=label_column, **options)
+        return ShuffledClips(clips, reader=self.reader, label_column=label_column, **options)

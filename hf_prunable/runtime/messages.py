@@ -1,4 +1,4 @@
-"""Lists of names in messages, shortened to one line."""
+"""Names in messages: lists shortened to one line, and names that can be printed."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def first_names(names: Collection[str]) -> str:
     """
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(islice(names, NAMES_SHOWN)) + more
+
+
+def printable(name: str) -> str:
+    """Replaces what cannot be written as UTF-8, such as bytes of a file name in another encoding, by escapes.
+
+    Args:
+        name: File name as Python's `os` module gives it.
+    """
+    return name.encode("utf-8", "backslashreplace").decode()

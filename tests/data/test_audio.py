@@ -1,7 +1,10 @@
 """Decoding: formats, channels, rates, and faults that name the file and the cause."""
 
+import os
+
 import numpy as np
 import pytest
+import soundfile
 
 from hf_prunable.data import audio
 from hf_prunable.data.audio import AudioError, count_samples, decode_audio
@@ -80,6 +83,80 @@ def test_faults_name_the_file_and_the_cause(tmp_path):
             with pytest.raises(AudioError, match=message) as caught:
                 function(item, RATE)
             assert caught.value.cause == cause
+
+
+WRITABLE = [
+    (name, subtype) for name in soundfile.available_formats() for subtype in soundfile.available_subtypes(name)
+]
+
+
+@pytest.mark.parametrize("kind", WRITABLE, ids="-".join)
+def test_every_format_is_decoded_or_a_named_fault(tmp_path, kind):
+    name, subtype = kind
+    rate = 8000 if subtype != "OPUS" else 48000
+    samples = np.cumsum(np.random.default_rng(0).uniform(-0.01, 0.01, 2 * rate))
+    path = tmp_path / "clip.bin"
+    try:
+        soundfile.write(path, samples, rate, format=name, subtype=subtype)
+    except (soundfile.SoundFileError, ValueError):
+        pytest.skip("cannot be written")
+    for item in ({"path": str(path), "bytes": None}, {"path": None, "bytes": path.read_bytes()}):
+        try:
+            num_samples = count_samples(item, RATE)
+            decoded = decode_audio(item, RATE)
+        except AudioError as error:
+            # Without a header, or with it in another file.
+            assert name in ("RAW", "SD2") or subtype in ("DWVW_16", "DWVW_24"), error
+        else:
+            assert len(decoded) == num_samples >= 5800 and 0 < np.abs(decoded).max() < 2
+
+
+def test_telephony_is_decoded(tmp_path):
+    item = write(tmp_path / "a.wav", tone(1.0, rate=8000), 8000, subtype="GSM610")
+    decoded = decode_audio(item, RATE)
+    assert count_samples(item, RATE) == len(decoded)
+    np.testing.assert_allclose(decoded[1000:15000], tone(1.0)[1000:15000], atol=0.15)
+
+
+def test_headers_that_promise_what_cannot_be(tmp_path):
+    write(tmp_path / "a.wav", tone(0.1))
+    header = (tmp_path / "a.wav").read_bytes()
+    for rate in (1, 999, 768_001, 2**31 - 1):
+        item = {"path": "a.wav", "bytes": header[:24] + rate.to_bytes(4, "little") + header[28:]}
+        for function in (decode_audio, count_samples):
+            with pytest.raises(
+                AudioError, match=f"a.wav: its header gives a sampling rate of {rate} Hz; possible"
+            ) as caught:
+                function(item, RATE)
+            assert caught.value.cause == audio.IMPOSSIBLE_RATE
+    write(tmp_path / "a.flac", tone(0.1))
+    header = bytearray((tmp_path / "a.flac").read_bytes())
+    # The 36 bits of STREAMINFO that hold the number of samples, and the channels before them.
+    header[20] |= 0x0E
+    header[21:26] = header[21] | 0x0F, 255, 255, 255, 255
+    with pytest.raises(AudioError, match="a.flac: cannot be decoded"):
+        decode_audio({"path": "a.flac", "bytes": bytes(header)}, RATE)
+
+
+def test_names_that_soundfile_refuses(tmp_path):
+    write(tmp_path / "a.wav", tone(0.1))
+    for name in (b"a.raw", b"\xff.wav"):
+        path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+        os.link(tmp_path / "a.wav", path)
+        with pytest.raises(AudioError, match=r"(a.raw|\\udcff.wav): cannot be opened") as caught:
+            decode_audio({"path": path, "bytes": None}, RATE)
+        str(caught.value).encode("utf-8")
+
+
+def test_floating_point_files_are_checked_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK_VALUES", 100)
+    samples = np.stack([tone(0.1, rate=8000)] * 2, axis=1)
+    item = write(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
+    monkeypatch.setattr(audio, "resample_poly", lambda *_: pytest.fail("resampled"))
+    assert count_samples(item, RATE) == RATE // 10
+    samples[-1, 1] = np.inf
+    with pytest.raises(AudioError, match="holds NaN or infinite"):
+        count_samples(write(tmp_path / "b.wav", samples, 8000, subtype="DOUBLE"), RATE)
 
 
 def test_damaged_body_is_an_error_only_when_decoded(tmp_path):

@@ -58,9 +58,41 @@ def test_missing_labels_are_named(checkpoint):
     ):
         load_label_encoding("ctc", checkpoint, Dataset.from_dict({"audio": ["a"], "speaker": ["s"]}))
     clips = Dataset.from_dict({"text": ["A", None, ""]}, features=Features({"text": Value("string")}))
-    with pytest.raises(ValueError, match="2 of 3 clips have nothing in the column 'text': rows 1, 2. Leave them out"):
+    with pytest.raises(
+        ValueError, match="2 of 3 clips have nothing in the column 'text': row 1, row 2. Leave them out"
+    ):
         load_label_encoding("ctc", checkpoint, clips)
     with pytest.raises(ValueError, match="CTC needs a tokenizer, and .* has none that loads"):
         load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": ["A"]}))
     with pytest.raises(ValueError, match="`task` is 'asr'; choose from 'ctc', 'classification'"):
         load_label_encoding("asr", checkpoint, Dataset.from_dict({"text": ["A"]}))
+
+
+def test_labels_of_held_out_clips_count(checkpoint):
+    train, held_out = (Dataset.from_dict({"label": labels}) for labels in (["no", "yes"], ["up", "no"]))
+    task = load_label_encoding("classification", checkpoint, train, held_out_clips=held_out)
+    assert task.model_options["label2id"] == {"no": 0, "up": 1, "yes": 2} and task.encode(["up"]).tolist() == [1]
+    features = Features({"label": Value("string")})
+    held_out = Dataset.from_dict({"label": ["up", None]}, features=features)
+    with pytest.raises(ValueError, match="1 of 4 clips have nothing in the column 'label': row 1"):
+        load_label_encoding("classification", checkpoint, train, held_out_clips=held_out)
+
+
+def test_what_counts_as_no_label(checkpoint):
+    features = Features({"label": ClassLabel(names=["down", "left"])})
+    unlabelled = Dataset.from_dict({"label": [0, -1]}, features=features)
+    for clips in (
+        unlabelled,
+        Dataset.from_dict({"label": [1.0, float("nan")]}),
+        Dataset.from_dict({"label": ["a", " "], "audio": ["x.wav", "y.wav"]}),
+    ):
+        with pytest.raises(ValueError, match=r"1 of 2 clips have nothing in the column 'label': (row 1|y\.wav)\."):
+            load_label_encoding("classification", checkpoint, clips)
+
+
+def test_transcripts_are_checked_against_tokenizer_and_head(checkpoint):
+    add_tokenizer(checkpoint)
+    with pytest.raises(ValueError, match="100 % of the characters in the column 'text' are unknown to the tokenizer"):
+        load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": ["ab", "a"]}))
+    with pytest.raises(ValueError, match="CTC needs text, and the column 'text' holds int"):
+        load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": [12, 7]}))

@@ -12,9 +12,11 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_prunable.data import shuffled_clips
 from hf_prunable.data.audio import AudioError, audio_dataset
-from hf_prunable.data.batches import LabelledCollator
+from hf_prunable.data.batches import CropCollator, LabelledCollator
+from hf_prunable.data.crops import CropReader
 from hf_prunable.data.shuffled_clips import LengthGrouping, ShuffledClips
-from tests.helpers.speech_files import RATE, clips_of_constants, disturb_random_state, write_truncated_flac
+from hf_prunable.data.speech_dataset import load_speech_dataset, scan_speech_dataset
+from tests.helpers.speech_files import RATE, clips_of_constants, disturb_random_state, write, write_truncated_flac
 
 
 @pytest.fixture
@@ -34,18 +36,18 @@ def identity(item):
 
 
 def test_items_depend_on_seed_and_index_alone(clips):
-    shuffled = ShuffledClips(clips, num_samples=20, sampling_rate=RATE, seed=5, shortest_crop=0.25)
+    shuffled = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=5, shortest_crop=0.25)
     in_order = [identity(shuffled[index]) for index in range(20)]
     disturb_random_state()
     state = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
-    again = ShuffledClips(clips, num_samples=30, sampling_rate=RATE, seed=5, shortest_crop=0.25)
+    again = ShuffledClips(clips, num_samples=30, reader=CropReader(RATE), seed=5, shortest_crop=0.25)
     backwards = [identity(again[index]) for index in reversed(range(20))]
     assert backwards[::-1] == in_order
     assert (np.random.get_state()[1] == state[0]).all() and (torch.get_rng_state() == state[1]).all()
     assert random.getstate() == state[2]
     loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=2, sampler=range(20))
     assert [identity(item) for item in loader] == in_order
-    other = ShuffledClips(clips, num_samples=20, sampling_rate=RATE, seed=6, shortest_crop=0.25)
+    other = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=6, shortest_crop=0.25)
     assert [identity(item) for item in other] != in_order
     _, positions, fractions = zip(*in_order, strict=True)
     assert len(set(positions)) == len(set(fractions)) == 20
@@ -56,7 +58,7 @@ def test_items_depend_on_seed_and_index_alone(clips):
 
 def test_the_draws_of_a_seed_stay_what_they_were(clips):
     """A run that an earlier version began goes on with the same clips and crops."""
-    shuffled = ShuffledClips(clips, num_samples=14, sampling_rate=RATE, seed=5)
+    shuffled = ShuffledClips(clips, num_samples=14, reader=CropReader(RATE), seed=5)
     assert [len(item["waveform"]) - 1000 for item in shuffled] == [4, 0, 2, 3, 1, 5, 6, 3, 0, 5, 1, 6, 4, 2]
     positions = [shuffled[index]["crop_position"] for index in (0, 1, 13)]
     assert positions == [0.8050029237453802, 0.7742041803738812, 0.3082846719159853]
@@ -64,7 +66,7 @@ def test_the_draws_of_a_seed_stay_what_they_were(clips):
     lengths = [3.0, 9.0, 1.0, 7.0, 5.0, 2.0, 8.0, 4.0, 6.0]
     clips = audio_dataset([f"{index}.wav" for index in range(9)], seconds=lengths)
     grouped = ShuffledClips(
-        clips, num_samples=18, sampling_rate=RATE, seed=1, length_grouping=LengthGrouping(2, max_seconds=7.5)
+        clips, num_samples=18, reader=CropReader(RATE), seed=1, length_grouping=LengthGrouping(2, max_seconds=7.5)
     )
     assert [grouped._order_of(epoch).tolist() for epoch in (0, 1)] == [
         [4, 8, 2, 5, 0, 7, 3, 6, 1],
@@ -73,7 +75,7 @@ def test_the_draws_of_a_seed_stay_what_they_were(clips):
 
 
 def test_every_pass_takes_every_clip_in_another_order(clips):
-    shuffled = ShuffledClips(clips, num_samples=21, sampling_rate=RATE)
+    shuffled = ShuffledClips(clips, num_samples=21, reader=CropReader(RATE))
     lengths = [len(item["waveform"]) for item in shuffled]
     passes = [lengths[start : start + 7] for start in (0, 7, 14)]
     assert len(shuffled) == len(lengths) == 21
@@ -82,11 +84,11 @@ def test_every_pass_takes_every_clip_in_another_order(clips):
 
 
 def test_clip_that_breaks_is_replaced_by_the_next(clips, warnings, tmp_path):
-    sound = ShuffledClips(clips, num_samples=14, sampling_rate=RATE)
+    sound = ShuffledClips(clips, num_samples=14, reader=CropReader(RATE))
     expected = [identity(item) for item in sound]
     write_truncated_flac(tmp_path / "cut.flac")
     (tmp_path / "cut.flac").rename(tmp_path / "3.wav")
-    shuffled = ShuffledClips(clips, num_samples=14, sampling_rate=RATE)
+    shuffled = ShuffledClips(clips, num_samples=14, reader=CropReader(RATE))
     got = [identity(item) for item in shuffled]
     for start in (0, 7):
         for place in range(7):
@@ -97,8 +99,37 @@ def test_clip_that_breaks_is_replaced_by_the_next(clips, warnings, tmp_path):
     assert len(warnings) == 2 and all("3.wav" in line for line in warnings)
 
 
+def test_a_clip_that_decodes_too_short_is_replaced(tmp_path, warnings):
+    """Before, it made all crops of its batch as short."""
+    for number in range(3):
+        write(tmp_path / f"{number}.mp3", np.random.default_rng(number).standard_normal(2 * RATE) / 10)
+    cut = tmp_path / "1.mp3"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    clips, skipped = scan_speech_dataset(load_speech_dataset(tmp_path), sampling_rate=RATE, min_seconds=1.0)
+    assert skipped.count == 0
+    reader = CropReader(RATE, crop_seconds=1.5, min_seconds=1.0)
+    items = list(ShuffledClips(clips, num_samples=3, reader=reader))
+    assert CropCollator(Wav2Vec2FeatureExtractor(), 1.5)(items)["input_values"].shape == (3, 1.5 * RATE)
+    (line,) = warnings
+    assert "Taking the next clip instead" in line and "1.mp3: has 0." in line and "less than 1 s" in line
+
+
+def test_a_labelled_clip_that_is_cut_is_replaced(tmp_path, warnings):
+    """Its label no longer fits, and a transcript may be longer than what is left."""
+    for number in range(2):
+        write(tmp_path / f"{number}.mp3", np.random.default_rng(number).standard_normal(2 * RATE) / 10)
+    cut = tmp_path / "1.mp3"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    clips, _ = scan_speech_dataset(load_speech_dataset(tmp_path), sampling_rate=RATE, min_seconds=0.1)
+    clips = clips.add_column("text", ["whole", "cut"])
+    options = {"num_samples": 2, "reader": CropReader(RATE, min_seconds=0.1)}
+    assert [item["label"] for item in ShuffledClips(clips, label_column="text", **options)] == ["whole"] * 2
+    assert "s of the 2.00 s in its header" in warnings[0]
+    assert len({len(item["waveform"]) for item in ShuffledClips(clips, **options)}) == 2
+
+
 def test_reading_gives_up_when_no_clip_can_be_read(clips, warnings, tmp_path):
-    shuffled = ShuffledClips(clips, num_samples=3, sampling_rate=RATE)
+    shuffled = ShuffledClips(clips, num_samples=3, reader=CropReader(RATE))
     for path in tmp_path.glob("*.wav"):
         path.unlink()
     with pytest.raises(AudioError, match="Not one of the 7 clips can be decoded"):
@@ -108,11 +139,11 @@ def test_reading_gives_up_when_no_clip_can_be_read(clips, warnings, tmp_path):
 
 def test_impossible_arguments_are_refused(clips):
     with pytest.raises(ValueError, match="no clips to shuffle"):
-        ShuffledClips(clips.select([]), num_samples=3, sampling_rate=RATE)
+        ShuffledClips(clips.select([]), num_samples=3, reader=CropReader(RATE))
     with pytest.raises(ValueError, match="seed is -1"):
-        ShuffledClips(clips, num_samples=3, sampling_rate=RATE, seed=-1)
+        ShuffledClips(clips, num_samples=3, reader=CropReader(RATE), seed=-1)
     with pytest.raises(IndexError, match="index is 3; it must be 0 to 2"):
-        ShuffledClips(clips, num_samples=3, sampling_rate=RATE)[3]
+        ShuffledClips(clips, num_samples=3, reader=CropReader(RATE))[3]
 
 
 @given(
@@ -126,7 +157,7 @@ def test_batches_hold_clips_of_similar_length(lengths, batch_size, passes, seed)
     shuffled = ShuffledClips(
         clips,
         num_samples=passes * len(lengths),
-        sampling_rate=RATE,
+        reader=CropReader(RATE),
         seed=seed,
         length_grouping=LengthGrouping(batch_size, max_seconds=20.0),
     )
@@ -148,7 +179,7 @@ def test_batches_hold_clips_of_similar_length(lengths, batch_size, passes, seed)
 def test_batches_of_similar_length_come_in_random_order():
     lengths = np.random.default_rng(0).uniform(1, 10, 400)
     clips = audio_dataset([f"{number}.wav" for number in range(400)], seconds=lengths)
-    options = {"num_samples": 400, "sampling_rate": RATE, "length_grouping": LengthGrouping(4)}
+    options = {"num_samples": 400, "reader": CropReader(RATE), "length_grouping": LengthGrouping(4)}
     orders = [ShuffledClips(clips, seed=seed, **options)._order_of(0) for seed in (0, 0, 1)]
     assert (orders[0] == orders[1]).all() and (orders[0] != orders[2]).any()
     in_batches = lengths[orders[0]].reshape(100, 4)
@@ -158,7 +189,7 @@ def test_batches_of_similar_length_come_in_random_order():
 
 def test_labelled_clips_are_whole_and_padded(clips):
     labelled = clips.add_column("label", list("abcdefg"))
-    shuffled = ShuffledClips(labelled, num_samples=7, sampling_rate=RATE, label_column="label")
+    shuffled = ShuffledClips(labelled, num_samples=7, reader=CropReader(RATE), label_column="label")
     items = [shuffled[index] for index in range(3)]
     collate = LabelledCollator(Wav2Vec2FeatureExtractor(), lambda labels: torch.tensor([ord(x) for x in labels]))
     batch = collate(items)

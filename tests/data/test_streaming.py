@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from hf_prunable.data.arguments import SpeechArguments, load_speech
 from hf_prunable.data.audio import AudioError, decode_audio
+from hf_prunable.data.crops import CropReader
 from hf_prunable.data.labels import load_label_encoding
 from hf_prunable.data.speech_dataset import load_speech_dataset
 from hf_prunable.data.streaming import StreamedClips
@@ -49,7 +50,7 @@ def read(speech, num_batches, *, workers=0, batch_size=2, batches_read=0, **opti
     """Batches as the Trainer's loader gives them."""
     clips = StreamedClips(
         replace(speech.train_clips, shuffle_buffer=8),
-        sampling_rate=RATE,
+        reader=CropReader(RATE),
         batch_size=batch_size,
         **options,
     )

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback, Wav2Vec2FeatureExtractor
 
 from hf_prunable.data.batches import CropCollator
+from hf_prunable.data.crops import CropReader
 from hf_prunable.data.streaming import SpeechStream, StreamedClips
 from hf_prunable.modeling.gates import LOG_ALPHA_RANGE
 from hf_prunable.modeling.units import PAPER_UNITS
@@ -317,7 +318,7 @@ def streamed_clips():
     stream = SpeechStream(
         Dataset.from_dict({"audio": audio}).to_iterable_dataset(num_shards=2), min_seconds=0.01, shuffle_buffer=4
     )
-    return StreamedClips(stream, sampling_rate=RATE, batch_size=2, seed=1)
+    return StreamedClips(stream, reader=CropReader(RATE), batch_size=2, seed=1)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
