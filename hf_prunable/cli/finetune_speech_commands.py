@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from transformers import AutoFeatureExtractor
 
+from ..data.clip_identity import identify_clips
 from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..finetuning.arguments import TruncationArguments
 from ..finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
@@ -26,6 +26,7 @@ from ..finetuning.task_data import TaskData, TrainedVariant
 from ..finetuning.task_profiles import choose_depth, profile_labels
 from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
+from ..modeling.identity import identify_model
 from ..modeling.loading import load_complete, load_config
 from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
@@ -44,9 +45,10 @@ from ..reporting.model_card import PROFILE_PICTURE
 from ..reporting.provenance import Provenance, command_line
 from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
-from ..runtime.files import check_output_directory, move_into_place
+from ..runtime.library_versions import installed_versions
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
+from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
@@ -92,7 +94,7 @@ class FinetuningRecipe:
         # Formatted now, because a recipe file can change while the run proceeds.
         self.command = command_line(sys.argv)
         self.output_dir = Path(training.output_dir)
-        self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
+        self.folder = RunFolder(self.output_dir)
         self.is_main_process = training.process_index == 0
 
     def setup(self) -> None:
@@ -103,12 +105,13 @@ class FinetuningRecipe:
                 model and clips.
             PushError: If a push to the Hub would fail.
         """
-        check_output_directory(self.output_dir)
+        self.folder.check()
         # Another kind of model is refused before any audio is read.
         prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
-        self.data = self._setup_data()
-        self.report = self._setup_report(load_complete(self.options.model_name_or_path))
+        model = load_complete(self.options.model_name_or_path)
+        self.data = self._setup_data(model)
+        self.report = self._setup_report(model)
         self.plan = plan_stages(self.depths, self.options.seeds, self.training, self.data.splits, str(self.output_dir))
         if self.is_main_process:
             logger.info(self.plan.describe())
@@ -119,13 +122,16 @@ class FinetuningRecipe:
             hub.check()
         return hub
 
-    def _setup_data(self) -> TaskData:
+    def _setup_data(self, model: PrunableModelMixin) -> TaskData:
         feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
         with self.training.main_process_first(desc="reading the clips"):
             splits, skipped = self.options.load_clips(feature_extractor.sampling_rate)
             if self.is_main_process:
+                identity = {f"{name} clips": identify_clips(split, "label") for name, split in splits.items()}
+                identity |= {"model": identify_model(model, feature_extractor), "versions": installed_versions()}
+                self.folder.hold()
                 settings = asdict(self.options) | self.training.settings()
-                remember_settings(self.working_dir, settings, self.options.override)
+                remember_settings(self.folder.working_dir, settings, self.options.override, identity)
         return TaskData(feature_extractor, splits, skipped)
 
     def _setup_report(self, model: PrunableModelMixin) -> FinetuningReport:
@@ -155,7 +161,7 @@ class FinetuningRecipe:
                 self.data.splits["train"],
                 self.data.feature_extractor,
                 self.options,
-                self.working_dir / "features",
+                self.folder.working_dir / "features",
             )
         choice = choose_depth(profiles, self.options)
         if choice is not None and choice.num_layers == model.config.num_hidden_layers:
@@ -193,7 +199,7 @@ class FinetuningRecipe:
         for seed in self.options.seeds:
             for name, num_layers in self.depths.items():
                 stage, args = stage_name(name, seed), copy.copy(self.training)
-                args.seed, args.output_dir = seed, str(self.working_dir / stage)
+                args.seed, args.output_dir = seed, str(self.folder.working_dir / stage)
                 model = make_classifier(self.options, self.data.class_names, num_layers, seed)
                 callbacks = [self.plan.callback(stage)]
                 result = fine_tune(model, self.data.splits, self.data.feature_extractor, args, callbacks)
@@ -242,13 +248,12 @@ class FinetuningRecipe:
             RuntimeError: If the saved model does not load, or computes other values.
             PushError: If the push fails; the output folder is complete.
         """
-        folder, model = self.working_dir / "result", list(trained.values())[-1].model
+        folder, model = self.folder.new_result(), list(trained.values())[-1].model
         model.save_pretrained(folder)
         self.data.feature_extractor.save_pretrained(folder)
         draw_profiles(report.layers.profiles, report.layers.choice, self.options.task, folder / PROFILE_PICTURE)
-        publish_finetuning(report, model, folder, self.output_dir.name, self.hub.repo_ids.get(""))
-        move_into_place(folder, self.output_dir)
-        shutil.rmtree(self.working_dir, ignore_errors=True)
+        publish_finetuning(report, model, folder, self.folder.output_dir.name, self.hub.repo_ids.get(""))
+        self.folder.finish()
         logger.info(f"{format_table(report)}\nThe model is in {self.output_dir}.")
         self.hub.push(self.output_dir)
 

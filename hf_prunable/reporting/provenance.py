@@ -7,12 +7,12 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from ..runtime.invocation import started_command
+from ..runtime.library_versions import installed_versions
 from .measurement import describe_machine
 
 
@@ -49,7 +49,7 @@ class Provenance:
 
 def library_versions() -> dict[str, str]:
     """Returns the installed versions of the libraries that a result depends on, by library name."""
-    return {library: version(library) for library in LIBRARIES}
+    return installed_versions(LIBRARIES)
 
 
 def source_commit() -> str | None:
