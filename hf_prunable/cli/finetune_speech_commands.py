@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoFeatureExtractor
 
@@ -127,7 +128,9 @@ class FinetuningRecipe:
         with self.training.main_process_first(desc="reading the clips"):
             splits, skipped = self.options.load_clips(feature_extractor.sampling_rate)
             if self.is_main_process:
-                identity = {f"{name} clips": identify_clips(split, "label") for name, split in splits.items()}
+                identity: dict[str, Any] = {
+                    f"{name} clips": identify_clips(split, "label") for name, split in splits.items()
+                }
                 identity |= {"model": identify_model(model, feature_extractor), "versions": installed_versions()}
                 self.folder.hold()
                 settings = asdict(self.options) | self.training.settings()

@@ -28,9 +28,9 @@ TAKEN = (errno.EACCES, errno.EAGAIN)
 # Attempts to lock a working folder that runs which end at this moment delete.
 ATTEMPTS = 20
 
-# Descriptors of the locks that this process holds, by file. A process that closes any descriptor of a file loses its lock
-# on it, so there is one for each.
-_held: dict[Path, int] = {}
+# Descriptors of the locks that a process holds, by process and file: a forked process inherits this, but no lock. A process
+# that closes any descriptor of a file loses its lock on it, so there is one for each.
+_held: dict[tuple[int, Path], int] = {}
 
 
 class RunFolder:
@@ -128,10 +128,11 @@ class RunFolder:
             ValueError: If another process holds it.
         """
         path = self.working_dir / LOCK_FILE
-        if path in _held:
-            if _is_same_file(_held[path], path):
+        key = os.getpid(), path
+        if key in _held:
+            if _is_same_file(_held[key], path):
                 return True
-            os.close(_held.pop(path))
+            os.close(_held.pop(key))
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:
@@ -154,7 +155,7 @@ class RunFolder:
         if not _is_same_file(descriptor, path):
             os.close(descriptor)
             return False
-        _held[path] = descriptor
+        _held[key] = descriptor
         holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{holder}\n".encode(), 0)
@@ -167,7 +168,7 @@ class RunFolder:
         self._release()
 
     def _release(self) -> None:
-        descriptor = _held.pop(self.working_dir / LOCK_FILE, None)
+        descriptor = _held.pop((os.getpid(), self.working_dir / LOCK_FILE), None)
         if descriptor is not None:
             os.close(descriptor)
 
