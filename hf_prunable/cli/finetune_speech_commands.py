@@ -43,7 +43,8 @@ from ..reporting.finetuning_report import (
 from ..reporting.layer_pictures import draw_profiles
 from ..reporting.measurement import as_loaded, measure_latency, measure_size
 from ..reporting.model_card import PROFILE_PICTURE
-from ..reporting.provenance import Provenance, command_line
+from ..reporting.provenance import Provenance
+from ..reporting.public_text import command_line
 from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
 from ..runtime.library_versions import installed_versions

@@ -34,7 +34,7 @@ from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, restore_noise_
 from ..pruning.targets import Target, target_text
 from ..reporting.measurement import as_loaded, measure_latency
-from ..reporting.provenance import Provenance, command_line
+from ..reporting.provenance import Provenance
 from ..reporting.pruning_inputs import PruningInputs
 from ..reporting.pruning_report import (
     DENSE,
@@ -44,6 +44,7 @@ from ..reporting.pruning_report import (
     format_table,
     measure_pruning,
 )
+from ..reporting.public_text import command_line
 from ..reporting.publication import publish_pruning
 from ..reporting.ragged_shape import RaggedShape
 from ..runtime.console import console_output

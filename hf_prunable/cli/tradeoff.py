@@ -25,7 +25,8 @@ from ..one_shot.one_shot_pruning import check_reachable, check_units
 from ..pruning.arguments import PruningArguments
 from ..pruning.stages import TrainingStages
 from ..reporting.measurement import measure_dense
-from ..reporting.provenance import Provenance, command_line
+from ..reporting.provenance import Provenance
+from ..reporting.public_text import command_line
 from ..reporting.tradeoff_report import (
     PICTURE_FILE,
     TABLE_FILE,
