@@ -47,6 +47,7 @@ from ..reporting.provenance import Provenance
 from ..reporting.public_text import command_line
 from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
+from ..runtime.interruptions import stoppable
 from ..runtime.library_versions import installed_versions
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
@@ -296,12 +297,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with console_output(), leave_process_group():
         options, training = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
-        with user_errors(PROGRAM, PushError):
-            recipe = FinetuningRecipe(options, training)
-            recipe.setup()
-        # The finished model is in its place when a push fails.
-        with one_line_errors(PROGRAM, PushError):
-            recipe.run()
+        with stoppable(PROGRAM) as progress:
+            with user_errors(PROGRAM, PushError):
+                recipe = FinetuningRecipe(options, training)
+                progress.folder = recipe.folder
+                recipe.setup()
+            # The finished model is in its place when a push fails.
+            with one_line_errors(PROGRAM, PushError):
+                recipe.run()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from ..reporting.public_text import command_line
 from ..reporting.publication import publish_pruning
 from ..reporting.ragged_shape import RaggedShape
 from ..runtime.console import console_output
+from ..runtime.interruptions import stoppable
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.run_folder import RunFolder
@@ -274,13 +275,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with console_output(), leave_process_group():
         options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
-        with user_errors(PROGRAM, PushError):
-            recipe = PruningRecipe(*options)
-            recipe.setup()
-        # The finished model is in its place when a push fails.
-        with one_line_errors(PROGRAM, PushError):
-            recipe.prune()
-            recipe.finish()
+        with stoppable(PROGRAM) as progress:
+            with user_errors(PROGRAM, PushError):
+                recipe = PruningRecipe(*options)
+                progress.folder = recipe.folder
+                recipe.setup()
+            # The finished model is in its place when a push fails.
+            with one_line_errors(PROGRAM, PushError):
+                recipe.prune()
+                recipe.finish()
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from ..reporting.tradeoff_report import (
 )
 from ..runtime.console import console_output
 from ..runtime.files import write_text_atomically
+from ..runtime.interruptions import stoppable
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.run_folder import RunFolder
@@ -219,10 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with console_output(), leave_process_group():
         options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
-        with user_errors(PROGRAM):
-            recipe = TradeoffRecipe(*options)
-            recipe.setup()
-        recipe.finish(recipe.measure())
+        with stoppable(PROGRAM) as progress:
+            with user_errors(PROGRAM):
+                recipe = TradeoffRecipe(*options)
+                progress.folder = recipe.folder
+                recipe.setup()
+            recipe.finish(recipe.measure())
 
 
 if __name__ == "__main__":
