@@ -14,11 +14,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoFeatureExtractor
 
-from ..data.clip_identity import identify_clips
 from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..finetuning.arguments import TruncationArguments
 from ..finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
@@ -27,7 +25,6 @@ from ..finetuning.task_data import TaskData, TrainedVariant
 from ..finetuning.task_profiles import choose_depth, profile_labels
 from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
-from ..modeling.identity import identify_model
 from ..modeling.loading import load_complete, load_config
 from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
@@ -48,7 +45,6 @@ from ..reporting.public_text import command_line
 from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
 from ..runtime.interruptions import stoppable
-from ..runtime.library_versions import installed_versions
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.run_folder import RunFolder
@@ -129,15 +125,13 @@ class FinetuningRecipe:
         feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
         with self.training.main_process_first(desc="reading the clips"):
             splits, skipped = self.options.load_clips(feature_extractor.sampling_rate)
+            data = TaskData(feature_extractor, splits, skipped)
             if self.is_main_process:
-                identity: dict[str, Any] = {
-                    f"{name} clips": identify_clips(split, "label") for name, split in splits.items()
-                }
-                identity |= {"model": identify_model(model, feature_extractor), "versions": installed_versions()}
+                identity = data.identity(model)
                 self.folder.hold()
                 settings = asdict(self.options) | self.training.settings()
                 remember_settings(self.folder.working_dir, settings, self.options.override, identity)
-        return TaskData(feature_extractor, splits, skipped)
+        return data
 
     def _setup_report(self, model: PrunableModelMixin) -> FinetuningReport:
         options, data = self.options, self.data

@@ -58,13 +58,19 @@ def test_an_ignored_signal_stays_ignored():
 
 
 def test_a_forked_process_ends_by_the_signal():
+    ready, is_ready = os.pipe()
     with stoppable("prune"):
         child = os.fork()
         if child == 0:
-            time.sleep(10)
+            # Python forgets signals that arrive while it forks.
+            os.write(is_ready, b"x")
+            time.sleep(30)
             os._exit(0)
+        os.read(ready, 1)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    os.close(ready)
+    os.close(is_ready)
 
 
 def test_processes_of_a_distributed_run_end_at_once(monkeypatch):
