@@ -76,6 +76,7 @@ def test_a_signal(place, tmp_path, name, status):
     )
 
 
+@pytest.mark.slow
 def test_two_runs_at_a_time_and_one_after_a_stop(place, tmp_path):
     (tmp_path / "other").mkdir()
     whole = start(place, tmp_path / "other", 60)
@@ -95,6 +96,7 @@ def test_two_runs_at_a_time_and_one_after_a_stop(place, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["other", "out"]
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_written(place, tmp_path):
     limit = 40_000
     run = start(place, tmp_path, 20, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))

@@ -452,7 +452,7 @@ NAMES = [
     "<script>alert(1)</script>",
     "[x](https://example.org)",
     "# title | `code`",
-    "$x$ \\ ~y~ &amp;",
+    "$x$ ~y~ &amp;",
     "_a_",
 ]
 
