@@ -27,7 +27,7 @@ from hf_prunable.finetuning.task_profiles import profile_labels
 from hf_prunable.modeling.loading import load_complete
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.pictures import DOTS_PER_INCH, GRID_COLOR, INK, LINE, NORMAL, SMALL
-from hf_prunable.reporting.provenance import published_name
+from hf_prunable.reporting.public_text import published_name
 from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.convexity_config import CRITERIA
 from hf_prunable.truncation.layer_choice import LayerChoice, choose_layer

@@ -7,7 +7,6 @@ pushes the output folder of a run, such as one whose own push failed.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
+from transformers.utils import logging
 
-from .modeling.configuration import SHIM_FILE
-from .reporting.model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER, address_card
+from .reporting.model_card_parts import CARD_FILE, address_card
+from .reporting.published_files import PushError, published_files
 from .runtime.command_parser import CommandParser
 from .runtime.console import console_output
 from .runtime.messages import first_names
@@ -33,19 +31,11 @@ logger = logging.get_logger("hf_prunable.hub")
 
 PROGRAM = "hf-prunable push"
 
-# Files that are published. Other files of a folder, such as the Trainer's pickled arguments and states, are not.
-PUBLISHED_SUFFIXES = (".json", ".safetensors", ".png", ".txt", ".model", ".jinja")
-PUBLISHED_FILES = (CARD_FILE, SHIM_FILE, "LICENSE")
-STATE_FILES = ("trainer_state.json", "settings.json")
 # The Hub creates the first file itself; a new repository can be created with the others.
 ALLOWED_BEFORE = (".gitattributes", CARD_FILE, "LICENSE")
 # Errors of huggingface_hub: failed responses and connections, no token or offline mode, interrupted uploads, and names
 # or cards that the Hub rejects.
 PUSH_FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
-
-
-class PushError(RuntimeError):
-    """A folder cannot be pushed, or was not pushed."""
 
 
 @dataclass
@@ -165,7 +155,8 @@ def push_folder(
 ) -> CommitInfo:
     """Pushes a model folder in a single commit, so that a failed push leaves the repository unchanged.
 
-    The usage snippet of the card is changed to load from the repository. Files of a training state are not pushed.
+    The usage snippet of the card is changed to load from the repository. Only regular files of known
+    names are pushed, see `published_files`.
 
     Args:
         folder: Folder of the model.
@@ -205,47 +196,6 @@ def push_folder(
         )
     except PUSH_FAILURES as error:
         raise PushError(f"{folder} was not pushed to {repo_id}: {error}") from error
-
-
-def published_files(folder: Path) -> list[str]:
-    """Lists the files of a model folder that are published, in alphabetical order.
-
-    Args:
-        folder: Folder of a complete model.
-
-    Raises:
-        PushError: If the folder contains no complete model.
-    """
-    if not (folder / CONFIG_NAME).is_file():
-        raise PushError(
-            f"{folder} contains no model: there is no {CONFIG_NAME}. Give the output folder of a finished run."
-        )
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    published = {name for name in files if _is_published(name)}
-    weights = [name for name in sorted(published) if name.endswith(".safetensors")]
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
-    missing = sorted(shards.difference(weights))
-    if missing or not weights:
-        what = first_names(missing) or "weights as safetensors"
-        raise PushError(f"{folder} contains no complete model: {what} missing. Save it with `save_pretrained`.")
-    for name in weights:
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise PushError(f"{folder / name} is damaged: {error}. Save the model again.") from error
-    left = sorted(files - published)
-    if left:
-        logger.warning(f"Not pushed from {folder}: {first_names(left)}.")
-    return sorted(published)
-
-
-def _is_published(name: str) -> bool:
-    parent, _, file = name.rpartition("/")
-    if parent:
-        return parent == EVAL_RESULTS_FOLDER and file.endswith(".yaml")
-    return file in PUBLISHED_FILES or (file.endswith(PUBLISHED_SUFFIXES) and file not in STATE_FILES)
 
 
 def _check_rights(user: dict, repo_ids: Iterable[str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -41,12 +40,14 @@ from ..reporting.finetuning_report import (
 from ..reporting.layer_pictures import draw_profiles
 from ..reporting.measurement import as_loaded, measure_latency, measure_size
 from ..reporting.model_card import PROFILE_PICTURE
-from ..reporting.provenance import Provenance, command_line
+from ..reporting.provenance import Provenance
+from ..reporting.public_text import command_line
 from ..reporting.publication import publish_finetuning
 from ..runtime.console import console_output
-from ..runtime.files import check_output_directory, move_into_place
+from ..runtime.interruptions import stoppable
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
+from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
@@ -92,7 +93,7 @@ class FinetuningRecipe:
         # Formatted now, because a recipe file can change while the run proceeds.
         self.command = command_line(sys.argv)
         self.output_dir = Path(training.output_dir)
-        self.working_dir = self.output_dir.with_name(f"{self.output_dir.name}.partial")
+        self.folder = RunFolder(self.output_dir)
         self.is_main_process = training.process_index == 0
 
     def setup(self) -> None:
@@ -103,12 +104,13 @@ class FinetuningRecipe:
                 model and clips.
             PushError: If a push to the Hub would fail.
         """
-        check_output_directory(self.output_dir)
+        self.folder.check()
         # Another kind of model is refused before any audio is read.
         prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
-        self.data = self._setup_data()
-        self.report = self._setup_report(load_complete(self.options.model_name_or_path))
+        model = load_complete(self.options.model_name_or_path)
+        self.data = self._setup_data(model)
+        self.report = self._setup_report(model)
         self.plan = plan_stages(self.depths, self.options.seeds, self.training, self.data.splits, str(self.output_dir))
         if self.is_main_process:
             logger.info(self.plan.describe())
@@ -119,14 +121,17 @@ class FinetuningRecipe:
             hub.check()
         return hub
 
-    def _setup_data(self) -> TaskData:
+    def _setup_data(self, model: PrunableModelMixin) -> TaskData:
         feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
         with self.training.main_process_first(desc="reading the clips"):
             splits, skipped = self.options.load_clips(feature_extractor.sampling_rate)
+            data = TaskData(feature_extractor, splits, skipped)
             if self.is_main_process:
+                identity = data.identity(model)
+                self.folder.hold()
                 settings = asdict(self.options) | self.training.settings()
-                remember_settings(self.working_dir, settings, self.options.override)
-        return TaskData(feature_extractor, splits, skipped)
+                remember_settings(self.folder.working_dir, settings, self.options.override, identity)
+        return data
 
     def _setup_report(self, model: PrunableModelMixin) -> FinetuningReport:
         options, data = self.options, self.data
@@ -155,7 +160,7 @@ class FinetuningRecipe:
                 self.data.splits["train"],
                 self.data.feature_extractor,
                 self.options,
-                self.working_dir / "features",
+                self.folder.working_dir / "features",
             )
         choice = choose_depth(profiles, self.options)
         if choice is not None and choice.num_layers == model.config.num_hidden_layers:
@@ -193,7 +198,7 @@ class FinetuningRecipe:
         for seed in self.options.seeds:
             for name, num_layers in self.depths.items():
                 stage, args = stage_name(name, seed), copy.copy(self.training)
-                args.seed, args.output_dir = seed, str(self.working_dir / stage)
+                args.seed, args.output_dir = seed, str(self.folder.working_dir / stage)
                 model = make_classifier(self.options, self.data.class_names, num_layers, seed)
                 callbacks = [self.plan.callback(stage)]
                 result = fine_tune(model, self.data.splits, self.data.feature_extractor, args, callbacks)
@@ -242,13 +247,12 @@ class FinetuningRecipe:
             RuntimeError: If the saved model does not load, or computes other values.
             PushError: If the push fails; the output folder is complete.
         """
-        folder, model = self.working_dir / "result", list(trained.values())[-1].model
+        folder, model = self.folder.new_result(), list(trained.values())[-1].model
         model.save_pretrained(folder)
         self.data.feature_extractor.save_pretrained(folder)
         draw_profiles(report.layers.profiles, report.layers.choice, self.options.task, folder / PROFILE_PICTURE)
-        publish_finetuning(report, model, folder, self.output_dir.name, self.hub.repo_ids.get(""))
-        move_into_place(folder, self.output_dir)
-        shutil.rmtree(self.working_dir, ignore_errors=True)
+        publish_finetuning(report, model, folder, self.folder.output_dir.name, self.hub.repo_ids.get(""))
+        self.folder.finish()
         logger.info(f"{format_table(report)}\nThe model is in {self.output_dir}.")
         self.hub.push(self.output_dir)
 
@@ -287,12 +291,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with console_output(), leave_process_group():
         options, training = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
-        with user_errors(PROGRAM, PushError):
-            recipe = FinetuningRecipe(options, training)
-            recipe.setup()
-        # The finished model is in its place when a push fails.
-        with one_line_errors(PROGRAM, PushError):
-            recipe.run()
+        with stoppable(PROGRAM) as progress:
+            with user_errors(PROGRAM, PushError):
+                recipe = FinetuningRecipe(options, training)
+                progress.folder = recipe.folder
+                recipe.setup()
+            # The finished model is in its place when a push fails.
+            with one_line_errors(PROGRAM, PushError):
+                recipe.run()
 
 
 if __name__ == "__main__":

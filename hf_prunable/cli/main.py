@@ -14,6 +14,7 @@ from importlib import import_module
 
 from .. import __version__
 from ..runtime.command_parser import CommandParser, suggestion
+from ..runtime.interruptions import stoppable
 
 
 PROGRAM = "hf-prunable"
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command not in COMMANDS:
         hint = suggestion(command, list(COMMANDS)) or f"Commands are {', '.join(COMMANDS)}."
         parser.error(f"there is no command {command!r}. {hint}")
-    import_module(f".{command.replace('-', '_')}", __package__).main(arguments[1:])
+    with stoppable(f"{PROGRAM} {command}"):
+        import_module(f".{command.replace('-', '_')}", __package__).main(arguments[1:])
 
 
 if __name__ == "__main__":

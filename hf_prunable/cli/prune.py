@@ -34,7 +34,7 @@ from ..pruning.stages import TrainingStages, final_stage_name
 from ..pruning.student import Student, restore_noise_
 from ..pruning.targets import Target, target_text
 from ..reporting.measurement import as_loaded, measure_latency
-from ..reporting.provenance import Provenance, command_line
+from ..reporting.provenance import Provenance
 from ..reporting.pruning_inputs import PruningInputs
 from ..reporting.pruning_report import (
     DENSE,
@@ -44,16 +44,18 @@ from ..reporting.pruning_report import (
     format_table,
     measure_pruning,
 )
+from ..reporting.public_text import command_line
 from ..reporting.publication import publish_pruning
 from ..reporting.ragged_shape import RaggedShape
 from ..runtime.console import console_output
-from ..runtime.files import check_output_directory
+from ..runtime.interruptions import stoppable
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
+from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
 from ..runtime.user_errors import one_line_errors, user_errors
 from .pruning_methods import check_options, found_by, make_method, settings_of_method, with_method
-from .pruning_setup import PruningSetup, finish_folder, working_folder
+from .pruning_setup import PruningSetup
 from .trainer_options import PRUNING_TABLE
 
 
@@ -105,8 +107,8 @@ class PruningRecipe:
         training = training.with_final_steps(self.method.default_final_steps)
         self.hub = HubPush.take_from(training, list(self.parts.values()))
         self.output_dir = Path(training.output_dir)
-        self.working_dir = working_folder(self.output_dir)
-        self.training = training.in_folder(self.working_dir)
+        self.folder = RunFolder(self.output_dir)
+        self.training = training.in_folder(self.folder.working_dir)
         # All processes compute the same; the main one writes it.
         self.is_main_process = training.process_index == 0
         # Set by `setup`.
@@ -127,14 +129,14 @@ class PruningRecipe:
             logger.info(self.stages.plan.describe())
 
     def _check_output(self) -> None:
-        check_output_directory(self.output_dir)
+        self.folder.check()
         if self.training.resume_from_checkpoint:
             raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
         if self.is_main_process:
             self.hub.check()
 
     def _record_settings(self) -> None:
-        """Records what the result depends on, or compares it with the interrupted run that is continued."""
+        """Takes the working folder, and records what the result depends on or compares it with the run that is continued."""
         if not self.is_main_process:
             return
         settings = (
@@ -142,7 +144,9 @@ class PruningRecipe:
         )
         settings = settings_of_method(self.options, settings, self.one_shot)
         settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
-        remember_settings(self.working_dir, settings | {"clips": self.loaded.speech.digest}, self.options.override)
+        identity = self.loaded.identity(self.method)
+        self.folder.hold()
+        remember_settings(self.folder.working_dir, settings, self.options.override, identity)
 
     def prune(self) -> None:
         """Makes and saves the student of each target."""
@@ -185,7 +189,7 @@ class PruningRecipe:
             RuntimeError: If a fresh process does not load the model, or computes something else with it.
         """
         part = self.parts[target]
-        folder = self.working_dir / "result" / part
+        folder = self.folder.new_result(part)
         loaded = self.loaded
         restore_noise_(student.model, loaded.original_config)
         student.model.save_pretrained(folder)
@@ -193,7 +197,7 @@ class PruningRecipe:
         if loaded.labels is not None and loaded.labels.tokenizer is not None:
             loaded.labels.tokenizer.save_pretrained(folder)
         report = self._report(student, target, losses, ragged)
-        name = f"{self.output_dir.name}-{part}".rstrip("-")
+        name = f"{self.folder.output_dir.name}-{part}".rstrip("-")
         publish_pruning(report, student.model, folder, name, self.hub.repo_ids.get(part), loaded.auto_class)
         logger.info(f"At a target of {target_text(target)}:\n{format_table(report)}")
 
@@ -228,7 +232,7 @@ class PruningRecipe:
         """Gives the folder of the results its name, removes the working folder and pushes the results if asked to."""
         if not self.is_main_process:
             return
-        finish_folder(self.output_dir)
+        self.folder.finish()
         logger.info(f"The pruned model is in {self.output_dir}.")
         self.hub.push(self.output_dir)
 
@@ -271,13 +275,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with console_output(), leave_process_group():
         options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
-        with user_errors(PROGRAM, PushError):
-            recipe = PruningRecipe(*options)
-            recipe.setup()
-        # The finished model is in its place when a push fails.
-        with one_line_errors(PROGRAM, PushError):
-            recipe.prune()
-            recipe.finish()
+        with stoppable(PROGRAM) as progress:
+            with user_errors(PROGRAM, PushError):
+                recipe = PruningRecipe(*options)
+                progress.folder = recipe.folder
+                recipe.setup()
+            # The finished model is in its place when a push fails.
+            with one_line_errors(PROGRAM, PushError):
+                recipe.prune()
+                recipe.finish()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What the commands that prune have in common: audio, models and stages of a run, and its folders."""
+"""What the commands that prune have in common: audio, models and stages of a run, and the facts that identify it."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, set_see
 from ..data.arguments import SpeechArguments, leave_out_transcripts, load_speech
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..modeling.auto import prunable_class
+from ..modeling.identity import identify_model
 from ..modeling.loading import load_complete, load_config
 from ..pruning.arguments import GATES, PruningArguments, PruningTrainingArguments
 from ..pruning.method import PruningMethod
@@ -22,7 +22,8 @@ from ..pruning.student import load_student
 from ..pruning.training_data import TrainingData
 from ..reporting.pruning_inputs import PruningInputs
 from ..runtime.auto_classes import BASE_MODEL
-from ..runtime.files import move_into_place
+from ..runtime.digests import tensors_digest
+from ..runtime.library_versions import installed_versions
 from .pruning_methods import calibration_of, steps_of_stages
 
 
@@ -73,6 +74,11 @@ class PruningSetup:
         self.model, self.original_config = load_student(name, auto_class=self.auto_class, **head_options)
         if self.labels is not None:
             self.speech = leave_out_transcripts(self.speech, self.labels, self._count_frames)
+        # Before a method attaches gates; only the main process compares them.
+        self._is_main_process = training.process_index == 0
+        self._models: dict[str, Any] = {}
+        if self._is_main_process:
+            self._models["model"] = identify_model(self.model, self.feature_extractor)
 
     @property
     def auto_class(self) -> str:
@@ -98,6 +104,8 @@ class PruningSetup:
         """
         method.prepare_(self.model)
         teacher = None if self.teacher_name is None else load_complete(self.teacher_name)
+        if teacher is not None and self._is_main_process and self.teacher_name != self.options.model_name_or_path:
+            self._models["teacher"] = identify_model(teacher)
         data = TrainingData(
             self.speech.train_clips,
             self.speech.held_out_clips,
@@ -111,6 +119,21 @@ class PruningSetup:
         stages = TrainingStages(self.model, teacher, self.training, self.objective, data, plan)
         method.read_input(stages)
         return stages
+
+    def identity(self, method: PruningMethod) -> dict[str, Any]:
+        """Returns facts by which an interrupted run recognises what it reads; for the main process alone.
+
+        Args:
+            method: Pruning method that has read its input.
+        """
+        facts = self._models | self.speech.identity(None if self.labels is None else self.labels.label_column)
+        if method.calibration is not None:
+            waveforms = method.calibration.waveforms
+            facts["calibration audio"] = {
+                "crops": len(waveforms),
+                "samples": tensors_digest({"waveforms": waveforms}),
+            }
+        return facts | {"versions": installed_versions()}
 
     def inputs(self, method: PruningMethod, stages: TrainingStages, command: str) -> PruningInputs:
         """Returns the inputs of the run for its reports.
@@ -139,23 +162,3 @@ class PruningSetup:
             seed=self.training.seed,
             calibration=calibration_of(method),
         )
-
-
-def working_folder(output_dir: Path) -> Path:
-    """Returns the folder that keeps the files of a run until it is complete.
-
-    Args:
-        output_dir: Folder of the result.
-    """
-    return output_dir.with_name(f"{output_dir.name}.partial")
-
-
-def finish_folder(output_dir: Path) -> None:
-    """Gives the folder `result` of the working folder its final name, and removes the working folder.
-
-    Args:
-        output_dir: Folder of the result.
-    """
-    working_dir = working_folder(output_dir)
-    move_into_place(working_dir / "result", output_dir)
-    shutil.rmtree(working_dir, ignore_errors=True)

@@ -25,7 +25,8 @@ from ..one_shot.one_shot_pruning import check_reachable, check_units
 from ..pruning.arguments import PruningArguments
 from ..pruning.stages import TrainingStages
 from ..reporting.measurement import measure_dense
-from ..reporting.provenance import Provenance, command_line
+from ..reporting.provenance import Provenance
+from ..reporting.public_text import command_line
 from ..reporting.tradeoff_report import (
     PICTURE_FILE,
     TABLE_FILE,
@@ -36,13 +37,15 @@ from ..reporting.tradeoff_report import (
     measure_point,
 )
 from ..runtime.console import console_output
-from ..runtime.files import check_output_directory, write_text_atomically
+from ..runtime.files import write_text_atomically
+from ..runtime.interruptions import stoppable
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
+from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
 from ..runtime.user_errors import user_errors
 from .pruning_methods import given_options
-from .pruning_setup import PruningSetup, finish_folder, working_folder
+from .pruning_setup import PruningSetup
 from .tradeoff_options import TRADEOFF_TABLE, TradeoffArguments
 
 
@@ -83,8 +86,8 @@ class TradeoffRecipe:
         # Read now, because a recipe file may have changed when the run is over.
         self.command = command_line(sys.argv)
         self.output_dir = Path(options.output_dir)
-        self.working_dir = working_folder(self.output_dir)
-        self.training = options.training(self.working_dir)
+        self.folder = RunFolder(self.output_dir)
+        self.training = options.training(self.folder.working_dir)
         self.is_main_process = self.training.process_index == 0
         # Set by `setup`.
         self.loaded: PruningSetup
@@ -93,7 +96,7 @@ class TradeoffRecipe:
 
     def setup(self) -> None:
         """Checks the output, loads audio and model, and records the settings of the run."""
-        check_output_directory(self.output_dir)
+        self.folder.check()
         asked = self.options.pruning(self.options.sparsities)
         self.loaded = PruningSetup(asked, self.speech_options, self.options.objective(), self.training)
         reachable = self._reachable(self.loaded.model, asked)
@@ -102,7 +105,9 @@ class TradeoffRecipe:
         if self.is_main_process:
             settings = asdict(self.options) | asdict(self.speech_options) | asdict(self.one_shot)
             settings = {name: value for name, value in settings.items() if name not in UNRECORDED}
-            remember_settings(self.working_dir, settings | {"clips": self.loaded.speech.digest}, self.options.override)
+            identity = self.loaded.identity(self.method)
+            self.folder.hold()
+            remember_settings(self.folder.working_dir, settings, self.options.override, identity)
             if self.stages.plan is not None:
                 logger.info(self.stages.plan.describe())
 
@@ -161,13 +166,12 @@ class TradeoffRecipe:
         """
         if not self.is_main_process:
             return
-        folder = self.working_dir / "result"
-        folder.mkdir(exist_ok=True)
+        folder = self.folder.new_result()
         table = format_tradeoff(report)
         write_text_atomically(folder / TABLE_FILE, table)
         report.save(folder)
         draw_tradeoff(report, folder / PICTURE_FILE)
-        finish_folder(self.output_dir)
+        self.folder.finish()
         sys.stdout.write(f"{table}\n")
         sys.stdout.flush()
         logger.info(f"Table and picture are in {self.output_dir}. {self._closing_words()}")
@@ -216,10 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with console_output(), leave_process_group():
         options = make_parser().parse(sys.argv[1:] if arguments is None else arguments)
-        with user_errors(PROGRAM):
-            recipe = TradeoffRecipe(*options)
-            recipe.setup()
-        recipe.finish(recipe.measure())
+        with stoppable(PROGRAM) as progress:
+            with user_errors(PROGRAM):
+                recipe = TradeoffRecipe(*options)
+                progress.folder = recipe.folder
+                recipe.setup()
+            recipe.finish(recipe.measure())
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from functools import partial
 
 from datasets import Dataset
 
+from .clip_identity import identify_clips
 from .labels import LabelEncoding
-from .speech_dataset import clips_digest, load_speech_dataset, scan_speech_dataset, split_held_out
+from .speech_dataset import load_speech_dataset, scan_speech_dataset, split_held_out
 from .streaming import SpeechStream
 from .transcripts import select_transcripts
 
@@ -58,11 +59,19 @@ class Speech:
     held_out_clips: Dataset
     num_skipped: dict[str, int]
 
-    @property
-    def digest(self) -> str:
-        """Hash of the training clips' names and lengths; with a stream, of the held-out clips'."""
-        is_stream = isinstance(self.train_clips, SpeechStream)
-        return clips_digest(self.held_out_clips if is_stream else self.train_clips)
+    def identity(self, label_column: str | None = None) -> dict[str, dict[str, int | float | str]]:
+        """Returns facts by which an interrupted run recognises its clips, see `identify_clips`.
+
+        The training clips of a stream are not among them: they would have to be read to the end. Its held-out clips, which
+        are the first of the stream, are.
+
+        Args:
+            label_column: Column of labels that the run uses; `None` for clips without labels.
+        """
+        facts = {"held-out clips": identify_clips(self.held_out_clips, label_column)}
+        if not isinstance(self.train_clips, SpeechStream):
+            facts["training clips"] = identify_clips(self.train_clips, label_column)
+        return facts
 
 
 def leave_out_transcripts(speech: Speech, labels: LabelEncoding, count_frames: Callable[[float], int]) -> Speech:

@@ -6,7 +6,6 @@ Audio stays undecoded in the data set (`Audio(decode=False)`) and is decoded by 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 from collections import Counter
@@ -273,15 +272,3 @@ def split_held_out(
         )
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.select(np.sort(order[count:])), dataset.select(np.sort(order[:count]))
-
-
-def clips_digest(clips: Dataset) -> str:
-    """Hash of the file names and lengths of clips, in their order.
-
-    Args:
-        clips: Clips with columns `audio` and `seconds`.
-    """
-    digest = hashlib.sha256(np.asarray(clips["seconds"][:], dtype=np.float64).tobytes())
-    for audio in clips.select_columns("audio"):
-        digest.update(Path(audio_name(audio["audio"])).name.encode())
-    return digest.hexdigest()

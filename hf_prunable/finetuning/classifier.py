@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import DatasetDict
-from safetensors.torch import load_file
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -20,6 +19,7 @@ from transformers import (
     TrainingArguments,
     Wav2Vec2FeatureExtractor,
 )
+from transformers.utils import logging
 
 from ..data.batches import LabelledClips, LabelledCollator
 from ..data.speech_commands_tasks import CLIP_SECONDS
@@ -27,13 +27,15 @@ from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from ..runtime.checkpoints import common_checkpoint
-from ..runtime.files import save_tensors_atomically, write_text_atomically
+from ..runtime.files import is_whole, read_tensors, save_tensors_atomically, write_text_atomically
 from ..runtime.settings import result_settings
 from ..truncation.truncated_model import truncate
 from .arguments import TruncationArguments
 from .metrics import ClassificationMetric
 from .training_clock import TrainingClock
 
+
+logger = logging.get_logger(__name__)
 
 WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
 
@@ -161,9 +163,9 @@ def fine_tune(
         callbacks: Further callbacks of the Trainer.
     """
     folder = Path(args.output_dir)
-    if (folder / RESULT_FILE).exists():
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        return FinetunedResult(**json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
+    stored = _stored_result(model, folder)
+    if stored is not None:
+        return stored
     trainer = _make_trainer(model, splits, feature_extractor, args)
     for callback in callbacks:
         trainer.add_callback(callback)
@@ -173,6 +175,19 @@ def fine_tune(
         save_tensors_atomically(folder / WEIGHTS_FILE, trainer.accelerator.get_state_dict(trainer.model))
         write_text_atomically(folder / RESULT_FILE, json.dumps(vars(result)) + "\n")
     trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _stored_result(model: PreTrainedModel, folder: Path) -> FinetunedResult | None:
+    """Loads weights and result of a finished training; returns `None` if it was not finished, or files are damaged."""
+    if not (folder / RESULT_FILE).exists() or not is_whole(folder / WEIGHTS_FILE):
+        return None
+    try:
+        result = FinetunedResult(**json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        logger.warning(f"{folder / RESULT_FILE} is damaged ({error!r}). Going back to the last checkpoint.")
+        return None
+    model.load_state_dict(read_tensors(folder / WEIGHTS_FILE)[0])
     return result
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from datasets import DatasetDict
 from transformers import Wav2Vec2FeatureExtractor
 
+from ..data.clip_identity import identify_clips
 from ..data.speech_dataset import SkippedAudio
+from ..modeling.identity import identify_model
 from ..modeling.pretrained import PrunableModelMixin
+from ..runtime.library_versions import installed_versions
 from .classifier import FinetunedResult
 
 
@@ -30,6 +34,17 @@ class TaskData:
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of their ids."""
         return self.splits["train"].features["label"].names
+
+    def identity(self, model: PrunableModelMixin) -> dict[str, Any]:
+        """Returns facts by which an interrupted run recognises what it reads.
+
+        Args:
+            model: Model of the checkpoint as it is loaded.
+        """
+        facts: dict[str, Any] = {
+            f"{name} clips": identify_clips(split, "label") for name, split in self.splits.items()
+        }
+        return facts | {"model": identify_model(model, self.feature_extractor), "versions": installed_versions()}
 
 
 @dataclass(frozen=True)

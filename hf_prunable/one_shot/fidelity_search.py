@@ -12,6 +12,7 @@ from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import UnitCounts
 from ..pruning.fidelity import Fidelity
 from ..pruning.targets import FidelityTarget
+from ..runtime.files import DamagedFileError
 from .allocation import RemovalOrder
 from .bracket import Bracket
 from .calibration import from_first_process, rank_and_size
@@ -232,10 +233,19 @@ class _RoundSearch:
         if candidate.num_removals == 0:
             return
         if self._kept is None:
-            assert self.search.files is not None
-            self._kept = self.search.files.load_model(self.number, self.pruning.model)
+            self._kept = self._saved(candidate)
         self.pruning.model, record = self._kept
         self.search.records.append(record)
+
+    def _saved(self, candidate: Candidate) -> tuple[PrunableModelMixin, PruningRound]:
+        """Returns model and record of a candidate that was measured before an interruption."""
+        assert self.search.files is not None
+        try:
+            return self.search.files.load_model(self.number, self.pruning.model)
+        except (DamagedFileError, FileNotFoundError) as error:
+            logger.warning(f"{error}. Its model is pruned again.")
+        model = self.pruning.pruned(self.order.shape_after(candidate.num_removals))
+        return model, PruningRound.after(self.pruning, model, self.order)
 
     def _save_candidates(self) -> None:
         if self.search.files is not None:

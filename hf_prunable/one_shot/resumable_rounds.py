@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..runtime.files import DamagedFileError
 from .calibration import from_first_process, rank_and_size
 from .one_shot_pruning import OneShotPruning
 from .round_files import PruningRound, load_round, round_path, save_round
@@ -28,7 +29,7 @@ class ResumableRounds:
         title: What the log calls a round.
 
     Attributes:
-        num_finished: Number of rounds that were finished before an interruption.
+        num_finished: Number of rounds that were finished before an interruption, as far as their files are whole.
         records: Records of the rounds so far, those of finished rounds included.
     """
 
@@ -47,14 +48,26 @@ class ResumableRounds:
         for size in sizes:
             number = len(self.records) + 1
             path = round_path(self.folder, number)
-            if number <= self.num_finished:
-                self.pruning.model, record = load_round(path, self.pruning.model)
-            else:
+            record = self._finished_round(path, number)
+            if record is None:
                 record = self._round(size, number, is_draft=size != sizes[-1])
                 if rank_and_size()[0] == 0:
                     path.parent.mkdir(exist_ok=True)
                     save_round(path, self.pruning.model, record)
             self.records.append(record)
+
+    def _finished_round(self, path: Path, number: int) -> PruningRound | None:
+        """Takes a round from its file; returns `None` if it was not finished, or its file is damaged."""
+        if number > self.num_finished:
+            return None
+        try:
+            self.pruning.model, record = load_round(path, self.pruning.model)
+        except DamagedFileError as error:
+            logger.warning(f"{error}. Going back to the round before.")
+            # The rounds after it are made again as well.
+            self.num_finished = number - 1
+            return None
+        return record
 
     def _round(self, size: float, number: int, is_draft: bool) -> PruningRound:
         """Makes one round and returns its record."""

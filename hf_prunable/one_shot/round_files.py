@@ -7,13 +7,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import safe_open
-
 from ..modeling.loading import build_like
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.shape import PrunedShape
 from ..modeling.size import UnitCounts
-from ..runtime.files import save_tensors_atomically
+from ..runtime.files import DamagedFileError, read_tensors, save_tensors_atomically
 from .allocation import CheapestFirst, RemovalOrder
 from .loss_estimate import LossEstimate
 from .one_shot_pruning import OneShotPruning
@@ -144,12 +142,16 @@ def load_round(path: Path, model: PrunableModelMixin) -> tuple[PrunableModelMixi
 
     Returns:
         A model with class, mode and device of the given one, and the record of the round.
+
+    Raises:
+        DamagedFileError: If the file is not as it was written.
     """
-    with safe_open(path, framework="pt") as file:
-        # Copies, because the file's tensors may lie in memory in a way that changes the last bits of products.
-        state = {name: file.get_tensor(name).clone() for name in file.keys()}
-        metadata = file.metadata()
+    state, metadata = read_tensors(path)
     config = copy.deepcopy(model.config)
-    shape = PrunedShape.from_dict(json.loads(metadata["pruned_shape"]))
+    try:
+        shape = PrunedShape.from_dict(json.loads(metadata["pruned_shape"]))
+        record = PruningRound.from_json(metadata["round"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: its header holds no round ({error!r})") from error
     config.pruned_shape = None if shape.is_dense(config) else shape.to_dict()
-    return build_like(model, config, state), PruningRound.from_json(metadata["round"])
+    return build_like(model, config, state), record

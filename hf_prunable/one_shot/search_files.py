@@ -6,12 +6,16 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from transformers.utils import logging
+
 from ..modeling.pretrained import PrunableModelMixin
 from ..pruning.fidelity import Fidelity
 from ..runtime.files import write_text_atomically
 from .calibration import from_first_process, rank_and_size
 from .round_files import PruningRound, load_round, round_path, save_round
 
+
+logger = logging.get_logger(__name__)
 
 # File of all measured candidates in the folder of a run.
 CANDIDATES_FILE = "candidates.json"
@@ -58,17 +62,21 @@ class SearchFiles:
     def load_rounds(self) -> list[CandidateRound]:
         """Returns the candidates measured so far, by round; in all processes those that the first one sees."""
         path = self.folder / CANDIDATES_FILE
-        text = from_first_process(path.read_text(encoding="utf-8") if path.exists() else "[]")
-        return [
-            CandidateRound(
-                values["largest"],
-                [
-                    Candidate(**(candidate | {"fidelity": Fidelity(**candidate["fidelity"])}))
-                    for candidate in values["measured"]
-                ],
-            )
-            for values in json.loads(text)
-        ]
+        text = from_first_process(path.read_text(encoding="utf-8", errors="replace") if path.exists() else "[]")
+        try:
+            return [
+                CandidateRound(
+                    values["largest"],
+                    [
+                        Candidate(**(candidate | {"fidelity": Fidelity(**candidate["fidelity"])}))
+                        for candidate in values["measured"]
+                    ],
+                )
+                for values in json.loads(text)
+            ]
+        except (ValueError, TypeError, KeyError) as error:
+            logger.warning(f"{path} is damaged ({error!r}). The search begins anew.")
+            return []
 
     def save_rounds(self, rounds: list[CandidateRound]) -> None:
         """Writes the candidates measured so far.
@@ -96,5 +104,8 @@ class SearchFiles:
         Args:
             number: Number of the round, from 1.
             model: Model before the round.
+
+        Raises:
+            DamagedFileError: If the file is not there, or not as it was written.
         """
         return load_round(round_path(self.folder, number), model)

@@ -7,9 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import safe_open
-
-from ..runtime.files import save_tensors_atomically
+from ..runtime.files import DamagedFileError, read_tensors, save_tensors_atomically
 from .student import Student
 from .trainer import PruningTrainer
 
@@ -36,10 +34,15 @@ def load_student_after(path: Path, student: Student) -> Student:
     Args:
         path: File that `save_student` wrote in this stage.
         student: Student before the stage; it is not changed.
+
+    Raises:
+        DamagedFileError: If the file is not as it was written.
     """
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-        history = json.loads(file.metadata()["history"])
+    tensors, metadata = read_tensors(path)
+    try:
+        history = json.loads(metadata["history"])
+    except (KeyError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: its header holds no history ({error!r})") from error
     weights, projections = (
         {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
         for part in ("student.", "distillation.")

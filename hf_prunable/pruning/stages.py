@@ -19,6 +19,7 @@ from ..modeling.size import PARAMETERS, Measure
 from ..modeling.units import walk_gates
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.device_moves import on_device
+from ..runtime.files import is_whole, remove
 from ..runtime.training_plan import TrainingPlan
 from .arguments import PruningTrainingArguments
 from .constraint import Lagrangian
@@ -142,13 +143,13 @@ class TrainingStages:
         def save(trainer: PruningTrainer, target_idx: int) -> None:
             save_student(trainer, learned[target_idx].path, GATE_STAGE)
 
-        if not learned[-1].path.exists():
+        if not self._have_all(learned):
             if start_ is not None:
                 student = replace(student, model=copy.deepcopy(student.model))
                 start_(student.model)
             objective = self._objective(student, Lagrangian(), measure)
             trainer = self._train(GATE_STAGE_NAME, GATE_STAGE, objective, self.args, targets=targets, on_target=save)
-            not_reached = [target_idx for target_idx, gates in enumerate(learned[:-1]) if not gates.path.exists()]
+            not_reached = [target_idx for target_idx, gates in enumerate(learned[:-1]) if not is_whole(gates.path)]
             # No process may write a file before all have looked for it.
             trainer.accelerator.wait_for_everyone()
             for target_idx in not_reached:
@@ -160,6 +161,19 @@ class TrainingStages:
             save(trainer, len(targets) - 1)
         return learned
 
+    def _have_all(self, learned: Sequence[LearnedGates]) -> bool:
+        """Returns whether all gates have been learned before, and their files are whole.
+
+        Checkpoints after a target do not have the gates at that target. If its file is damaged, they are deleted, and the
+        first stage begins anew.
+        """
+        are_whole = [is_whole(gates.path) for gates in learned]
+        is_damaged = [gates.path.exists() and not whole for gates, whole in zip(learned, are_whole, strict=True)]
+        if any(is_damaged[:-1]) and self.args.process_index == 0:
+            logger.warning("The gates are trained anew.")
+            remove(self.folder / GATE_STAGE_NAME)
+        return all(are_whole)
+
     def train_student(self, student: Student, name: str = "stage_2") -> Student:
         """The second stage: trains the weights of a student without gates for `final_steps` steps.
 
@@ -168,7 +182,7 @@ class TrainingStages:
             name: Name of the stage's folder and file, different for each student of a run.
         """
         path = self.folder / f"{name}.safetensors"
-        if not path.exists():
+        if not is_whole(path):
             trainer = self._train(name, FINAL_STAGE, self._objective(student), self.args.for_final_stage())
             save_student(trainer, path, FINAL_STAGE)
         return load_student_after(path, student)

@@ -9,11 +9,12 @@ from datasets import Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
 from ..data.batches import CropCollator, LabelledCollator
+from ..data.clip_identity import identify_clips
 from ..data.crops import CropReader
 from ..data.labels import LabelEncoding
 from ..data.shuffled_clips import LengthGrouping, ShuffledClips
-from ..data.speech_dataset import clips_digest
 from ..data.streaming import SpeechStream, StreamedClips
+from ..runtime.digests import PREFIX, json_digest
 from .arguments import PruningTrainingArguments
 
 
@@ -96,7 +97,7 @@ class TrainingData:
         """
         whole = {} if isinstance(self.train_clips, SpeechStream) else {"training": self.train_clips}
         for purpose, clips in {**whole, "evaluation": self.held_out_clips}.items():
-            found = gather_object([(len(clips), clips_digest(clips))])
+            found = gather_object([(len(clips), json_digest(identify_clips(clips)).removeprefix(PREFIX))])
             if len(set(found)) > 1:
                 seen = ", ".join(f"{count} clips ({digest[:8]})" for count, digest in found)
                 raise ValueError(

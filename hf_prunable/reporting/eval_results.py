@@ -11,7 +11,8 @@ from transformers.utils import logging
 
 from ..runtime.files import write_text_atomically
 from .finetuning_report import FinetuningReport
-from .model_card_parts import EVAL_RESULTS_FOLDER, hub_id
+from .model_card_parts import EVAL_RESULTS_FOLDER
+from .public_text import hub_id
 
 
 logger = logging.get_logger(__name__)

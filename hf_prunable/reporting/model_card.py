@@ -36,6 +36,7 @@ from .model_card_parts import (
 )
 from .pruning_report import PRUNED, PruningReport, format_fidelity_table
 from .pruning_report import format_table as format_pruning_table
+from .public_text import escape_markdown
 from .ragged_shape import format_ragged_table
 
 
@@ -70,7 +71,7 @@ def pruning_card(
         card_data=front_matter(
             name, inputs, auto_class, [*PRUNED_TAGS, inputs.family], _pruning_results(report, auto_class)
         ),
-        title=name,
+        title=escape_markdown(name),
         summary=(
             f"{link(inputs.model_name)} with {100 * removed:.1f} % of its encoder parameters removed by "
             f"{describe_method(inputs)}. {_speed_and_fidelity(report)}{describe_training(inputs)} {promise_of_hidden_states(report)}"
@@ -234,7 +235,7 @@ def truncation_card(
             _truncation_results(report),
             metrics=["accuracy", "f1"],
         ),
-        title=name,
+        title=escape_markdown(name),
         summary=(
             f"{link(inputs.model_name)} {depth}, fine-tuned with hf_prunable to classify {len(inputs.class_names)} "
             f"{classes}."

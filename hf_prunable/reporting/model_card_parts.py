@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 from transformers.utils import logging
 
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL, CTC
 from ..runtime.files import write_text_atomically
 from .provenance import Provenance
+from .public_text import code_span, hub_id, published_name
 from .run_report import RunInputs
 
 
@@ -41,8 +42,8 @@ import soundfile
 import torch
 from transformers import AutoFeatureExtractor, {auto_class}
 
-feature_extractor = AutoFeatureExtractor.from_pretrained("{source}")
-model = {auto_class}.from_pretrained("{source}")
+feature_extractor = AutoFeatureExtractor.from_pretrained({source})
+model = {auto_class}.from_pretrained({source})
 
 waveform, sampling_rate = soundfile.read("clip.wav")  # one channel, at the rate of the feature extractor
 inputs = feature_extractor(waveform, sampling_rate=sampling_rate, return_tensors="pt")
@@ -50,7 +51,7 @@ with torch.inference_mode():
     outputs = model(**inputs)
 {last_line}"""
 # The repository or folder that the snippet loads from.
-SOURCE = re.compile(r'(?<=from_pretrained\(")[^"]+(?="\))')
+SOURCE = re.compile(r'(?<=from_pretrained\()"(?:[^"\\]|\\.)+"(?=\))')
 
 
 def save_card(card: ModelCard, folder: Path) -> None:
@@ -73,20 +74,9 @@ def address_card(folder: Path, repo_id: str) -> None:
     path = folder / CARD_FILE
     if path.is_file():
         text = path.read_text(encoding="utf-8")
-        addressed = SOURCE.sub(lambda _: repo_id, text)
+        addressed = SOURCE.sub(lambda _: json.dumps(repo_id), text)
         if addressed != text:
             write_text_atomically(path, addressed)
-
-
-def hub_id(name: str) -> str | None:
-    """Returns a name that can only be an id on the Hub, and `None` for the name of a local file or folder."""
-    if Path(name).expanduser().exists():
-        return None
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return name
 
 
 def license_fields(model_name: str) -> dict[str, str]:
@@ -173,7 +163,7 @@ def usage(auto_class: str, source: str, is_stock: bool) -> dict[str, str]:
     last_line = "print(outputs.last_hidden_state.shape)" if auto_class == BASE_MODEL else "print(outputs.logits.shape)"
     if auto_class == AUDIO_CLASSIFICATION:
         last_line = "print(model.config.id2label[outputs.logits.argmax().item()])"
-    snippet = SNIPPET.format(auto_class=auto_class, source=source, last_line=last_line)
+    snippet = SNIPPET.format(auto_class=auto_class, source=json.dumps(source, ensure_ascii=False), last_line=last_line)
     if is_stock:
         return {
             "snippet": snippet,
@@ -191,13 +181,13 @@ def usage(auto_class: str, source: str, is_stock: bool) -> dict[str, str]:
 def link(name: str) -> str:
     """Returns a model as Markdown: a link to the Hub, or the last component of a local path."""
     repo_id = hub_id(name)
-    return f"`{Path(name).name}`" if repo_id is None else f"[{repo_id}](https://huggingface.co/{repo_id})"
+    return code_span(published_name(name)) if repo_id is None else f"[{repo_id}](https://huggingface.co/{repo_id})"
 
 
 def dataset_name_and_type(name: str) -> tuple[str, str]:
     """Returns name and type of the data set of an `EvalResult`; local data has the Trainer's type "audiofolder"."""
     repo_id = hub_id(name)
-    return repo_id or Path(name).name, repo_id or "audiofolder"
+    return repo_id or published_name(name), repo_id or "audiofolder"
 
 
 def data_line(inputs: RunInputs) -> str | None:
@@ -206,7 +196,7 @@ def data_line(inputs: RunInputs) -> str | None:
         return None
     repo_id = hub_id(inputs.dataset_name)
     shown = (
-        f"`{Path(inputs.dataset_name).name}`"
+        code_span(published_name(inputs.dataset_name))
         if repo_id is None
         else f"[{repo_id}](https://huggingface.co/datasets/{repo_id})"
     )

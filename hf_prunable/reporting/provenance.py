@@ -1,26 +1,19 @@
-"""Provenance of a result: command, library versions, commit and machine."""
+"""Provenance of a result: library versions, commit and machine."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from ..runtime.invocation import started_command
+from ..runtime.library_versions import installed_versions
 from .measurement import describe_machine
 
 
 LIBRARIES = ("hf_prunable", "torch", "transformers", "accelerate")
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
-# `hub_token` of `transformers.TrainingArguments`; argparse also accepts its abbreviations.
-SECRET_OPTION = re.compile(r"--hub[-_]t[a-z]*")
-SECRET = "..."
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Provenance:
 
 def library_versions() -> dict[str, str]:
     """Returns the installed versions of the libraries that a result depends on, by library name."""
-    return {library: version(library) for library in LIBRARIES}
+    return installed_versions(LIBRARIES)
 
 
 def source_commit() -> str | None:
@@ -66,36 +59,6 @@ def source_commit() -> str | None:
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--untracked-files=no")
     return f"{commit} with local changes" if commit and changes else commit
-
-
-def published_name(value: str) -> str:
-    """Returns the last component of an absolute path, and any other value unchanged."""
-    path = Path(value)
-    return path.name if path.is_absolute() and path.name else value
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """Formats the command that repeats a run, with the options of a recipe file written out.
-
-    The command is published with the model: tokens are replaced by "...", and absolute paths by their last component.
-
-    Args:
-        arguments: Script followed by its options, or by a recipe file (.yaml or .json) and options, as in `sys.argv`.
-    """
-    program, options = started_command(arguments)
-    shown: list[str] = []
-    for option in options:
-        name, equals, value = option.partition("=")
-        if shown and SECRET_OPTION.fullmatch(shown[-1]):
-            option = SECRET
-        elif equals and SECRET_OPTION.fullmatch(name):
-            option = f"{name}={SECRET}"
-        elif equals and name.startswith("--"):
-            option = f"{name}={published_name(value)}"
-        else:
-            option = published_name(option)
-        shown.append(option)
-    return shlex.join([*program, *shown])
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -11,6 +11,11 @@ from typing import Any, ClassVar
 
 from ..runtime.files import write_text_atomically
 from .provenance import Provenance
+from .public_text import published_name
+
+
+# Inputs that are names on the Hub or local paths.
+SOURCES = {"model_name", "teacher_name", "dataset_name"}
 
 
 @dataclass(kw_only=True)
@@ -51,14 +56,19 @@ class RunReport:
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes the record as JSON; NaN and infinity, which JSON lacks, become null.
 
+        The record is published with the model: local names of model, teacher and data are written without their folders.
+
         Args:
             folder: Existing folder that the file `FILE_NAME` is written to.
 
         Returns:
             Path of the file.
         """
-        path = Path(folder) / self.FILE_NAME
-        write_text_atomically(path, json.dumps(_finite(asdict(self)), indent=2, allow_nan=False) + "\n")
+        path, values = Path(folder) / self.FILE_NAME, asdict(self)
+        inputs = values["inputs"]
+        for name in SOURCES & inputs.keys():
+            inputs[name] = inputs[name] and published_name(inputs[name])
+        write_text_atomically(path, json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
         return path
 
 

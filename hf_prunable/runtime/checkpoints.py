@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
+
+from .files import remove
 
 
 logger = logging.get_logger(__name__)
@@ -41,7 +42,7 @@ def remove_damaged_checkpoints(folder: Path) -> None:
         if fault is None:
             return
         logger.warning(f"{checkpoint} was cut short ({fault}). Going back to the checkpoint before.")
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
 
 
 def common_checkpoint(args: TrainingArguments) -> str | None:
@@ -77,9 +78,11 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
         What is missing or damaged, or `None` for a complete checkpoint.
     """
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return f"{TRAINER_STATE_NAME} is missing or unreadable"
+    if not isinstance(state, dict) or not isinstance(state.get("global_step"), int):
+        return f"{TRAINER_STATE_NAME} holds no state"
     for path in sorted(checkpoint.rglob("*")):
         # The directory of a zip archive is at its end, so a file that was cut short is no zip file.
         if path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
@@ -94,6 +97,11 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Checkpoints of a folder from the last step to the first; by number, because "checkpoint-9" sorts after "-10"."""
+    """Checkpoints of a folder from the last step to the first; by number, because "checkpoint-9" sorts after "-10".
+
+    Other entries, such as a "checkpoint-best", are left alone.
+    """
     prefix = f"{PREFIX_CHECKPOINT_DIR}-"
-    return sorted(folder.glob(f"{prefix}*"), key=lambda path: int(path.name.removeprefix(prefix)), reverse=True)
+    numbers = {path: path.name.removeprefix(prefix) for path in folder.glob(f"{prefix}*")}
+    checkpoints = [path for path, number in numbers.items() if number.isascii() and number.isdigit()]
+    return sorted(checkpoints, key=lambda path: int(numbers[path]), reverse=True)

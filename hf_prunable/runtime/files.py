@@ -10,7 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers.utils import logging
+
+from .digests import tensors_digest
+
+
+logger = logging.get_logger(__name__)
+
+# Key of the tensors' digest in the header of a safetensors file.
+DIGEST = "tensors_digest"
+
+
+class DamagedFileError(ValueError):
+    """A file of an interrupted run that is not as it was written."""
 
 
 def check_output_directory(path: str | os.PathLike) -> None:
@@ -23,7 +37,9 @@ def check_output_directory(path: str | os.PathLike) -> None:
         ValueError: If something other than an empty folder is at the path, the path is the current folder or a mount
             point, or its parent is not writable.
     """
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise ValueError(f"The output folder {str(path)!r} is a link that leads to itself. Delete it.")
     if target.exists() and not target.is_dir():
         raise ValueError(f"The output folder {str(path)!r} is a file. Give the name of a new or an empty folder.")
     if target.is_dir() and any(target.iterdir()):
@@ -62,7 +78,7 @@ def staged_directory(path: str | os.PathLike) -> Iterator[Path]:
         OSError: If the finished folder cannot be renamed.
     """
     check_output_directory(path)
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     # The process id alone is not unique: ids repeat in a restarted container, beside the folder of a killed process.
     staging = target.parent / f".{target.name}.staging-{os.getpid()}-{secrets.token_hex(4)}"
@@ -80,7 +96,7 @@ def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
 
     Args:
         folder: Finished folder, on the file system of `path`.
-        path: Final path; an empty folder there is replaced.
+        path: Final path without links at its end; an empty folder there is replaced.
 
     Raises:
         OSError: If the folder cannot be renamed; it stays where it is, and the message names it.
@@ -94,6 +110,18 @@ def move_into_place(folder: str | os.PathLike, path: str | os.PathLike) -> None:
         raise OSError(f"{str(path)!r} is complete, but stays in {str(folder)!r}: {error}. Move it by hand.") from error
 
 
+def remove(path: Path) -> None:
+    """Deletes a file, a link or a folder with its content, if it is there.
+
+    Args:
+        path: What to delete; what a link leads to is kept.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes a text file in one atomic step: a reader sees the old content or the new one, never a part of it.
 
@@ -105,19 +133,63 @@ def write_text_atomically(path: str | os.PathLike, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def is_whole(path: str | os.PathLike) -> bool:
+    """Returns whether a file of `save_tensors_atomically` is there and as it was written; warns of a damaged one.
+
+    Args:
+        path: File, which may be missing.
+    """
+    if not os.path.exists(path):
+        return False
+    try:
+        read_tensors(path)
+    except DamagedFileError as error:
+        logger.warning(f"{error}. It is made again.")
+        return False
+    return True
+
+
 def save_tensors_atomically(
     path: str | os.PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Writes a safetensors file in one atomic step: a reader sees the old content or the new one, never a part of it.
+
+    The header also gets a digest of the tensors, which `read_tensors` compares.
 
     Args:
         path: Output file.
         tensors: Tensors by name; they may share memory and need not be contiguous.
         metadata: Texts by name for the header of the file.
     """
+    metadata = {**(metadata or {}), DIGEST: tensors_digest(tensors)}
     with replacing(path) as partial:
         # safetensors refuses tensors that share memory or are not contiguous.
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+
+
+def read_tensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Reads a file of `save_tensors_atomically`.
+
+    Args:
+        path: File, of this or of an earlier version, which wrote no digest.
+
+    Returns:
+        Copies of the tensors by name, in memory of their own, and the texts of the header by name.
+
+    Raises:
+        DamagedFileError: If the file is no safetensors file, or its tensors have changed.
+        OSError: If the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Copies, because the file's tensors may lie in memory in a way that changes the last bits of products.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise DamagedFileError(f"{os.fspath(path)} is damaged: {error}") from error
+    if metadata.get(DIGEST) not in (None, tensors_digest(tensors)):
+        raise DamagedFileError(f"{os.fspath(path)} is damaged: its tensors are not those that were written")
+    return tensors, metadata
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The settings that a result depends on: reading them from the Trainer's arguments, recording and comparing them."""
+"""What a result depends on: settings from the Trainer's arguments and facts about what is read, recorded and compared."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.utils import logging
 
+from .digests import PREFIX
 from .files import write_text_atomically
+from .messages import first_names
+from .run_folder import LOCK_FILE
 
 
 logger = logging.get_logger(__name__)
 
 SETTINGS_FILE = "settings.json"
+# Name of what a run reads, in the file of settings.
+IDENTITY = "identity"
 
 # Arguments that change the result of any training. The Trainer's other arguments concern devices, logs and files, or
 # change the result of some trainings only, which name them.
@@ -70,28 +75,87 @@ def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> l
     ]
 
 
-def remember_settings(folder: Path, settings: Mapping[str, Any], override: bool = False) -> None:
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compares what two runs read, in the words of its facts; digests are only compared, not shown.
+
+    Args:
+        before: Facts of an earlier run by thing, such as {"training clips": {"clips": 24, "content": "sha256:..."}}. A
+            thing may be `None`.
+        now: Facts of this run.
+
+    Returns:
+        One text for each thing that differs, such as "training clips: 24 clips before, 23 now" or "teacher: other
+        weights". Digests are left out where a fact differs that can be shown.
+    """
+    texts = []
+    for thing in sorted(before.keys() | now.keys()):
+        old, new = before.get(thing) or {}, now.get(thing) or {}
+        if old == new:
+            continue
+        if not old or not new:
+            texts.append(f"{thing}: {'none' if not old else 'some'} before, {'none' if not new else 'some'} now")
+            continue
+        changed = [fact for fact in sorted(old.keys() | new.keys()) if old.get(fact) != new.get(fact)]
+        shown = [fact for fact in changed if not str(new.get(fact, old.get(fact))).startswith(PREFIX)]
+        parts = [_before_and_now(fact, old.get(fact), new.get(fact)) for fact in shown] or [
+            f"other {fact}" for fact in changed
+        ]
+        texts.append(f"{thing}: {', '.join(parts)}")
+    return texts
+
+
+def _before_and_now(fact: str, before: Any, now: Any) -> str:
+    if isinstance(before, str) or isinstance(now, str):
+        return f"{fact} {before} before, {now} now"
+    return f"{before:,} {fact} before, {now:,} now"
+
+
+def remember_settings(
+    folder: Path, settings: Mapping[str, Any], override: bool = False, identity: Mapping[str, Any] | None = None
+) -> None:
     """Records the settings of a run, or compares them with those of the interrupted run that it continues.
 
     Args:
         folder: Working folder of the run; it is created if it does not exist.
         settings: Settings by name, with values that JSON can hold.
         override: Whether to continue with these settings if they differ from the recorded ones.
+        identity: Facts about what the run reads, see `describe_changes`; `None` to compare settings alone.
 
     Raises:
-        ValueError: If the settings differ from the recorded ones and `override` is false. The message names each
-            difference.
+        ValueError: If the folder holds files of a run that has or may have had other settings or read something else, and
+            `override` is false. The message names each difference.
     """
+    present = dict(settings) if identity is None else {**settings, IDENTITY: dict(identity)}
     path = folder / SETTINGS_FILE
-    if path.exists():
-        differences = describe_differences(json.loads(path.read_text(encoding="utf-8")), settings)
-        if differences and not override:
+    reason = _why_another_run(path, json.loads(json.dumps(present)))
+    if reason is not None:
+        if not override:
             raise ValueError(
-                f"{str(folder)!r} holds an interrupted run of other settings: {'; '.join(differences)}. Go on with the "
-                "settings of that run, give `--override` to go on with the new ones, or delete the folder to start anew."
+                f"{str(folder)!r} holds an interrupted run {reason}. Go on with settings, weights, clips and versions of that "
+                "run, give `--override` to go on with the new ones, or delete the folder to start anew."
             )
-        if not differences:
-            return
-        logger.warning(f"Going on with changed settings: {'; '.join(differences)}.")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, json.dumps(dict(settings), indent=2) + "\n")
+        logger.warning(f"Going on with an interrupted run {reason}.")
+    if reason is not None or not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, json.dumps(present, indent=2) + "\n")
+
+
+def _why_another_run(path: Path, now: dict[str, Any]) -> str | None:
+    """Says why the run that has left a file of settings is not this one; `None` if it is, or if there is none."""
+    if not path.exists():
+        others = [entry.name for entry in path.parent.glob("[!.]*") if entry.name != LOCK_FILE]
+        return f"without {SETTINGS_FILE}, but with {first_names(sorted(others))}" if others else None
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"whose {SETTINGS_FILE} is empty or damaged ({error})"
+    if not isinstance(before, dict):
+        return f"whose {SETTINGS_FILE} holds no settings"
+    if IDENTITY in now and not isinstance(before.get(IDENTITY), dict):
+        return "of an earlier version of hf_prunable, which did not record weights, clips and versions"
+    before_identity, now_identity = before.pop(IDENTITY, {}), now.pop(IDENTITY, {})
+    differences = describe_differences(before, now)
+    changes = describe_changes(before_identity, now_identity)
+    found = [f"of other settings: {'; '.join(differences)}"] * bool(differences)
+    found += [f"that read something else: {'; '.join(changes)}"] * bool(changes)
+    return ", and ".join(found) or None

@@ -15,7 +15,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], alignme
 
     Args:
         header: Column titles.
-        rows: Cells of each row, as many as there are columns.
+        rows: Cells of each row, as many as there are columns; "|" and line breaks in them are escaped.
         alignment: One letter per column, "l" for left and "r" for right; by default the first column is left-aligned
             and the others are right-aligned.
 
@@ -31,4 +31,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], alignme
     lengths = sorted({len(cells) for cells in lines})
     if len(lengths) > 1:
         raise ValueError(f"A table has {len(header)} columns, but its alignment or a row has others: {lengths}.")
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").splitlines())

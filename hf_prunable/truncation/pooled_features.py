@@ -13,15 +13,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
 from ..data.audio import AudioError, audio_name, count_samples, decode_audio, undecoded_audio
 from ..data.speech_dataset import SkippedAudio
+from ..modeling.identity import computing_fields
 from ..modeling.size import count_frames
+from ..runtime.digests import add_tensors
 from ..runtime.evaluation_mode import evaluation_mode
-from ..runtime.files import save_tensors_atomically
+from ..runtime.files import DamagedFileError, read_tensors, save_tensors_atomically
 from .clip_batches import BATCH_SIZE, group_by_length, padding_changes_features, plan_batches
 
 
@@ -30,8 +31,6 @@ logger = logging.get_logger(__name__)
 TOO_SHORT = "too short for one frame"
 # Format of the cached features. Raise it when the same weights and clips give other features.
 FORMAT_VERSION = 1
-# Configuration fields that do not change what the model computes.
-NOT_OF_THE_MODEL = ("_name_or_path", "architectures", "transformers_version")
 # Bytes of an audio file that are read at once.
 READ_BYTES = 2**20
 
@@ -219,12 +218,9 @@ def _pool_batch(
 def _cache_key(model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, clips: Dataset) -> str:
     """A hash of everything that the features depend on: weights, configuration, feature extractor and audio."""
     base = model.base_model
-    config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_OF_THE_MODEL}
-    settings = [FORMAT_VERSION, type(base).__name__, config, feature_extractor.to_dict()]
+    settings = [FORMAT_VERSION, type(base).__name__, computing_fields(model.config), feature_extractor.to_dict()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(base.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    add_tensors(digest, base.state_dict())
     for row in logging.tqdm(clips, desc="Identifying clips", unit="clip"):
         digest.update(_audio_digest(row["audio"]))
     return digest.hexdigest()
@@ -244,7 +240,7 @@ def _audio_digest(audio: dict[str, Any] | None) -> bytes:
 
 def _read(path: Path) -> PooledFeatures:
     try:
-        with safe_open(path, framework="numpy") as file:
-            return PooledFeatures(file.get_tensor("layers"), file.get_tensor("clips"))
-    except SafetensorError as error:
+        tensors, _ = read_tensors(path)
+        return PooledFeatures(tensors["layers"].numpy(), tensors["clips"].numpy())
+    except (DamagedFileError, KeyError) as error:
         raise ValueError(f"The cached features in {path} are damaged ({error}). Delete this file.") from error

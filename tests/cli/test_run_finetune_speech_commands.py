@@ -121,7 +121,7 @@ def test_the_record_is_filled_stage_by_stage(run, tmp_path):
     assert list(report.layers.profiles) == ["pretrained", "fine-tuned"]
     assert not (tmp_path / "out").exists()
     recipe.save(report, trained)
-    assert (tmp_path / "out").exists() and not recipe.working_dir.exists()
+    assert (tmp_path / "out").exists() and not recipe.folder.working_dir.exists()
 
 
 def test_the_depth_is_chosen_by_convexity(run):

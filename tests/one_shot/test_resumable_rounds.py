@@ -1,5 +1,7 @@
 """Rounds that an interrupted run does not make again."""
 
+import os
+
 import pytest
 import torch
 
@@ -19,20 +21,31 @@ def start(folder):
     return ResumableRounds(pruning, folder, len(PARTS)), [part * pruning.size() for part in PARTS]
 
 
-@pytest.mark.parametrize("num_left", [0, 1, 2, 3])
-def test_rounds_go_on_after_the_last_file_without_a_gap(num_left, tmp_path, monkeypatch):
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+BREAKS = {"missing": lambda path: path.unlink(), "cut": lambda path: os.truncate(path, 1000), "flipped": flip}
+
+
+@pytest.mark.parametrize(
+    "num_left, how", [(0, "missing"), (1, "missing"), (2, "missing"), (3, None), (1, "cut"), (2, "flipped")]
+)
+def test_rounds_go_on_after_the_last_file_without_a_gap(num_left, how, tmp_path, monkeypatch):
     """To the bit, whatever files follow the gap."""
     whole, sizes = start(tmp_path)
     whole.prune_(sizes[:1])
     whole.prune_(sizes[1:])
-    if num_left < 3:
-        round_path(tmp_path, num_left + 1).unlink()
+    if how is not None:
+        BREAKS[how](round_path(tmp_path, num_left + 1))
     made, make = [], OneShotPruning.round
     monkeypatch.setattr(OneShotPruning, "round", lambda *args, **options: made.append(args) or make(*args, **options))
     again, _ = start(tmp_path)
-    assert again.num_finished == num_left
     again.prune_(sizes[:1])
     again.prune_(sizes[1:])
+    assert again.num_finished == num_left
     assert len(made) == 3 - num_left
     assert again.records == whole.records and len(again.records) == 3
     expected = whole.pruning.model.state_dict()

@@ -1,6 +1,10 @@
 """Files of a search: what is written comes back, and models of candidates that miss the target are not written."""
 
+import json
 import math
+
+import pytest
+import torch
 
 from hf_prunable.one_shot.search_files import CANDIDATES_FILE, Candidate, CandidateRound, SearchFiles
 from hf_prunable.pruning.fidelity import Fidelity
@@ -26,3 +30,27 @@ def test_only_models_that_keep_the_target_are_written(tmp_path):
     search.run()
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {CANDIDATES_FILE} | {f"round_{number + 1}.safetensors" for number in range(len(search.records))}
+
+
+@pytest.mark.parametrize("content", ["", "[", "{}", "[3]", '[{"largest": 3}]', '[{"largest": 3, "measured": [{}]}]'])
+def test_candidates_that_cannot_be_read_are_measured_again(tmp_path, caplog, content):
+    (tmp_path / CANDIDATES_FILE).write_text(content)
+    assert SearchFiles(tmp_path).load_rounds() == []
+    assert (content == "{}") or "candidates.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_model_that_cannot_be_read_is_pruned_again(tmp_path, caplog, how):
+    first, _ = start(FidelityTarget(0.02), files=SearchFiles(tmp_path))
+    first.run()
+    assert json.loads((tmp_path / CANDIDATES_FILE).read_text())
+    path = tmp_path / f"round_{len(first.records)}.safetensors"
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-9])
+    again, _ = start(FidelityTarget(0.02), files=SearchFiles(tmp_path))
+    again.run()
+    assert "Its model is pruned again." in caplog.text and again.records == first.records
+    expected = first.pruning.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.pruning.model.state_dict().items())

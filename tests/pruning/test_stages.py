@@ -49,8 +49,7 @@ def make_stages(folder, model, teacher, clips, objective=None, task=None, **opti
         per_device_train_batch_size=2,
         use_cpu=True,
         disable_tqdm=True,
-        save_strategy="no",
-        **(defaults | options),
+        **(defaults | {"save_strategy": "no"} | options),
     )
     objective = objective or ObjectiveArguments(crop_seconds=0.05)
     data = TrainingData(
@@ -360,3 +359,36 @@ def test_a_head_is_pruned_with_labels(tmp_path, clips, objective):
     assert 0.4 <= 1 - loaded.base_model.num_parameters() / loaded.config.dense_num_parameters < 0.42
     weights = final.model.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", ["gates_0.2", "gates_0.4", "small"])
+def test_a_damaged_file_of_a_stage_is_made_again(tmp_path, clips, caplog, damaged):
+    """From the stage's checkpoints, or from its start where they are of a later time than the file; to the bit."""
+    source = checkpoint(tmp_path / "dense", "wavlm")
+
+    def train():
+        model, _ = load_student(source)
+        model.attach_gates()
+        options = {"max_steps": 30, "multiplier_learning_rate": 0.5, "save_strategy": "steps", "save_steps": 2}
+        stages = make_stages(tmp_path, model, load_complete(source), clips, **options)
+        learned = [
+            gates.load(stages.initial_student) for gates in stages.learn_gates(stages.initial_student, [0.2, 0.4])
+        ]
+        return [*learned, stages.train_student(compact_student(learned[-1], 0.4), "small")]
+
+    expected = train()
+    path = tmp_path / "run" / f"{damaged}.safetensors"
+    flip(path)
+    found = train()
+    assert f"{path} is damaged" in caplog.text
+    assert ("The gates are trained anew." in caplog.text) == (damaged == "gates_0.2")
+    for student, other in zip(expected, found, strict=True):
+        weights = other.model.state_dict()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in student.model.state_dict().items())
+        assert [entry["loss"] for entry in student.history] == [entry["loss"] for entry in other.history]

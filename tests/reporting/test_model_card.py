@@ -1,6 +1,8 @@
 """The cards of both kinds of run: held as a whole against a pattern, and what must not be in them."""
 
+import ast
 import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from hf_prunable.reporting.finetuning_report import (
 )
 from hf_prunable.reporting.measurement import Latency
 from hf_prunable.reporting.model_card import pruning_card, truncation_card
-from hf_prunable.reporting.model_card_parts import address_card, hub_id, license_fields, save_card
+from hf_prunable.reporting.model_card_parts import address_card, license_fields, save_card
 from hf_prunable.reporting.provenance import Provenance
 from hf_prunable.reporting.pruning_report import HeldOutLoss
+from hf_prunable.reporting.public_text import hub_id
 from hf_prunable.truncation.layer_choice import LayerChoice
 from tests.helpers.fresh_processes import ragged
 from tests.reporting.test_finetuning_report import REFERENCES, result
@@ -442,3 +445,46 @@ def test_a_real_shape_is_counted(tmp_path):
     text = saved(pruning_card(make_report(shape=model.config.shape.to_dict()), "m"), tmp_path)
     heads = [len(layer.heads) for layer in model.config.shape.layers]
     assert f"remain in {np.count_nonzero(heads)} of 3 layers ({sum(heads)} in total)" in text
+
+
+NAMES = [
+    "a*b_c_*",
+    "<script>alert(1)</script>",
+    "[x](https://example.org)",
+    "# title | `code`",
+    "$x$ ~y~ &amp;",
+    "_a_",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_are(tmp_path, name):
+    folder = tmp_path / name.replace("/", ".")
+    folder.mkdir()
+    name = folder.name
+    changes = {"model_name": str(folder), "teacher_name": str(folder), "dataset_name": str(folder)}
+    card = pruning_card(make_report(**changes), name)
+    # It comes with rich, which huggingface_hub needs.
+    html = pytest.importorskip("markdown_it").MarkdownIt().render(card.text)
+    assert f"<h1>{escape(name)}</h1>" in html
+    assert f"Audio: <code>{escape(name)}</code>" in html and f"Teacher: <code>{escape(name)}</code>" in html
+    assert "<script" not in html and 'href="https://example.org"' not in html
+    save_card(card, tmp_path)
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.data.model_name == name and loaded.data.eval_results[0].dataset_name == name
+    snippet = re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]
+    sources = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
+    assert sources.count(name) == 2
+    address_card(tmp_path, "org/other")
+    assert (tmp_path / "README.md").read_text().count('from_pretrained("org/other")') == 2
+
+
+def test_front_matter_stays_one_block(tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "README.md").write_text('---\nlicense: other\nlicense_name: "x\\n---\\n# Not a heading: {{ x }}"\n---\n')
+    card = pruning_card(make_report(model_name=str(folder)), 'a"b\n---\nc: d')
+    save_card(card, tmp_path)
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.data.license_name == "x\n---\n# Not a heading: {{ x }}"
+    assert loaded.text.lstrip().startswith('# a"b --- c: d\n')

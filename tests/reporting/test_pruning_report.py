@@ -231,3 +231,20 @@ def test_table_of_the_hidden_states():
         "| 2 | 0.9413 | not finite |\n"
         "| 3 (last) | 0.9000 | 0.4352 |"
     )
+
+
+@pytest.mark.parametrize(
+    "given, written",
+    [
+        ("/home/ada/wavlm", "wavlm"),
+        ("../../ada/wavlm", "wavlm"),
+        ("https://ada:secret@host/wavlm", "wavlm"),
+        ("/home/ada", "..."),
+        ("org/wavlm", "org/wavlm"),
+    ],
+)
+def test_local_names_are_written_without_their_folders(tmp_path, given, written):
+    report = make_report(model_name=given, teacher_name=given, dataset_name=given)
+    values = json.loads(report.save(tmp_path).read_text())
+    assert {values["inputs"][name] for name in ("model_name", "teacher_name", "dataset_name")} == {written}
+    assert report.inputs.model_name == given

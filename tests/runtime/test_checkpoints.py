@@ -86,3 +86,33 @@ def test_another_process_takes_what_it_is_told_and_deletes_nothing(tmp_path, mon
     cut(broken / "optimizer.pt")
     args = SimpleNamespace(process_index=1, world_size=2, output_dir=str(tmp_path))
     assert common_checkpoint(args) == "told" and broken.exists()
+
+
+def test_entries_with_other_names_are_left_alone(tmp_path, caplog):
+    before = make_checkpoint(tmp_path, 5)
+    others = [tmp_path / f"checkpoint-{name}" for name in ("best", "", "10.bak", "-3", "1e3", "²")]
+    for path in others:
+        path.mkdir()
+    assert last_whole_checkpoint(tmp_path) == before
+    remove_damaged_checkpoints(tmp_path)
+    assert all(path.is_dir() for path in [before, *others]) and not caplog.records
+
+
+def test_what_has_the_name_of_a_checkpoint_and_is_none(tmp_path, caplog):
+    before = make_checkpoint(tmp_path, 5)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    (tmp_path / "checkpoint-10").write_text("a file")
+    (tmp_path / "checkpoint-11").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "checkpoint-12").mkdir()
+    assert last_whole_checkpoint(tmp_path) == before
+    remove_damaged_checkpoints(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-5", "elsewhere"} and len(caplog.records) == 3
+    assert (tmp_path / "elsewhere" / "kept").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"global_step": "5"}', "null", ""])
+def test_a_state_without_a_step_is_a_fault(tmp_path, content):
+    path = make_checkpoint(tmp_path, 5)
+    (path / "trainer_state.json").write_text(content)
+    assert "trainer_state.json" in checkpoint_fault(path)

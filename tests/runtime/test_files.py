@@ -3,8 +3,20 @@
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from hf_prunable.runtime.files import check_output_directory, staged_directory, write_text_atomically
+from hf_prunable.runtime.files import (
+    DIGEST,
+    DamagedFileError,
+    check_output_directory,
+    is_whole,
+    read_tensors,
+    remove,
+    save_tensors_atomically,
+    staged_directory,
+    write_text_atomically,
+)
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -97,3 +109,62 @@ def test_a_failed_write_keeps_the_old_text(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text_atomically(path, "new \ud800")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["card.md"]
+
+
+TENSORS = {
+    "a": torch.arange(50.0),
+    "b": torch.ones(3, 2, dtype=torch.bfloat16),
+    "c": torch.tensor(7),
+    "d": torch.zeros(0),
+}
+
+
+def write_tensors(path):
+    save_tensors_atomically(path, TENSORS, {"history": "[]"})
+
+
+def test_tensors_come_back(tmp_path):
+    write_tensors(tmp_path / "file")
+    tensors, texts = read_tensors(tmp_path / "file")
+    assert tensors.keys() == TENSORS.keys() and texts.keys() == {"history", DIGEST}
+    assert all(
+        torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype for name, tensor in TENSORS.items()
+    )
+    assert is_whole(tmp_path / "file") and not is_whole(tmp_path / "none")
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[:-1],
+    "half": lambda content: content[: len(content) // 2],
+    "flipped bit": lambda content: content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
+    "other name": lambda content: content.replace(b'"a"', b'"x"', 1),
+    "zeros": lambda content: bytes(len(content)),
+    "text": lambda content: b"no tensors",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_tensors_are_not_read(tmp_path, caplog, damage):
+    path = tmp_path / "file"
+    write_tensors(path)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(DamagedFileError, match="file is damaged: "):
+        read_tensors(path)
+    assert not is_whole(path) and "It is made again." in caplog.text
+
+
+def test_a_file_of_an_earlier_version_has_no_digest(tmp_path):
+    save_file(TENSORS, tmp_path / "file")
+    assert is_whole(tmp_path / "file") and read_tensors(tmp_path / "file")[1] == {}
+
+
+def test_what_a_link_leads_to_is_not_removed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "kept").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    for name in ("link", "folder", "none"):
+        remove(tmp_path / name)
+    assert os.listdir(tmp_path) == ["disk"] and os.listdir(tmp_path / "disk") == ["kept"]

@@ -11,6 +11,7 @@ from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.runtime.settings import (
     SETTINGS_FILE,
     TRAINING_SETTINGS,
+    describe_changes,
     describe_differences,
     remember_settings,
     result_settings,
@@ -74,5 +75,70 @@ def test_settings_are_remembered_and_compared(tmp_path, caplog):
         assert difference in str(error.value)
     assert "`units`" not in str(error.value) and "`--override`" in str(error.value)
     remember_settings(folder, changed, override=True)
-    assert "Going on with changed settings: `rate` was" in caplog.text
+    assert "Going on with an interrupted run of other settings: `rate` was" in caplog.text
     remember_settings(folder, changed)
+
+
+FACTS = {
+    "model": {"parameters": 94_000_000, "weights": "sha256:a", "configuration": "sha256:b"},
+    "training clips": {"clips": 24, "seconds": 1086.3, "content": "sha256:c"},
+    "versions": {"torch": "2.9.0", "transformers": "5.0.0"},
+}
+
+
+@pytest.mark.parametrize(
+    "thing, changes, text",
+    [
+        ("model", {"weights": "sha256:x"}, "model: other weights"),
+        ("model", {"configuration": "sha256:x", "weights": "sha256:y"}, "model: other configuration, other weights"),
+        (
+            "training clips",
+            {"clips": 23, "seconds": 1080.0, "content": "sha256:x"},
+            "training clips: 24 clips before, 23 now, 1,086.3 seconds before, 1,080.0 now",
+        ),
+        ("training clips", {"content": "sha256:x"}, "training clips: other content"),
+        ("training clips", {"labels": "sha256:x"}, "training clips: other labels"),
+        ("versions", {"torch": "2.10.0"}, "versions: torch 2.9.0 before, 2.10.0 now"),
+        ("versions", {"numpy": "2.3"}, "versions: numpy None before, 2.3 now"),
+        ("teacher", {"weights": "sha256:x"}, "teacher: none before, some now"),
+    ],
+)
+def test_what_is_read_is_compared_by_content_and_told_in_words(tmp_path, thing, changes, text):
+    now = {**FACTS, thing: FACTS.get(thing, {}) | changes}
+    assert describe_changes(FACTS, now) == [text] and describe_changes(now, now) == []
+    remember_settings(tmp_path / "run", {"seed": 0}, identity=FACTS)
+    remember_settings(tmp_path / "run", {"seed": 0}, identity=FACTS)
+    with pytest.raises(ValueError, match="that read something else") as error:
+        remember_settings(tmp_path / "run", {"seed": 0}, identity=now)
+    assert text in str(error.value) and "sha256" not in str(error.value)
+    remember_settings(tmp_path / "run", {"seed": 0}, override=True, identity=now)
+    remember_settings(tmp_path / "run", {"seed": 0}, identity=now)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "whose settings.json is empty or damaged"),
+        ('{"seed": ', "whose settings.json is empty or damaged"),
+        ("[]", "whose settings.json holds no settings"),
+        ('{"seed": 0, "clips": "4e89"}', "of an earlier version of hf_prunable"),
+        ('{"seed": 0, "identity": 3}', "of an earlier version of hf_prunable"),
+        (None, "without settings.json, but with stage_1"),
+    ],
+)
+def test_a_folder_whose_run_is_not_known_is_not_continued(tmp_path, content, message):
+    (tmp_path / "stage_1").mkdir()
+    if content is not None:
+        (tmp_path / SETTINGS_FILE).write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        remember_settings(tmp_path, {"seed": 0}, identity=FACTS)
+    assert "`--override`" in str(error.value) and "delete the folder" in str(error.value)
+    remember_settings(tmp_path, {"seed": 0}, override=True, identity=FACTS)
+    remember_settings(tmp_path, {"seed": 0}, identity=FACTS)
+
+
+def test_a_folder_that_was_only_locked_is_a_new_one(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / ".settings.json.partial-1-ab").touch()
+    remember_settings(tmp_path, {"seed": 0}, identity=FACTS)
+    assert (tmp_path / SETTINGS_FILE).is_file()

@@ -1,0 +1,147 @@
+"""The files of a model folder that are published: an allow-list of names, regular files only, and a look into them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
+
+from ..modeling.configuration import SHIM_FILE
+from ..runtime.messages import first_names
+from .finetuning_report import FinetuningReport
+from .model_card import (
+    CONFUSION_PICTURE,
+    CURVE_PICTURE,
+    FIDELITY_PICTURE,
+    PRICES_PICTURE,
+    PROFILE_PICTURE,
+    SHAPE_PICTURE,
+)
+from .model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER
+from .pruning_report import PruningReport
+from .public_text import ACCESS_TOKEN
+
+
+# The name is that of the command's module.
+logger = logging.get_logger("hf_prunable.hub")
+
+# Names that are published; nothing else is, such as the Trainer's pickled arguments and states.
+PUBLISHED_NAMES = frozenset(
+    {
+        CONFIG_NAME,
+        SAFE_WEIGHTS_INDEX_NAME,
+        FEATURE_EXTRACTOR_NAME,
+        "processor_config.json",
+        "generation_config.json",
+        # Tokenizers of CTC models.
+        *(
+            "vocab.json",
+            "vocab.txt",
+            "merges.txt",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+        ),
+        *("added_tokens.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"),
+        PruningReport.FILE_NAME,
+        FinetuningReport.FILE_NAME,
+        *(SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE, PRICES_PICTURE, PROFILE_PICTURE, CONFUSION_PICTURE),
+        *(CARD_FILE, SHIM_FILE, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE"),
+    }
+)
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+BINARY_SUFFIXES = (".safetensors", ".png", ".model")
+ADDRESS_WITH_CREDENTIALS = re.compile(r"\w+://[^\s/:@\"]+:[^\s/@\"]+@")
+
+
+class PushError(RuntimeError):
+    """A folder cannot be pushed, or was not pushed."""
+
+
+def published_files(folder: Path) -> list[str]:
+    """Lists the files of a model folder that are published, in alphabetical order.
+
+    Args:
+        folder: Folder of a complete model.
+
+    Raises:
+        PushError: If the folder contains no complete model, or a file names this user's home folder or holds credentials.
+    """
+    regular, others = _entries(folder)
+    if CONFIG_NAME not in regular:
+        raise PushError(
+            f"{folder} contains no model: there is no {CONFIG_NAME} as a regular file. Give the output folder of a finished "
+            "run; links are not followed."
+        )
+    published = sorted(name for name in regular if _is_published(name))
+    weights = [name for name in published if name.endswith(".safetensors")]
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    shards = (
+        set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if SAFE_WEIGHTS_INDEX_NAME in regular
+        else set()
+    )
+    missing = sorted(shards.difference(weights))
+    if missing or not weights:
+        what = first_names(missing) or "weights as safetensors"
+        raise PushError(f"{folder} contains no complete model: {what} missing. Save it with `save_pretrained`.")
+    for name in published:
+        _check_content(folder / name)
+    if left := sorted({*regular, *others}.difference(published)):
+        logger.warning(f"Not pushed from {folder}: {first_names(left)}.")
+    return published
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Returns the names of regular files, those of benchmark results with their folder, and of all other entries."""
+    regular: list[str] = []
+    others: list[str] = []
+    for entry in _scan(folder):
+        if entry.is_file(follow_symlinks=False):
+            regular.append(entry.name)
+        elif entry.name == EVAL_RESULTS_FOLDER and entry.is_dir(follow_symlinks=False):
+            for result in _scan(entry.path):
+                names = regular if result.is_file(follow_symlinks=False) else others
+                names.append(f"{EVAL_RESULTS_FOLDER}/{result.name}")
+        else:
+            others.append(entry.name)
+    return regular, others
+
+
+def _scan(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    if os.path.isdir(folder):
+        with os.scandir(folder) as entries:
+            yield from entries
+
+
+def _is_published(name: str) -> bool:
+    parent, _, file = name.rpartition("/")
+    if parent:
+        return file.endswith(".yaml") and not file.startswith(".")
+    return file in PUBLISHED_NAMES or WEIGHTS.fullmatch(file) is not None
+
+
+def _check_content(path: Path) -> None:
+    """Raises `PushError` if a file is damaged, names the home folder of this user or holds credentials."""
+    text = ""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = json.dumps(file.metadata())
+        except SafetensorError as error:
+            raise PushError(f"{path} is damaged: {error}. Save the model again.") from error
+    elif path.suffix not in BINARY_SUFFIXES:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    home = str(Path.home()).rstrip("/\\")
+    found = {
+        "an access token": ACCESS_TOKEN.search(text),
+        "an address with credentials": ADDRESS_WITH_CREDENTIALS.search(text),
+        f"the path of a home folder, {home}": home and re.search(rf"{re.escape(home)}(?![\w.-])", text),
+    }
+    if kinds := [kind for kind, match in found.items() if match]:
+        raise PushError(f"{path} holds {' and '.join(kinds)}. Take it out of the file, and push again.")
