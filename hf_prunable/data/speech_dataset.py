@@ -20,7 +20,6 @@ from ..runtime.messages import first_names
 from .audio import (
     AUDIO_EXTENSIONS,
     AudioError,
-    audio_name,
     clip_name,
     count_samples,
     decode_audio,
