@@ -324,7 +324,7 @@ DAMAGED = {
     "future": "format version 2.*pip install --upgrade hf_prunable",
     "many-layers": "`num_hidden_layers` is 1000000000, and 0 to 960 are supported",
     "many-layers-dense": "`num_hidden_layers` is 1000000000, and 0 to 960 are supported",
-    "wide": "ignore_mismatched_sizes",
+    "wide": "`intermediate_size` is .*, and 1 to 65536 are supported",
     "truncated-weights": "The weights of 'org/truncated-weights' are damaged: .*`force_download=True`",
     "tampered-weights": "The weights of 'org/tampered-weights' are damaged: .*`force_download=True`",
 }

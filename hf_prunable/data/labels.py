@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from datasets import ClassLabel, Dataset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, CTC
 from ..runtime.messages import first_names
@@ -85,7 +85,9 @@ def load_label_encoding(
         )
     if task == "ctc":
         tokenizer = _load_tokenizer(pretrained_model_name_or_path)
-        vocab_size = AutoConfig.from_pretrained(pretrained_model_name_or_path).vocab_size
+        # The folder of a tokenizer alone has no configuration.
+        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)
+        vocab_size = AutoConfig.from_pretrained(pretrained_model_name_or_path).vocab_size if config else len(tokenizer)
         check_characters(tokenizer, labels, label_column, vocab_size)
         return LabelEncoding(
             AUTO_CLASSES[task], label_column, partial(encode_transcripts, tokenizer), tokenizer=tokenizer

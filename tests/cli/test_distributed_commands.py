@@ -107,6 +107,8 @@ def test_finetune_with_a_damaged_checkpoint(launch, tmp_path):
     recipe = {
         "dataset_name": "clips",
         "output_dir": "out",
+        # The folder has no settings of the run that has left the checkpoint.
+        "override": True,
         "truncate": "1",
         "profile_clips": 30,
         "n_neighbors": 3,

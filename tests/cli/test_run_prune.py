@@ -257,6 +257,8 @@ def test_options_come_from_a_file_or_from_the_command_line(monkeypatch, tmp_path
     seen = []
 
     class NotedRecipe(run_prune.PruningRecipe):
+        folder = None
+
         def __init__(self, *parts):
             seen.append({name: value for part in parts for name, value in vars(part).items()})
 

@@ -86,7 +86,7 @@ WRONG = {
         "the training clips hold only 11 crops of that length",
     ),
     "two kinds of target": (["prune", "recipe.yaml", "--target_macs", "0.5"], "target_macs"),
-    "output in use": (["prune", "recipe.yaml", "--output_dir", "audio"], "'audio' is not empty"),
+    "output in use": (["prune", "recipe.yaml", "--output_dir", "audio"], "audio' is not empty"),
     "no labels": (["prune", "recipe.yaml", "--objective", "task", "--task", "ctc"], "text"),
     "push offline": (
         ["prune", "recipe.yaml", "--push_to_hub", "--hub_model_id", "org/m"],

@@ -104,7 +104,6 @@ def test_both_parts_of_the_speech_are_selected(tokenizer):
     selected = leave_out_transcripts(speech, labels, lambda _: 5)
     assert selected.train_clips["text"][:] == ["A", "B"] and selected.held_out_clips["text"][:] == ["A"]
     assert selected.num_skipped == {"empty": 2, "with a transcript longer than the clip's frames": 2}
-    assert selected.digest != speech.digest
     classes = LabelEncoding("AutoModelForAudioClassification", "text", len)
     assert leave_out_transcripts(speech, classes, lambda _: 5) is speech
     assert isinstance(selected.train_clips, Dataset)
