@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 from experiments.compared_students import DEFAULT_ROWS, STUDENTS, TEACHER
 from experiments.evidence_summary import COLUMNS, EvaluationColumn, Summary
@@ -39,6 +40,8 @@ COLORS = {
     "gates_refit": "#c49c94",
     "gates_without_ste": "#bcbd22",
 }
+# Colors of a picture, with those of smoothed edges: a third of the size of a picture of all colors.
+NUM_COLORS = 128
 MARKERS = dict(zip(STUDENTS, "os8<>D*^vXPdhpH123", strict=True))
 COMPARED = ("loss", "cosine", "words", "drop_in_words", "speakers", "units")
 CURVES = ("loss", "cosine", "words", "drop_in_words")
@@ -52,7 +55,7 @@ def draw_comparison(
     Args:
         summaries: Students of one size, and the teacher, which is drawn as a dashed line.
         differences: Differences by row, target and row of the reference; those from the teacher give the intervals.
-        path: Output file; its extension selects the image format.
+        path: Output file, in the PNG format.
     """
     rows = [summary for summary in summaries if summary.row != TEACHER]
     teacher = next((summary for summary in summaries if summary.row == TEACHER), None)
@@ -84,7 +87,7 @@ def draw_comparison(
     if teacher is not None:
         text += "\nDashed line: teacher; bars: 95 % interval of the difference from it."
     figure.suptitle(text, fontsize=NORMAL)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def draw_layers(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
@@ -92,7 +95,7 @@ def draw_layers(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
 
     Args:
         summaries: Students of one size. Only rows of `DEFAULT_ROWS` are drawn if there are any; the teacher is not.
-        path: Output file; its extension selects the image format.
+        path: Output file, in the PNG format.
     """
     rows = [summary for summary in summaries if summary.row != TEACHER]
     rows = [summary for summary in rows if summary.row in DEFAULT_ROWS] or rows
@@ -122,7 +125,7 @@ def draw_layers(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
     )
     _tidy(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=NORMAL)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def draw_curves(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
@@ -130,7 +133,7 @@ def draw_curves(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
 
     Args:
         summaries: Students of at least two sizes, and the teacher, which is drawn as a dashed line.
-        path: Output file; its extension selects the image format.
+        path: Output file, in the PNG format.
     """
     figure = Figure(figsize=(11, 7), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
@@ -160,7 +163,7 @@ def draw_curves(summaries: Sequence[Summary], path: str | os.PathLike) -> None:
         _tidy(axes)
     handles, labels = figure.axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=NORMAL)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _draw_teacher(draw_line: Callable[..., Any], summaries: Sequence[Summary], column: EvaluationColumn) -> None:
@@ -183,3 +186,10 @@ def _tidy(axes: Axes) -> None:
     axes.grid(color=GRID_COLOR, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    figure.savefig(path)
+    with Image.open(path) as picture:
+        few_colors = picture.convert("RGB").quantize(NUM_COLORS)
+    few_colors.save(path, optimize=True)

@@ -69,6 +69,7 @@ def test_the_recipe_makes_a_model(recipe, scratch, tmp_path, monkeypatch):
     if values["method"] == "one_shot":
         values |= STATISTICS
     values |= {name: 2 for name in ("max_steps", "final_steps") if name in values}
+    values |= {name: 0.3 for name in ("shortest_crop_seconds",) if name in values}
     # The scratch model's smallest size is larger than that of a base model.
     values["target_sparsity"] = [0.3]
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(values))

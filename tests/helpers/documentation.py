@@ -39,7 +39,7 @@ _STEPS = f"--max_steps 2 {_QUIET}"
 _CROPS = "--per_device_train_batch_size 2 --crop_seconds 0.5 --latency_seconds 0.3"
 _CALIBRATION = "--calibration_clips 10 --calibration_seconds 0.5 --reconstruction_steps 2"
 _PRUNE = f"{_STEPS} --final_steps 1 {_CROPS}"
-_ONE_SHOT = f"{_QUIET} {_CROPS} {_CALIBRATION}"
+_ONE_SHOT = f"{_QUIET} {_CROPS} --shortest_crop_seconds 0.3 {_CALIBRATION}"
 # Options that cut a command short, by the words that the command starts with; the first that fits counts.
 SHORT = {
     "hf-prunable demo": f"--num_clips 8 {_ONE_SHOT} --rounds 2 --allow_few_frames true",
