@@ -33,12 +33,13 @@ def place(tmp_path_factory):
 
 
 def start(place, folder, max_steps, preexec=lambda: None):
-    """Starts a run, for which Ctrl-C is not ignored."""
+    """Starts a run that does not inherit ignored signals, such as those of a job in the background or under nohup."""
     sources = ["--model_name_or_path", place / "dense", "--dataset_name", place / "audio"]
     command = [sys.executable, SCRIPT, *sources, "--output_dir", "out", "--max_steps", max_steps, *OPTIONS]
 
     def prepare():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         preexec()
 
     return subprocess.Popen(

@@ -18,6 +18,20 @@ from hf_prunable.runtime.run_folder import RunFolder
 LIMIT = 2**20
 
 
+@pytest.fixture(autouse=True)
+def signals_are_not_ignored():
+    """As they may be where pytest runs in the background or under nohup."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send(number):
     os.kill(os.getpid(), number)
     # Handlers run between two instructions.
