@@ -47,7 +47,7 @@ class CropCollator:
 
         Args:
             items: Items of `ShuffledClips` or `StreamedClips`, read for crops of at least this length; or whole clips
-                with `waveform` and `crop_position`.
+                with `waveform`, `crop_position` and `crop_fraction`.
 
         Returns:
             `input_values` of shape (batch, samples), float32.
