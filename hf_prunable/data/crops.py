@@ -76,29 +76,32 @@ class CropReader:
         sampling_rate: Sampling rate of the waveforms in Hz.
         crop_seconds: Length in seconds of the longest crop, above 0; by default, clips are read whole.
         min_seconds: Length in seconds below which a clip is an error.
+        shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
     """
 
     sampling_rate: int
     crop_seconds: float = math.inf
     min_seconds: float = 0.0
+    shortest_crop: float = 1.0
 
-    def read(self, audio: EncodedAudio | None, position: float) -> dict[str, Any]:
+    def read(self, audio: EncodedAudio | None, position: float, length: float = 1.0) -> dict[str, Any]:
         """Decodes one clip as far as `CropCollator` needs it.
 
         Args:
             audio: The clip before decoding.
             position: Where to crop, in [0, 1), from the earliest to the latest crop.
+            length: How long to crop, in [0, 1], from the shortest to the longest crop.
 
         Returns:
             `waveform`: part of the clip that holds its crop at any length up to `crop_seconds`, of shape (samples,),
-            float32. `crop_position`: the position. `first_sample`: where the part begins in the clip. `num_samples`:
-            length of the clip.
+            float32. `crop_position`: the position. `crop_fraction`: length of the crop as a fraction of the longest ones.
+            `first_sample`: where the part begins in the clip. `num_samples`: length of the clip.
 
         Raises:
             AudioError: If the clip cannot be decoded or is too short.
         """
         num_samples, (waveform,) = decode_parts(
-            audio, self.sampling_rate, lambda length: [self._part(length, position)]
+            audio, self.sampling_rate, lambda num_samples: [self._part(num_samples, position)]
         )
         if num_samples < round(self.min_seconds * self.sampling_rate):
             raise AudioError(
@@ -107,6 +110,7 @@ class CropReader:
         return {
             "waveform": waveform,
             "crop_position": position,
+            "crop_fraction": self.shortest_crop + length * (1 - self.shortest_crop),
             "first_sample": self._part(num_samples, position).start,
             "num_samples": num_samples,
         }

@@ -82,13 +82,12 @@ class ShuffledClips(torch.utils.data.Dataset):
         seed: Random seed of order and positions, 0 or more.
         label_column: Name of the column with labels, which each item then holds; `None` for items without label.
         length_grouping: How clips of similar length share micro-batches; by default they do not.
-        shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
 
     Raises:
         ValueError: If there is no clip or the seed is negative.
     """
 
-    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
+    def __init__(
         self,
         dataset: Dataset,
         *,
@@ -97,7 +96,6 @@ class ShuffledClips(torch.utils.data.Dataset):
         seed: int = 0,
         label_column: str | None = None,
         length_grouping: LengthGrouping | None = None,
-        shortest_crop: float = 1.0,
     ):
         if len(dataset) == 0:
             raise ValueError("There are no clips to shuffle: the data set is empty. Give one with at least one clip.")
@@ -112,7 +110,6 @@ class ShuffledClips(torch.utils.data.Dataset):
         self.length_grouping = length_grouping
         has_seconds = "seconds" in dataset.column_names
         self._seconds = np.asarray(dataset["seconds"][:] if has_seconds else [0.0] * len(dataset))
-        self.shortest_crop = shortest_crop
         # The order of one pass is kept, because items are mostly read in turn.
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
@@ -127,8 +124,7 @@ class ShuffledClips(torch.utils.data.Dataset):
             index: Index of the item, from 0 to `num_samples` - 1.
 
         Returns:
-            The values of `CropReader.read`; `crop_fraction`: length of the crop as a fraction of the longest ones; and
-            `label`: the clip's label, if there is a `label_column`.
+            The values of `CropReader.read`; and `label`: the clip's label, if there is a `label_column`.
 
         Raises:
             AudioError: If none of the clips can be used.
@@ -139,19 +135,18 @@ class ShuffledClips(torch.utils.data.Dataset):
         epoch, place = divmod(index, len(self.clips))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._order_of(epoch)
-        crop_position, length = np.random.default_rng((self.seed, index)).random(2).tolist()
-        fraction = self.shortest_crop + length * (1 - self.shortest_crop)
+        position, length = np.random.default_rng((self.seed, index)).random(2).tolist()
         for offset in range(len(self.clips)):
             clip = int(self._order[(place + offset) % len(self.clips)])
             try:
-                return {**self._read(clip, crop_position), "crop_fraction": fraction}
+                return self._read(clip, position, length)
             except AudioError as error:
                 logger.warning(f"Taking the next clip instead: {error}")
         raise AudioError(f"Not one of the {len(self.clips)} clips can be decoded.")
 
-    def _read(self, clip: int, crop_position: float) -> dict[str, Any]:
+    def _read(self, clip: int, position: float, length: float) -> dict[str, Any]:
         audio = self.clips[clip]["audio"]
-        item = self.reader.read(audio, crop_position)
+        item = self.reader.read(audio, position, length)
         if self.labels is None:
             return item
         seconds = item["num_samples"] / self.reader.sampling_rate

@@ -96,19 +96,17 @@ class StreamedClips(torch.utils.data.IterableDataset):
         reader: How clips are decoded: sampling rate and length of the crops.
         batch_size: Clips per micro-batch.
         seed: Random seed of order, positions and lengths, 0 or more.
-        shortest_crop: Length of the shortest crops as a fraction of the longest ones, above 0 and at most 1.
         rank: Rank of this process, from 0 to `num_ranks` - 1.
         num_ranks: Number of processes.
     """
 
-    def __init__(  # noqa: PLR0913 - keywords that do not depend on each other
+    def __init__(
         self,
         stream: SpeechStream,
         *,
         reader: CropReader,
         batch_size: int,
         seed: int = 0,
-        shortest_crop: float = 1.0,
         rank: int = 0,
         num_ranks: int = 1,
     ):
@@ -121,7 +119,6 @@ class StreamedClips(torch.utils.data.IterableDataset):
         self.clips = split_dataset_by_node(clips, rank, num_ranks)
         self.reader = reader
         self.batch_size = batch_size
-        self.shortest_crop = shortest_crop
         self.seed, self.rank = seed, rank
         self.batches_read = 0
 
@@ -129,7 +126,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
         """Yields clips without end.
 
         Yields:
-            Items as `CropReader.read` returns them, with `crop_fraction` as in `ShuffledClips`.
+            Items as `CropReader.read` returns them.
 
         Raises:
             AudioError: If no clip of a whole pass over the stream can be used.
@@ -138,20 +135,16 @@ class StreamedClips(torch.utils.data.IterableDataset):
         worker, num_workers = (info.id, info.num_workers) if info is not None else (0, 1)
         # The data loader takes one batch from each worker in turn.
         own_batches = max(0, -(-(self.batches_read - worker) // num_workers))
-        lengths = np.random.default_rng((self.seed, self.rank, worker, 1))
-        items = (
-            {**item, "crop_fraction": self.shortest_crop + float(lengths.random()) * (1 - self.shortest_crop)}
-            for item in self._items(worker)
-        )
-        yield from islice(items, own_batches * self.batch_size, None)
+        yield from islice(self._items(worker), own_batches * self.batch_size, None)
 
     def _items(self, worker: int) -> Iterator[dict[str, Any]]:
         # A copy, because workers share the epoch of the original and do not finish a pass at the same time.
         clips, epoch = copy.deepcopy(self.clips), 0
         min_samples = self.stream.min_seconds * self.reader.sampling_rate
         positions = np.random.default_rng((self.seed, self.rank, worker))
-        # A clip that cannot be used leaves its position to the next one.
-        crop_position = float(positions.random())
+        lengths = np.random.default_rng((self.seed, self.rank, worker, 1))
+        # A clip that cannot be used leaves its position and length to the next one.
+        position, length = positions.random(), lengths.random()
         while True:
             clips.set_epoch(epoch)
             num_clips = num_used = 0
@@ -160,13 +153,13 @@ class StreamedClips(torch.utils.data.IterableDataset):
                 if clip_digest(clip["audio"]) in self.stream.held_out:
                     continue
                 try:
-                    item = self.reader.read(clip["audio"], crop_position)
+                    item = self.reader.read(clip["audio"], position, length)
                 except AudioError as error:
                     logger.warning(f"Taking the next clip instead: {error}")
                     continue
                 if item["num_samples"] >= min_samples:
                     num_used += 1
-                    crop_position = float(positions.random())
+                    position, length = positions.random(), lengths.random()
                     yield item
             if num_clips == 0:
                 # All shards are read by the other workers; datasets has warned about that.

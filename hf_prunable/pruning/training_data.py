@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -50,7 +51,6 @@ class TrainingData:
         self.feature_extractor = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate
         self.label_encoding = label_encoding
-        self.shortest_crop = 1.0 if shortest_crop_seconds is None else shortest_crop_seconds / crop_seconds
         self.collator: CropCollator | LabelledCollator
         if label_encoding is None:
             self.collator = CropCollator(feature_extractor, crop_seconds)
@@ -59,6 +59,8 @@ class TrainingData:
             self.collator = LabelledCollator(feature_extractor, label_encoding.encode)
             self.max_seconds = float("inf")
         self.reader = CropReader(self.sampling_rate, self.max_seconds, min_seconds)
+        shortest_crop = 1.0 if shortest_crop_seconds is None else shortest_crop_seconds / crop_seconds
+        self.training_reader = replace(self.reader, shortest_crop=shortest_crop)
 
     def for_training(self, args: PruningTrainingArguments, seed: int) -> ShuffledClips | StreamedClips:
         """Returns the clips of one stage in random order.
@@ -70,24 +72,23 @@ class TrainingData:
         if isinstance(self.train_clips, SpeechStream):
             return StreamedClips(
                 self.train_clips,
-                reader=self.reader,
+                reader=self.training_reader,
                 batch_size=args.train_batch_size,
                 seed=seed,
-                shortest_crop=self.shortest_crop,
                 rank=args.process_index,
                 num_ranks=args.world_size,
             )
         return self._shuffled(
             self.train_clips,
+            reader=self.training_reader,
             num_samples=args.max_steps * args.train_batch_size * args.micro_batches_per_step,
             seed=seed,
             length_grouping=LengthGrouping(args.train_batch_size, self.max_seconds),
-            shortest_crop=self.shortest_crop,
         )
 
     def for_evaluation(self) -> ShuffledClips:
         """Returns each held-out clip once, always with the same crop."""
-        return self._shuffled(self.held_out_clips, num_samples=len(self.held_out_clips))
+        return self._shuffled(self.held_out_clips, reader=self.reader, num_samples=len(self.held_out_clips))
 
     def check_ranks_agree(self) -> None:
         """Checks that all processes have the same clips; all of them must call it.
@@ -107,4 +108,4 @@ class TrainingData:
 
     def _shuffled(self, clips: Dataset, **options: Any) -> ShuffledClips:
         label_column = None if self.label_encoding is None else self.label_encoding.label_column
-        return ShuffledClips(clips, reader=self.reader, label_column=label_column, **options)
+        return ShuffledClips(clips, label_column=label_column, **options)

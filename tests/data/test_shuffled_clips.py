@@ -31,23 +31,26 @@ def clips(tmp_path):
     return clips_of_constants(tmp_path)
 
 
+RANDOM_LENGTHS = CropReader(RATE, shortest_crop=0.25)
+
+
 def identity(item):
     return len(item["waveform"]), item["crop_position"], item["crop_fraction"]
 
 
 def test_items_depend_on_seed_and_index_alone(clips):
-    shuffled = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=5, shortest_crop=0.25)
+    shuffled = ShuffledClips(clips, num_samples=20, reader=RANDOM_LENGTHS, seed=5)
     in_order = [identity(shuffled[index]) for index in range(20)]
     disturb_random_state()
     state = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
-    again = ShuffledClips(clips, num_samples=30, reader=CropReader(RATE), seed=5, shortest_crop=0.25)
+    again = ShuffledClips(clips, num_samples=30, reader=RANDOM_LENGTHS, seed=5)
     backwards = [identity(again[index]) for index in reversed(range(20))]
     assert backwards[::-1] == in_order
     assert (np.random.get_state()[1] == state[0]).all() and (torch.get_rng_state() == state[1]).all()
     assert random.getstate() == state[2]
     loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=2, sampler=range(20))
     assert [identity(item) for item in loader] == in_order
-    other = ShuffledClips(clips, num_samples=20, reader=CropReader(RATE), seed=6, shortest_crop=0.25)
+    other = ShuffledClips(clips, num_samples=20, reader=RANDOM_LENGTHS, seed=6)
     assert [identity(item) for item in other] != in_order
     _, positions, fractions = zip(*in_order, strict=True)
     assert len(set(positions)) == len(set(fractions)) == 20

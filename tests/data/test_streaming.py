@@ -46,11 +46,14 @@ def numbers_of(items):
     return [round(float(item["waveform"][0]) * 100) for item in items]
 
 
-def read(speech, num_batches, *, workers=0, batch_size=2, batches_read=0, **options):
+WHOLE_CLIPS = CropReader(RATE)
+
+
+def read(speech, num_batches, *, workers=0, batch_size=2, batches_read=0, reader=WHOLE_CLIPS, **options):
     """Batches as the Trainer's loader gives them."""
     clips = StreamedClips(
         replace(speech.train_clips, shuffle_buffer=8),
-        reader=CropReader(RATE),
+        reader=reader,
         batch_size=batch_size,
         **options,
     )
@@ -95,7 +98,7 @@ def test_a_pass_has_every_clip_once_and_the_next_another_order(folder):
 @pytest.mark.parametrize("workers, batches_read", [(0, 1), (0, 17), (2, 2), (2, 18)])
 def test_an_interrupted_run_reads_what_comes_next(folder, workers, batches_read):
     speech = load(folder)
-    options = {"num_ranks": 2, "rank": 1, "workers": workers, "shortest_crop": 0.25}
+    options = {"num_ranks": 2, "rank": 1, "workers": workers, "reader": CropReader(RATE, shortest_crop=0.25)}
     whole = read(speech, batches_read + 5, **options)
     rest = read(speech, 5, batches_read=batches_read, **options)
     for batch, again in zip(whole[batches_read:], rest, strict=True):
