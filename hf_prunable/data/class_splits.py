@@ -1,0 +1,122 @@
+"""Splits of labelled clips for training, validation and testing: as given, or drawn by a seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ..runtime.messages import first_names
+
+
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+SPLIT_SEED = 42
+TEST_FRACTION = 0.1
+# Fraction of the clips that are left after the test clips were drawn.
+VALIDATION_FRACTION = 0.1
+
+
+def complete_splits(
+    given: Mapping[str, Sequence[int]],
+    labels: Sequence[str],
+    groups: Sequence[Hashable] | None = None,
+    seed: int = SPLIT_SEED,
+) -> dict[str, list[int]]:
+    """Takes the splits that are given, and draws those that are missing from the training clips.
+
+    Clips of one group, such as a speaker, come into one split.
+
+    Args:
+        given: Indices of the clips of the given splits, "train" among them.
+        labels: Class of each clip.
+        groups: Group of each clip; `None` for clips that are independent.
+        seed: Random seed of the splits that are drawn.
+
+    Returns:
+        Indices of the clips of the three splits, in ascending order.
+
+    Raises:
+        ValueError: If a split that is given has no clips, a group is in two of them, or there are too few groups to draw
+            splits from.
+    """
+    if empty := [split for split, rows in given.items() if not rows]:
+        raise ValueError(f"No clip that can be used is in the split {' and '.join(map(repr, empty))}.")
+    if groups is not None:
+        _check_disjoint(given, groups)
+    splits = {split: list(rows) for split, rows in given.items()}
+    for split, fraction in ((TEST, TEST_FRACTION), (VALIDATION, VALIDATION_FRACTION)):
+        if split not in splits:
+            draw = _draw_clips if groups is None else partial(_draw_groups, groups=groups)
+            splits[split] = draw(splits[TRAIN], labels, fraction, seed)
+            drawn = set(splits[split])
+            splits[TRAIN] = [row for row in splits[TRAIN] if row not in drawn]
+    return {split: sorted(splits[split]) for split in SPLITS}
+
+
+def _draw_clips(rows: Sequence[int], labels: Sequence[str], fraction: float, seed: int) -> list[int]:
+    """Draws a fraction of the clips of each class, at least one."""
+    generator = np.random.default_rng(seed)
+    clips_of_classes: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        clips_of_classes[labels[row]].append(row)
+    drawn: list[int] = []
+    for label in sorted(clips_of_classes):
+        clips = generator.permutation(clips_of_classes[label])
+        drawn += clips[: max(1, round(fraction * len(clips)))].tolist()
+    return drawn
+
+
+def _draw_groups(
+    rows: Sequence[int], labels: Sequence[str], fraction: float, seed: int, groups: Sequence[Hashable]
+) -> list[int]:
+    """Draws about a fraction of the clips in whole groups, with about that fraction of each class."""
+    own_groups = [str(groups[row]) for row in rows]
+    num_folds = min(round(1 / fraction), len(set(own_groups)))
+    if num_folds < 2:
+        raise ValueError(
+            f"All clips are of one group ({first_names(sorted(set(own_groups)))}), which cannot be in two splits. Give "
+            "clips of three groups or more, or leave `group_column` out."
+        )
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    _, drawn = next(folds.split(np.zeros(len(rows)), [labels[row] for row in rows], own_groups))
+    return [rows[index] for index in drawn]
+
+
+def _check_disjoint(given: Mapping[str, Sequence[int]], groups: Sequence[Hashable]) -> None:
+    splits_of: dict[Hashable, set[str]] = defaultdict(set)
+    for split, rows in given.items():
+        for row in rows:
+            splits_of[groups[row]].add(split)
+    if shared := sorted(str(group) for group, splits in splits_of.items() if len(splits) > 1):
+        raise ValueError(
+            f"{len(shared)} of {len(splits_of)} groups are in more than one split: {first_names(shared)}. Give splits "
+            "whose groups are disjoint, or leave `group_column` out."
+        )
+
+
+def rare_classes(
+    rows: Sequence[int], labels: Sequence[str], min_clips: int, groups: Sequence[Hashable] | None = None
+) -> set[int]:
+    """Finds the training clips of classes that are too small for a clip, or a group, in every split.
+
+    Args:
+        rows: Indices of the training clips.
+        labels: Class of each clip.
+        min_clips: Minimum number of training clips of a class.
+        groups: Group of each clip, of which a class needs one for each split; `None` for none.
+
+    Returns:
+        Indices of the clips of small classes.
+    """
+    clips_of: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        clips_of[labels[row]].append(row)
+    rare: set[int] = set()
+    for clips in clips_of.values():
+        too_few_groups = groups is not None and len({groups[row] for row in clips}) < len(SPLITS)
+        if len(clips) < min_clips or too_few_groups:
+            rare |= set(clips)
+    return rare
