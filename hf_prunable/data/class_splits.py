@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -46,43 +45,64 @@ def complete_splits(
         raise ValueError(f"No clip that can be used is in the split {' and '.join(map(repr, empty))}.")
     if groups is not None:
         _check_disjoint(given, groups)
+    missing = [split for split in SPLITS if split not in given]
     splits = {split: list(rows) for split, rows in given.items()}
-    for split, fraction in ((TEST, TEST_FRACTION), (VALIDATION, VALIDATION_FRACTION)):
-        if split not in splits:
-            draw = _draw_clips if groups is None else partial(_draw_groups, groups=groups)
-            splits[split] = draw(splits[TRAIN], labels, fraction, seed)
-            drawn = set(splits[split])
-            splits[TRAIN] = [row for row in splits[TRAIN] if row not in drawn]
+    if missing:
+        drawn = (
+            _draw_clips(given[TRAIN], labels, seed)
+            if groups is None
+            else _draw_groups(given[TRAIN], labels, groups, seed)
+        )
+        splits |= {split: drawn[split] for split in missing}
+        taken = {row for split in missing for row in drawn[split]}
+        splits[TRAIN] = [row for row in splits[TRAIN] if row not in taken]
     return {split: sorted(splits[split]) for split in SPLITS}
 
 
-def _draw_clips(rows: Sequence[int], labels: Sequence[str], fraction: float, seed: int) -> list[int]:
-    """Draws a fraction of the clips of each class, at least one."""
+def draw_class_splits(clips_of_classes: Sequence[Sequence[int]], seed: int) -> dict[str, list[int]]:
+    """Splits the clips of each class: a tenth for testing, a tenth of the others for validation, at least one each.
+
+    Args:
+        clips_of_classes: Indices of the clips of each class, 3 or more.
+        seed: Random seed of the split.
+
+    Returns:
+        Indices of the clips of each split.
+    """
     generator = np.random.default_rng(seed)
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for clips in clips_of_classes:
+        order = [clips[index] for index in generator.permutation(len(clips))]
+        num_test = max(1, round(TEST_FRACTION * len(order)))
+        num_validation = max(1, round(VALIDATION_FRACTION * (len(order) - num_test)))
+        splits[TEST] += order[:num_test]
+        splits[VALIDATION] += order[num_test : num_test + num_validation]
+        splits[TRAIN] += order[num_test + num_validation :]
+    return splits
+
+
+def _draw_clips(rows: Sequence[int], labels: Sequence[str], seed: int) -> dict[str, list[int]]:
     clips_of_classes: dict[str, list[int]] = defaultdict(list)
     for row in rows:
         clips_of_classes[labels[row]].append(row)
-    drawn: list[int] = []
-    for label in sorted(clips_of_classes):
-        clips = generator.permutation(clips_of_classes[label])
-        drawn += clips[: max(1, round(fraction * len(clips)))].tolist()
-    return drawn
+    return draw_class_splits([clips_of_classes[label] for label in sorted(clips_of_classes)], seed)
 
 
 def _draw_groups(
-    rows: Sequence[int], labels: Sequence[str], fraction: float, seed: int, groups: Sequence[Hashable]
-) -> list[int]:
-    """Draws about a fraction of the clips in whole groups, with about that fraction of each class."""
+    rows: Sequence[int], labels: Sequence[str], groups: Sequence[Hashable], seed: int
+) -> dict[str, list[int]]:
+    """Draws splits of whole groups, with about a tenth of the clips, and of each class, for testing and for validation."""
     own_groups = [str(groups[row]) for row in rows]
-    num_folds = min(round(1 / fraction), len(set(own_groups)))
-    if num_folds < 2:
+    num_folds = min(round(1 / TEST_FRACTION), len(set(own_groups)))
+    if num_folds < len(SPLITS):
         raise ValueError(
-            f"All clips are of one group ({first_names(sorted(set(own_groups)))}), which cannot be in two splits. Give "
-            "clips of three groups or more, or leave `group_column` out."
+            f"Clips of {num_folds} groups ({first_names(sorted(set(own_groups)))}) make no three splits. Give clips of "
+            f"{len(SPLITS)} groups or more, or leave `group_column` out."
         )
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    _, drawn = next(folds.split(np.zeros(len(rows)), [labels[row] for row in rows], own_groups))
-    return [rows[index] for index in drawn]
+    parts = [part for _, part in folds.split(np.zeros(len(rows)), [labels[row] for row in rows], own_groups)]
+    drawn = {TEST: parts[0], VALIDATION: parts[1], TRAIN: np.concatenate(parts[2:])}
+    return {split: [rows[index] for index in part] for split, part in drawn.items()}
 
 
 def _check_disjoint(given: Mapping[str, Sequence[int]], groups: Sequence[Hashable]) -> None:
