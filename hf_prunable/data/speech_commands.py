@@ -16,6 +16,7 @@ from .speech_commands_archive import (
     CLIP,
     LIST_FILES,
     NOISE,
+    OTHER_EXTENSIONS,
     SPEAKER_MARK,
     archive_rows,
     check_is_read,
@@ -102,6 +103,20 @@ def read_speech_commands(name_or_path: str | os.PathLike, *, config_name: str | 
     if path.is_dir() and not _is_parquet(path):
         return _read_folder(path)
     return _read_parquet(name_or_path, config_name)
+
+
+def is_speech_commands(name_or_path: str | os.PathLike) -> bool:
+    """Returns whether a source can be Speech Commands: its archive, a folder with its lists, or a copy in parquet.
+
+    Args:
+        name_or_path: Path of a folder or file, or id of a data set on the Hub.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path.name.lower().endswith((*ARCHIVE_EXTENSIONS, *OTHER_EXTENSIONS))
+    if path.is_dir():
+        return _is_parquet(path) or any((path / name).is_file() for name in LIST_FILES.values())
+    return True
 
 
 def rows_of_words(table: Dataset, words: Sequence[str] | None, name: str) -> list[int]:
