@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -100,7 +101,10 @@ def _draw_groups(
             f"{len(SPLITS)} groups or more, or leave `group_column` out."
         )
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    parts = [part for _, part in folds.split(np.zeros(len(rows)), [labels[row] for row in rows], own_groups)]
+    with warnings.catch_warnings():
+        # That a class has fewer clips than there are folds; each class has clips of three groups.
+        warnings.simplefilter("ignore", UserWarning)
+        parts = [part for _, part in folds.split(np.zeros(len(rows)), [labels[row] for row in rows], own_groups)]
     drawn = {TEST: parts[0], VALIDATION: parts[1], TRAIN: np.concatenate(parts[2:])}
     return {split: [rows[index] for index in part] for split, part in drawn.items()}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Value, concatenate_datasets, get_dataset_split_names, load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..runtime.messages import first_names
@@ -177,7 +177,8 @@ def _read_delimited(path: Path, delimiter: str) -> Dataset:
         raise ValueError(
             f"{path}: some rows do not have as many cells as the first line. Quote cells that hold {delimiter!r}."
         )
-    return Dataset.from_dict({name: [row[name] or None for row in rows] for name in rows[0]})
+    texts = Features({name: Value("string") for name in rows[0]})
+    return Dataset.from_dict({name: [row[name] or None for row in rows] for name in texts}, features=texts)
 
 
 def _read_typed(path: Path) -> Dataset:
