@@ -24,8 +24,9 @@ def padding_changes_features(model: PreTrainedModel, feature_extractor: Wav2Vec2
         feature_extractor: Feature extractor of the same checkpoint.
     """
     config = model.config
+    # data2vec-audio has no such field, and layer norms alone.
     return (
-        config.feat_extract_norm == "group"
+        getattr(config, "feat_extract_norm", "layer") == "group"
         or not feature_extractor.return_attention_mask
         or getattr(config, "conv_pos_batch_norm", False)
     )

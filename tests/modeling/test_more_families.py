@@ -9,12 +9,13 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModel, AutoModelForCTC
+from transformers import AutoConfig, AutoModel, AutoModelForCTC, Wav2Vec2FeatureExtractor
 
 import hf_prunable
 from hf_prunable import PrunedShape, compact, load_prunable, one_shot_prune, truncate
 from hf_prunable.modeling.size import SAMPLING_RATE, UnitCounts, count_macs, count_parameters
 from hf_prunable.modeling.units import DEFAULT_UNITS
+from hf_prunable.truncation.pooled_features import pool_clips
 from tests.helpers.gated_models import gated
 from tests.helpers.one_shot_models import FAST, make_clips
 from tests.helpers.tiny_models import (
@@ -173,6 +174,17 @@ def test_one_shot_pruning_truncation_and_inference(family, norm_order, tmp_path)
     assert type(AutoModel.from_pretrained(tmp_path)) is type(model).stock_class
     before = hidden_states(small, inputs)
     assert_same(hidden_states(copy.deepcopy(small).prepare_for_inference_(), inputs), before, 2e-5)
+
+
+@EVERY_KIND
+def test_layers_of_stock_models_are_pooled(family, norm_order):
+    stock, feature_extractor = tiny_stock(family, norm_order), Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    clips = list(0.1 * np.random.default_rng(0).standard_normal((5, 900)).astype(np.float32))
+    lengths = [900, 700, 900, 800, 600]
+    features, left_out = pool_clips(stock, feature_extractor, lengths, lambda index: clips[index][: lengths[index]])
+    assert features.layers.shape == (4, 5, 24) and not left_out
+    alone, _ = pool_clips(stock, feature_extractor, [600], lambda index: clips[4][:600])
+    np.testing.assert_allclose(features.layers[:, 4:], alone.layers, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
