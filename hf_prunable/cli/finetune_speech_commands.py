@@ -48,6 +48,7 @@ from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
+from ..runtime.trackers import check_trackers
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
 from .trainer_options import FINETUNING_TABLE
@@ -104,6 +105,7 @@ class FinetuningRecipe:
             PushError: If a push to the Hub would fail.
         """
         self.folder.check()
+        check_trackers(self.training.report_to)
         # Another kind of model is refused before any audio is read.
         prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()

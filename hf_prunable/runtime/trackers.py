@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import Trainer, TrainerCallback
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from .run_folder import RUNS
 
@@ -15,9 +17,32 @@ class _EndOfRun(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         if "wandb" in args.report_to and state.is_world_process_zero:
-            import wandb
+            import wandb  # type: ignore[import-not-found]
 
             wandb.finish()
+
+
+def check_trackers(names: str | Sequence[str] | None) -> None:
+    """Checks that trackers exist and are installed, before anything is read.
+
+    Args:
+        names: Names of trackers, as `TrainingArguments.report_to` holds them.
+
+    Raises:
+        ValueError: If one is unknown or not installed.
+    """
+    available = get_available_reporting_integrations()
+    for name in [names] if isinstance(names, str) else names or ():
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(
+                f"`report_to` is {name!r}, which is no tracker of transformers. There are "
+                f"{', '.join(sorted(INTEGRATION_TO_CALLBACK))}, and 'none'."
+            )
+        if name not in available:
+            raise ValueError(
+                f"`report_to` is {name!r}, and its package is not installed. Install it, such as by `pip install {name}`, or take "
+                f"one of {', '.join(sorted(available)) or 'none'}."
+            )
 
 
 def track_stage(trainer: Trainer, folder: Path, run: str, stage: str) -> None:
