@@ -55,15 +55,15 @@ def fine_tune_depths(
     """
     folder = Path(training.output_dir)
     feature_extractor = AutoFeatureExtractor.from_pretrained(options.model_name_or_path)
-    splits, _ = options.load_clips(feature_extractor.sampling_rate)
+    task = options.load_task(feature_extractor.sampling_rate)
     base = load_complete(options.model_name_or_path)
-    profile = profile_labels(base, splits["train"], feature_extractor, options, folder / "features")[options.task]
+    profile = profile_labels(base, task, feature_extractor, options, folder / "features")[task.name]
     results = []
     for num_layers in range(1, base.config.num_hidden_layers + 1):
         args = copy.copy(training)
         args.seed, args.output_dir = options.seeds[0], str(folder / f"layers_{num_layers}")
-        model = make_classifier(options, splits["train"].features["label"].names, num_layers, args.seed)
-        results.append(fine_tune(model, splits, feature_extractor, args))
+        model = make_classifier(options, task.class_names, num_layers, args.seed)
+        results.append(fine_tune(model, task, feature_extractor, args))
     model.save_pretrained(folder / "full")
     feature_extractor.save_pretrained(folder / "full")
     return profile, results

@@ -4,6 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .modeling.auto import prunable_class, register_auto_classes
+from .modeling.data2vec_audio import (
+    PrunableData2VecAudioConfig,
+    PrunableData2VecAudioForAudioFrameClassification,
+    PrunableData2VecAudioForCTC,
+    PrunableData2VecAudioForSequenceClassification,
+    PrunableData2VecAudioForXVector,
+    PrunableData2VecAudioModel,
+)
 from .modeling.hubert import (
     PrunableHubertConfig,
     PrunableHubertForCTC,
@@ -13,6 +21,20 @@ from .modeling.hubert import (
 from .modeling.loading import load_prunable
 from .modeling.shape import AttentionShape, LayerShape, PrunedShape
 from .modeling.size import Measure
+from .modeling.unispeech import (
+    PrunableUniSpeechConfig,
+    PrunableUniSpeechForCTC,
+    PrunableUniSpeechForSequenceClassification,
+    PrunableUniSpeechModel,
+)
+from .modeling.unispeech_sat import (
+    PrunableUniSpeechSatConfig,
+    PrunableUniSpeechSatForAudioFrameClassification,
+    PrunableUniSpeechSatForCTC,
+    PrunableUniSpeechSatForSequenceClassification,
+    PrunableUniSpeechSatForXVector,
+    PrunableUniSpeechSatModel,
+)
 from .modeling.wav2vec2 import (
     PrunableWav2Vec2Config,
     PrunableWav2Vec2ForAudioFrameClassification,
@@ -78,10 +100,26 @@ __all__ = [
     "OneShotConfig",
     "OnnxExport",
     "OnnxModel",
+    "PrunableData2VecAudioConfig",
+    "PrunableData2VecAudioForAudioFrameClassification",
+    "PrunableData2VecAudioForCTC",
+    "PrunableData2VecAudioForSequenceClassification",
+    "PrunableData2VecAudioForXVector",
+    "PrunableData2VecAudioModel",
     "PrunableHubertConfig",
     "PrunableHubertForCTC",
     "PrunableHubertForSequenceClassification",
     "PrunableHubertModel",
+    "PrunableUniSpeechConfig",
+    "PrunableUniSpeechForCTC",
+    "PrunableUniSpeechForSequenceClassification",
+    "PrunableUniSpeechModel",
+    "PrunableUniSpeechSatConfig",
+    "PrunableUniSpeechSatForAudioFrameClassification",
+    "PrunableUniSpeechSatForCTC",
+    "PrunableUniSpeechSatForSequenceClassification",
+    "PrunableUniSpeechSatForXVector",
+    "PrunableUniSpeechSatModel",
     "PrunableWav2Vec2Config",
     "PrunableWav2Vec2ForAudioFrameClassification",
     "PrunableWav2Vec2ForCTC",

@@ -1,4 +1,4 @@
-"""Truncates a model at the layer where classes are most convex, and fine-tunes it on Speech Commands.
+"""Truncates a model at the layer where classes are most convex, and fine-tunes it on labelled clips.
 
     hf-prunable finetune-speech-commands --model_name_or_path microsoft/wavlm-base \
         --dataset_name speech_commands_v0.02 --task word --compare --output_dir wavlm-base-words
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from transformers import AutoFeatureExtractor
 
-from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..finetuning.arguments import TruncationArguments
 from ..finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
 from ..finetuning.stage_plan import plan_stages, stage_name
@@ -49,6 +48,7 @@ from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
+from ..runtime.trackers import check_trackers
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
 from .trainer_options import FINETUNING_TABLE
@@ -105,13 +105,16 @@ class FinetuningRecipe:
             PushError: If a push to the Hub would fail.
         """
         self.folder.check()
+        check_trackers(self.training.report_to)
         # Another kind of model is refused before any audio is read.
         prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
         model = load_complete(self.options.model_name_or_path)
         self.data = self._setup_data(model)
         self.report = self._setup_report(model)
-        self.plan = plan_stages(self.depths, self.options.seeds, self.training, self.data.splits, str(self.output_dir))
+        self.plan = plan_stages(
+            self.depths, self.options.seeds, self.training, self.data.task.splits, str(self.output_dir)
+        )
         if self.is_main_process:
             logger.info(self.plan.describe())
 
@@ -124,8 +127,7 @@ class FinetuningRecipe:
     def _setup_data(self, model: PrunableModelMixin) -> TaskData:
         feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
         with self.training.main_process_first(desc="reading the clips"):
-            splits, skipped = self.options.load_clips(feature_extractor.sampling_rate)
-            data = TaskData(feature_extractor, splits, skipped)
+            data = TaskData(feature_extractor, self.options.load_task(feature_extractor.sampling_rate))
             if self.is_main_process:
                 identity = data.identity(model)
                 self.folder.hold()
@@ -134,19 +136,22 @@ class FinetuningRecipe:
         return data
 
     def _setup_report(self, model: PrunableModelMixin) -> FinetuningReport:
-        options, data = self.options, self.data
+        options, task = self.options, self.data.task
         inputs = FinetuningInputs(
             command=self.command,
             model_name=options.model_name_or_path,
             family=model.config.stock_config_class.model_type,
-            sampling_rate=data.feature_extractor.sampling_rate,
+            sampling_rate=self.data.feature_extractor.sampling_rate,
             dataset_name=options.dataset_name,
-            num_skipped={cause: len(names) for cause, names in data.skipped.names.items()},
+            num_skipped={cause: len(names) for cause, names in task.skipped.names.items()},
             dataset_config_name=options.dataset_config_name,
-            task=options.task,
+            task=task.name,
+            has_own_labels=options.has_own_labels,
+            group_column=options.group_column,
+            clip_seconds=task.clip_seconds,
             words=options.words,
-            class_names=data.class_names,
-            num_clips={name: len(split) for name, split in data.splits.items()},
+            class_names=task.class_names,
+            num_clips={name: len(split) for name, split in task.splits.items()},
             num_layers=model.config.num_hidden_layers,
         )
         return FinetuningReport(inputs, Provenance.of_this_process("cpu"), self._select_layers(model))
@@ -157,12 +162,12 @@ class FinetuningRecipe:
         with self.training.main_process_first(desc="scoring the layers"):
             profiles = profile_labels(
                 model,
-                self.data.splits["train"],
+                self.data.task,
                 self.data.feature_extractor,
                 self.options,
                 self.folder.working_dir / "features",
             )
-        choice = choose_depth(profiles, self.options)
+        choice = choose_depth(profiles, self.data.task.name, self.options)
         if choice is not None and choice.num_layers == model.config.num_hidden_layers:
             logger.warning(
                 f"All {choice.num_layers} layers are kept, by {choice.criterion}; there is nothing to truncate or to compare."
@@ -199,9 +204,9 @@ class FinetuningRecipe:
             for name, num_layers in self.depths.items():
                 stage, args = stage_name(name, seed), copy.copy(self.training)
                 args.seed, args.output_dir = seed, str(self.folder.working_dir / stage)
-                model = make_classifier(self.options, self.data.class_names, num_layers, seed)
+                model = make_classifier(self.options, self.data.task.class_names, num_layers, seed)
                 callbacks = [self.plan.callback(stage)]
-                result = fine_tune(model, self.data.splits, self.data.feature_extractor, args, callbacks)
+                result = fine_tune(model, self.data.task, self.data.feature_extractor, args, callbacks)
                 variant = trained.setdefault(name, TrainedVariant(model.cpu().eval(), []))
                 variant.results.append(result)
         return trained
@@ -218,15 +223,15 @@ class FinetuningRecipe:
         report, data = self.report, self.data
         first = next(iter(trained.values()))
         report.layers.profiles[FINETUNED] = profile_labels(
-            first.model, data.splits["train"], data.feature_extractor, self.options
+            first.model, data.task, data.feature_extractor, self.options
         )
         latency = measure_latency(
             {name: as_loaded(variant.model) for name, variant in trained.items()},
-            seconds=CLIP_SECONDS,
+            seconds=data.task.clip_seconds,
             sampling_rate=data.feature_extractor.sampling_rate,
         )
         results = report.results
-        results.references = data.splits["test"]["label"][:]
+        results.references = data.task.splits["test"]["label"][:]
         for name, variant in trained.items():
             num_parameters = measure_size(variant.model).num_parameters
             results.variants[name] = Variant(self.depths[name], num_parameters, latency[name], variant.results)
@@ -250,7 +255,7 @@ class FinetuningRecipe:
         folder, model = self.folder.new_result(), list(trained.values())[-1].model
         model.save_pretrained(folder)
         self.data.feature_extractor.save_pretrained(folder)
-        draw_profiles(report.layers.profiles, report.layers.choice, self.options.task, folder / PROFILE_PICTURE)
+        draw_profiles(report.layers.profiles, report.layers.choice, self.data.task.name, folder / PROFILE_PICTURE)
         publish_finetuning(report, model, folder, self.folder.output_dir.name, self.hub.repo_ids.get(""))
         self.folder.finish()
         logger.info(f"{format_table(report)}\nThe model is in {self.output_dir}.")
@@ -277,7 +282,7 @@ def make_parser() -> OptionParser:
     return OptionParser(
         PROGRAM,
         "Keeps the first layers of a WavLM, HuBERT or wav2vec 2.0 checkpoint, chosen by how convex its classes are, and\n"
-        "fine-tunes them on Speech Commands.",
+        "fine-tunes them on Speech Commands or on labelled clips of your own.",
         (TruncationArguments, FinetuningArguments),
         FINETUNING_TABLE,
     )

@@ -53,6 +53,7 @@ from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
 from ..runtime.run_folder import RunFolder
 from ..runtime.settings import remember_settings
+from ..runtime.trackers import check_trackers
 from ..runtime.user_errors import one_line_errors, user_errors
 from .pruning_methods import check_options, found_by, make_method, settings_of_method, with_method
 from .pruning_setup import PruningSetup
@@ -130,6 +131,7 @@ class PruningRecipe:
 
     def _check_output(self) -> None:
         self.folder.check()
+        check_trackers(self.training.report_to)
         if self.training.resume_from_checkpoint:
             raise ValueError("`resume_from_checkpoint` is not supported by this script. Leave it out.")
         if self.is_main_process:

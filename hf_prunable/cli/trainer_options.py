@@ -60,7 +60,10 @@ PRUNING_RARE_GROUPS = {
 }
 FINETUNING_GROUPS = {
     "what to truncate": "model_name_or_path truncate layer_criterion n_neighbors max_pairs profile_clips num_permutations",
-    "data": "dataset_name dataset_config_name task words min_clips_per_speaker dataloader_num_workers",
+    "data": (
+        "dataset_name dataset_config_name task words min_clips_per_speaker label_column audio_column group_column "
+        "profile_columns min_clips_per_class clip_seconds split_seed dataloader_num_workers"
+    ),
     "classifier": "weighted_layers freeze_feature_encoder freeze_base_model compare seeds",
     "training": (
         "num_train_epochs max_steps learning_rate warmup_steps lr_scheduler_type weight_decay max_grad_norm "

@@ -15,11 +15,14 @@ from .speech_commands_archive import (
     ARCHIVE_EXTENSIONS,
     CLIP,
     LIST_FILES,
+    NOISE,
+    OTHER_EXTENSIONS,
     SPEAKER_MARK,
     archive_rows,
     check_is_read,
     check_name,
     check_size,
+    is_noise,
     list_text,
     speaker_of,
     word_of,
@@ -102,6 +105,20 @@ def read_speech_commands(name_or_path: str | os.PathLike, *, config_name: str | 
     return _read_parquet(name_or_path, config_name)
 
 
+def is_speech_commands(name_or_path: str | os.PathLike) -> bool:
+    """Returns whether a source can be Speech Commands: its archive, a folder with its lists, or a copy in parquet.
+
+    Args:
+        name_or_path: Path of a folder or file, or id of a data set on the Hub.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path.name.lower().endswith((*ARCHIVE_EXTENSIONS, *OTHER_EXTENSIONS))
+    if path.is_dir():
+        return _is_parquet(path) or any((path / name).is_file() for name in LIST_FILES.values())
+    return True
+
+
 def rows_of_words(table: Dataset, words: Sequence[str] | None, name: str) -> list[int]:
     """Finds the clips of words, in the order of words and file names, which is the same for all kinds of source.
 
@@ -142,14 +159,14 @@ def _read_folder(root: Path) -> Dataset:
     files: dict[str, Path] = {}
     for folder in sorted(root.iterdir()):
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if match := CLIP.match(f"{folder.name}/{file.name}"):
+            if match := CLIP.match(f"{folder.name}/{file.name}") or NOISE.match(f"{folder.name}/{file.name}"):
                 check_name(str(file))
                 files["/".join(match.groups())] = file
     clips = list(files)
     return audio_dataset(
         list(files.values()),
         word=[word_of(clip) for clip in clips],
-        speaker=[speaker_of(clip) for clip in clips],
+        speaker=[None if is_noise(clip) else speaker_of(clip) for clip in clips],
         clip=clips,
         split=_splits(clips, lists, root),
     )
@@ -259,8 +276,8 @@ def _no_list(source: Path, name: str) -> str:
     )
 
 
-def _splits(clips: Sequence[str], lists: dict[str, str], source: Path) -> list[str]:
-    """Finds the split of each clip.
+def _splits(clips: Sequence[str], lists: dict[str, str], source: Path) -> list[str | None]:
+    """Finds the split of each clip, `None` for noise.
 
     Args:
         clips: Names of the clips, "word/name" without extension.
@@ -280,7 +297,7 @@ def _splits(clips: Sequence[str], lists: dict[str, str], source: Path) -> list[s
                 f"{first_names(missing)}. Fetch or extract the archive again in full."
             )
         split_of |= {_without_extension(entry): split for entry in listed}
-    return [split_of.get(clip, "train") for clip in clips]
+    return [None if is_noise(clip) else split_of.get(clip, "train") for clip in clips]
 
 
 def _without_extension(entry: str) -> str:

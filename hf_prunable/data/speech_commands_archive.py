@@ -20,7 +20,10 @@ ARCHIVE_EXTENSIONS = (".tar.gz", ".tgz")
 OTHER_EXTENSIONS = (".zip", ".tar", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".7z")
 # Text between the speaker and the index of the recording in a file name.
 SPEAKER_MARK = "_nohash_"
-# Path of a clip in the folder of its word, at any depth. Background noise is in a folder that begins with "_".
+# Folder of the recordings of background noise.
+NOISE_FOLDER = "_background_noise_"
+NOISE = re.compile(rf"(?:.*/)?({NOISE_FOLDER})/([^/.][^/]*)\.(?:wav|flac)$", re.IGNORECASE)
+# Path of a clip in the folder of its word, at any depth.
 CLIP = re.compile(r"(?:.*/)?([^/._][^/]*)/([^/.][^/]*)\.(?:wav|flac)$", re.IGNORECASE)
 # Two minutes of 16-bit samples at 16 kHz. Clips have one second, and the lists of the archive 300 KB.
 MAX_FILE_BYTES = 2**22
@@ -91,7 +94,7 @@ class _BoundedGzip(gzip.GzipFile):
 
 
 def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
-    """Yields one row for each clip and list of an archive.
+    """Yields one row for each clip, recording of noise and list of an archive.
 
     Args:
         path: Path of the archive.
@@ -100,8 +103,8 @@ def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
         modified: Time of its last modification in ns, not used likewise.
 
     Yields:
-        The columns `audio`, `word`, `speaker`, `clip` ("word/name" without extension, or the name of a list) and
-        `folder`, which holds the folder of the word, or the list.
+        The columns `audio`, `word` (of noise, the name of its folder), `speaker`, `clip` ("word/name" without extension,
+        or the name of a list) and `folder`, which holds the folder of the word, or the list.
 
     Raises:
         ValueError: If the archive is damaged, goes beyond a limit, has sparse files or names that are not UTF-8, or a
@@ -114,7 +117,7 @@ def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
     ):
         for member in logging.tqdm(_members(archive, stream), desc="Reading the archive", unit=" files"):
             name = posixpath.normpath(member.name)
-            match = CLIP.match(name)
+            match = CLIP.match(name) or NOISE.match(name)
             if not member.isfile() or not (match or posixpath.basename(name) in LIST_FILES.values()):
                 continue
             check_size(member.size, name)
@@ -125,7 +128,7 @@ def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
             yield {
                 "audio": {"bytes": content.read(), "path": f"{path}/{member.name}"},
                 "word": word_of(clip) if match else None,
-                "speaker": speaker_of(clip) if match else None,
+                "speaker": speaker_of(clip) if match and not is_noise(clip) else None,
                 "clip": clip,
                 "folder": posixpath.dirname(posixpath.dirname(name) if match else name),
             }
@@ -237,6 +240,11 @@ def list_text(content: bytes, name: str, source: Path) -> str:
 def word_of(clip: str) -> str:
     """Returns the word of a clip, "word/name"."""
     return clip.split("/")[0]
+
+
+def is_noise(clip: str) -> bool:
+    """Returns whether a clip, "word/name", is a recording of background noise."""
+    return word_of(clip) == NOISE_FOLDER
 
 
 def speaker_of(clip: str) -> str:

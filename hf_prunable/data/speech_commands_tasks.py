@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from ..runtime.messages import first_names
+from .class_splits import SPLIT_SEED, draw_class_splits
 from .speech_commands import SPLITS, read_speech_commands, rows_of_words
 from .speech_dataset import SkippedAudio, measure_clips
 
@@ -18,10 +18,6 @@ from .speech_dataset import SkippedAudio, measure_clips
 TASKS = ("word", "speaker")
 # arXiv 2408.11858: 388 speakers of version 0.02.
 MIN_CLIPS_PER_SPEAKER = 50
-SPLIT_SEED = 42
-TEST_FRACTION = 0.1
-# Fraction of the clips that are left after the test clips were drawn.
-VALIDATION_FRACTION = 0.1
 # One clip for each split.
 FEWEST_CLIPS_PER_SPEAKER = len(SPLITS)
 # Receptive field of the convolutions of all published models (arXiv 2006.11477); a shorter clip has no frame.
@@ -157,7 +153,7 @@ def _speaker_splits(
     if all(own.keys() == train.keys() for own in clips.values()):
         splits = {split: [row for speaker in chosen for row in own[speaker]] for split, own in clips.items()}
     else:
-        splits = _draw_splits([train[speaker] for speaker in chosen], speaker_split.seed)
+        splits = draw_class_splits([train[speaker] for speaker in chosen], speaker_split.seed)
     position_of = {row: position for position, row in enumerate(rows)}
     return {split: sorted(split_rows, key=position_of.__getitem__) for split, split_rows in splits.items()}
 
@@ -171,16 +167,3 @@ def _speakers_with_enough_clips(num_clips: Mapping[str, int], name: str, min_cli
             f"training list, and two are needed. The most clips are {counts or 'none'}. Lower `min_clips_per_speaker`."
         )
     return chosen
-
-
-def _draw_splits(clips_of_speakers: Sequence[Sequence[int]], seed: int) -> dict[str, list[int]]:
-    generator = np.random.default_rng(seed)
-    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for clips in clips_of_speakers:
-        order = [clips[index] for index in generator.permutation(len(clips))]
-        num_test = max(1, round(TEST_FRACTION * len(order)))
-        num_validation = max(1, round(VALIDATION_FRACTION * (len(order) - num_test)))
-        splits["test"] += order[:num_test]
-        splits["validation"] += order[num_test : num_test + num_validation]
-        splits["train"] += order[num_test + num_validation :]
-    return splits

@@ -86,7 +86,7 @@ def load_speech_dataset(
         dataset = _load_from_hub(name, config_name, split, streaming)
     else:
         raise FileNotFoundError(f"{name}: there is no such file or folder.")
-    return _with_audio_column(dataset, name)
+    return with_audio_column(dataset, name)
 
 
 def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
@@ -105,7 +105,7 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
         ) from error
 
 
-def _with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
     """Renames the column with audio to `audio` and turns its decoding off.
 
     Args:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import DatasetDict
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -22,13 +21,14 @@ from transformers import (
 from transformers.utils import logging
 
 from ..data.batches import LabelledClips, LabelledCollator
-from ..data.speech_commands_tasks import CLIP_SECONDS
+from ..data.classification_task import ClassificationTask
 from ..modeling.loading import load_complete
 from ..modeling.pretrained import PrunableModelMixin
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.files import is_whole, read_tensors, save_tensors_atomically, write_text_atomically
 from ..runtime.settings import result_settings
+from ..runtime.trackers import track_stage
 from ..truncation.truncated_model import truncate
 from .arguments import TruncationArguments
 from .metrics import ClassificationMetric
@@ -146,7 +146,7 @@ def make_classifier(
 
 def fine_tune(
     model: PreTrainedModel,
-    splits: DatasetDict,
+    task: ClassificationTask,
     feature_extractor: Wav2Vec2FeatureExtractor,
     args: FinetuningArguments,
     callbacks: Sequence[TrainerCallback] = (),
@@ -157,7 +157,7 @@ def fine_tune(
 
     Args:
         model: Model with a classification head; it is changed in place.
-        splits: Splits "train", "validation" and "test", with columns `audio` and `label`.
+        task: Clips with their classes.
         feature_extractor: Feature extractor of the model's checkpoint.
         args: Arguments of the Trainer; `output_dir` must be a folder for this model alone.
         callbacks: Further callbacks of the Trainer.
@@ -166,11 +166,14 @@ def fine_tune(
     stored = _stored_result(model, folder)
     if stored is not None:
         return stored
-    trainer = _make_trainer(model, splits, feature_extractor, args)
+    trainer = _make_trainer(model, task, feature_extractor, args)
     for callback in callbacks:
         trainer.add_callback(callback)
+    track_stage(trainer, folder.parent, folder.parent.name.removesuffix(".partial"), folder.name)
     trainer.train(resume_from_checkpoint=common_checkpoint(args))
-    result = _evaluate(trainer, model, LabelledClips(splits["test"], sampling_rate=feature_extractor.sampling_rate))
+    result = _evaluate(
+        trainer, model, LabelledClips(task.splits["test"], sampling_rate=feature_extractor.sampling_rate)
+    )
     if trainer.is_world_process_zero():
         save_tensors_atomically(folder / WEIGHTS_FILE, trainer.accelerator.get_state_dict(trainer.model))
         write_text_atomically(folder / RESULT_FILE, json.dumps(vars(result)) + "\n")
@@ -193,7 +196,7 @@ def _stored_result(model: PreTrainedModel, folder: Path) -> FinetunedResult | No
 
 def _make_trainer(
     model: PreTrainedModel,
-    splits: DatasetDict,
+    task: ClassificationTask,
     feature_extractor: Wav2Vec2FeatureExtractor,
     args: FinetuningArguments,
 ) -> Trainer:
@@ -206,9 +209,9 @@ def _make_trainer(
     return Trainer(
         model=model,
         args=args,
-        train_dataset=LabelledClips(splits["train"], sampling_rate=sampling_rate),
-        eval_dataset=LabelledClips(splits["validation"], sampling_rate=sampling_rate),
-        data_collator=LabelledCollator(feature_extractor, torch.tensor, seconds=CLIP_SECONDS),
+        train_dataset=LabelledClips(task.splits["train"], sampling_rate=sampling_rate),
+        eval_dataset=LabelledClips(task.splits["validation"], sampling_rate=sampling_rate),
+        data_collator=LabelledCollator(feature_extractor, torch.tensor, seconds=task.clip_seconds),
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[TrainingClock()],

@@ -7,7 +7,7 @@ from types import ModuleType
 import transformers
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, Wav2Vec2FeatureExtractor
 
-from . import hubert, wav2vec2, wavlm
+from . import data2vec_audio, hubert, unispeech, unispeech_sat, wav2vec2, wavlm
 from .configuration import PrunableConfigMixin
 from .pretrained import PrunableModelMixin
 
@@ -16,6 +16,9 @@ FAMILIES: dict[type[PrunableConfigMixin], ModuleType] = {
     wavlm.PrunableWavLMConfig: wavlm,
     hubert.PrunableHubertConfig: hubert,
     wav2vec2.PrunableWav2Vec2Config: wav2vec2,
+    unispeech.PrunableUniSpeechConfig: unispeech,
+    unispeech_sat.PrunableUniSpeechSatConfig: unispeech_sat,
+    data2vec_audio.PrunableData2VecAudioConfig: data2vec_audio,
 }
 
 

@@ -31,11 +31,11 @@ else:
     _Base = object
 
 
-def _is_reserved(cls: type[PreTrainedConfig], name: str) -> bool:
-    """Returns whether an entry of config.json would hide an attribute of the class that is no field."""
+def _is_reserved(cls: type[PreTrainedConfig], name: str, value: Any) -> bool:
+    """Returns whether an entry of config.json would hide an attribute of the class that is no field and has another value."""
     attribute = inspect.getattr_static(cls, name, None)
     is_settable = isinstance(attribute, property) and attribute.fset is not None
-    return hasattr(cls, name) and not is_settable and name != "model_type"
+    return hasattr(cls, name) and not is_settable and name != "model_type" and attribute != value
 
 
 class PrunableConfigMixin(_Base):
@@ -52,6 +52,8 @@ class PrunableConfigMixin(_Base):
     stock_config_class: ClassVar[type[PreTrainedConfig]]
     auto_classes: ClassVar[dict[str, str]]
     has_relative_position_bias: ClassVar[bool] = False
+    # Whether the position convolution has a weight norm, where it has no batch norm.
+    position_weight_norm: ClassVar[bool] = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Checks all fields before the stock configuration and the model work with them.
@@ -62,8 +64,8 @@ class PrunableConfigMixin(_Base):
         Raises:
             ValueError: If a value is out of range, or an entry has the name of a method or another attribute of the class.
         """
-        for name in kwargs:
-            if _is_reserved(type(self), name):
+        for name, value in kwargs.items():
+            if _is_reserved(type(self), name, value):
                 raise ValueError(
                     f"config.json has an entry {name!r}, which is the name of an attribute of {type(self).__name__}. "
                     "Remove the entry, if you trust the checkpoint."
@@ -95,6 +97,16 @@ class PrunableConfigMixin(_Base):
     def shape(self) -> PrunedShape:
         """Shape of the model; the full one if none is stored."""
         return PrunedShape.dense(self) if self.pruned_shape is None else PrunedShape.from_dict(self.pruned_shape)
+
+    @property
+    def has_mask_embedding(self) -> bool:
+        """Whether the model has the vector that SpecAugment puts in place of masked frames."""
+        return self.mask_time_prob > 0.0 or self.mask_feature_prob > 0.0
+
+    @property
+    def position_conv_kernels(self) -> tuple[int, ...]:
+        """Widths of the kernels of the position convolutions, one after the other."""
+        return (self.num_conv_pos_embeddings,)
 
     @property
     def has_attention_adapter(self) -> bool:

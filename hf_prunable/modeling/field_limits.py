@@ -34,6 +34,7 @@ LIMITS: dict[str, tuple[int, int]] = {
             "conv_stride",
             "conv_kernel",
             "num_conv_pos_embeddings",
+            "conv_pos_kernel_size",
             "num_conv_pos_embedding_groups",
             "max_bucket_distance",
             "adapter_kernel_size",

@@ -37,8 +37,8 @@ def make_layers_fast_(base_model: PrunableModelMixin) -> None:
     feature_encoder = MatmulFeatureEncoder(base_model.feature_extractor, base_model.config)
     base_model.add_module("feature_extractor", feature_encoder)
     position_conv = base_model.encoder.pos_conv_embed
-    conv = position_conv.get_submodule("conv")
-    assert isinstance(conv, nn.Conv1d)
-    position_conv.add_module("conv", FourierConv1d(conv))
+    # The short kernels of data2vec-audio stay as they are.
+    if isinstance(conv := getattr(position_conv, "conv", None), nn.Conv1d):
+        position_conv.add_module("conv", FourierConv1d(conv))
     for layer in base_model.encoder.layers:
         layer.attention.may_go_head_by_head = True

@@ -74,7 +74,7 @@ class PrunableModelMixin(_Base):
         config, shape = self.config, self.config.shape
         self.feature_extractor = PrunableFeatureEncoder(config, shape.conv_channels)
         self.feature_projection = feature_projection
-        if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
+        if config.has_mask_embedding:
             self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
         self.encoder = PrunableEncoder(config, shape, position_conv, make_attention, make_attention_adapter)
         if config.gates is not None:

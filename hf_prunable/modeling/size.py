@@ -131,11 +131,14 @@ def _fixed_parameters(config: PrunableConfigMixin) -> int:
     """Counts feature projection, mask embedding, position convolution, the encoder's own layer norm and the adapter."""
     size, features = config.hidden_size, config.conv_dim[-1]
     total = (features + 1) * size + (2 * features if getattr(config, "feat_proj_layer_norm", True) else 0)
-    if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
+    if config.has_mask_embedding:
         total += size
-    kernel = config.num_conv_pos_embeddings
-    total += size * (size // config.num_conv_pos_embedding_groups) * kernel + size
-    total += 2 * size if getattr(config, "conv_pos_batch_norm", False) else kernel
+    for kernel in config.position_conv_kernels:
+        total += size * (size // config.num_conv_pos_embedding_groups) * kernel + size
+        if getattr(config, "conv_pos_batch_norm", False):
+            total += 2 * size
+        elif config.position_weight_norm:
+            total += kernel
     total += 2 * size
     if getattr(config, "add_adapter", False):
         outputs = config.output_hidden_size
@@ -200,9 +203,9 @@ def count_macs(config: PrunableConfigMixin, counts: UnitCounts, seconds: float =
         inputs = outputs
     frames = length
     total = total + frames * config.conv_dim[-1] * size
-    kernel = config.num_conv_pos_embeddings
-    positions = frames + 2 * (kernel // 2) - kernel + 1
-    total = total + positions * size * (size // config.num_conv_pos_embedding_groups) * kernel
+    for kernel in config.position_conv_kernels:
+        positions = frames + 2 * (kernel // 2) - kernel + 1
+        total = total + positions * size * (size // config.num_conv_pos_embedding_groups) * kernel
     for layer in counts.layers:
         total = total + 2 * frames * size * (layer.query_key + layer.value_output + layer.intermediate)
         total = total + frames * frames * (layer.query_key + layer.value_output)

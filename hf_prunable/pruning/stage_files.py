@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..runtime.files import DamagedFileError, read_tensors, save_tensors_atomically
 from .student import Student
-from .trainer import PruningTrainer
+from .trainer import LOSS_NAMES, PruningTrainer
 
 
 def save_student(trainer: PruningTrainer, path: Path, stage: int) -> None:
@@ -22,7 +22,7 @@ def save_student(trainer: PruningTrainer, path: Path, stage: int) -> None:
         stage: Number of the stage in the history: 1 with gates, 2 after compaction.
     """
     tensors = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    history = [{"stage": stage, **entry} for entry in trainer.state.log_history if "loss" in entry]
+    history = [{"stage": stage, **entry} for entry in trainer.state.log_history if set(LOSS_NAMES) & entry.keys()]
     if trainer.is_world_process_zero():
         save_tensors_atomically(path, tensors, {"history": json.dumps(history)})
     trainer.accelerator.wait_for_everyone()

@@ -20,6 +20,7 @@ from ..modeling.units import walk_gates
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.device_moves import on_device
 from ..runtime.files import is_whole, remove
+from ..runtime.trackers import track_stage
 from ..runtime.training_plan import TrainingPlan
 from .arguments import PruningTrainingArguments
 from .constraint import Lagrangian
@@ -196,7 +197,10 @@ class TrainingStages:
         Raises:
             FloatingPointError: If the loss is not finite.
         """
-        loss = self._trainer(self._objective(student), self.args).evaluate()["eval_loss"]
+        args = copy.copy(self.args)
+        # A tracker would begin a run for this one value.
+        args.report_to = []
+        loss = self._trainer(self._objective(student), args).evaluate()["eval_loss"]
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"The loss on held-out audio is {loss}: the teacher's or the student's weights hold values that are not "
@@ -244,6 +248,7 @@ class TrainingStages:
         args = args.in_folder(self.folder / name)
         clips = self.data.for_training(args, args.seed + stage)
         trainer = self._trainer(objective, args, train_dataset=clips, **trainer_options)
+        track_stage(trainer, self.folder, self.folder.name.removesuffix(".partial"), name)
         if self.plan is not None:
             trainer.add_callback(self.plan.callback(name))
         trainer.train(resume_from_checkpoint=common_checkpoint(args))

@@ -25,6 +25,8 @@ logger = logging.get_logger(__name__)
 
 # Key of the schedule's state in the Trainer's own state, which is part of a training checkpoint.
 SCHEDULE_STATE = "SparsitySchedule"
+# Names of the loss in the log, with the constraint on gates and without one.
+LOSS_NAMES = ("loss_with_constraint", "loss")
 LOGGED_LOSSES = {"distillation_loss", "task_loss"}
 # Least product of learning rate and steps of the gates. Adam moves a parameter by about its rate per step. log_alpha has
 # to move from at most 4.6 to below -2.4, where a gate's deterministic value is 0, and the gradient of the distillation
@@ -266,6 +268,8 @@ class PruningTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the loss, training speed and, with gates, sparsities and gate statistics to a log entry.
 
+        With gates, "loss" is named "loss_with_constraint": it holds the terms of the multipliers.
+
         Args:
             logs: Entry of the Trainer's log; only entries of training steps are extended.
             *args: Passed to the Trainer.
@@ -277,6 +281,7 @@ class PruningTrainer(Trainer):
             logs |= self._throughput.read(self.state.global_step)
             objective = self.unwrapped_model
             if objective.lagrangian is not None:
+                logs["loss_with_constraint"] = logs.pop("loss")
                 logs["target_sparsity"] = self.current_target
                 logs["expected_sparsity"] = expected_sparsity(objective.student, objective.measure).item()
                 logs["deterministic_sparsity"] = deterministic_sparsity(objective.student, objective.measure)

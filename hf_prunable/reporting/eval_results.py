@@ -37,7 +37,7 @@ def save_eval_results(report: FinetuningReport, folder: Path) -> Path | None:
     """
     inputs = report.inputs
     dataset_id = None if inputs.dataset_name is None else hub_id(inputs.dataset_name)
-    if inputs.task != "word" or inputs.words or dataset_id is None:
+    if inputs.task != "word" or inputs.has_own_labels or inputs.words or dataset_id is None:
         return None
     task_id = benchmark_task(dataset_id, inputs.dataset_config_name)
     if task_id is None:

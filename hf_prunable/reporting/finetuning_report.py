@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,10 @@ from .run_report import RunInputs, RunReport
 
 # Names of the variants of a model.
 FULL, TRUNCATED = "full", "truncated"
+NOTHING_LEARNED = (
+    "no model is better than the most frequent class alone, so this says nothing about truncation; train longer, at another "
+    "rate, or on more clips."
+)
 # Half-width of a 95 % interval of the normal distribution, in standard errors.
 STANDARD_ERRORS = 1.96
 
@@ -27,7 +32,10 @@ class FinetuningInputs(RunInputs):
 
     Attributes:
         dataset_config_name: Configuration of a Hub data set; `None` for its default.
-        task: Classification task: "word" or "speaker".
+        task: Name of the labels that are classified: "word", "speaker" or "keyword", or a column of the data.
+        has_own_labels: Whether the labels are those of the data, not a task of Speech Commands.
+        group_column: Column of groups that are in one split each; `None` for none.
+        clip_seconds: Length in seconds that clips are padded or cut to.
         words: Words that the clips were restricted to; `None` for all words.
         class_names: Names of the classes, in the order of their ids.
         num_clips: Number of clips of each split.
@@ -36,6 +44,9 @@ class FinetuningInputs(RunInputs):
 
     dataset_config_name: str | None = None
     task: str
+    has_own_labels: bool = False
+    group_column: str | None = None
+    clip_seconds: float = 1.0
     words: list[str] | None = None
     class_names: list[str]
     num_clips: dict[str, int]
@@ -153,6 +164,16 @@ class FinetuningResults:
     difference: PairedDifference | None = None
 
     @property
+    def majority_share(self) -> float:
+        """Accuracy of answering the most frequent class of the test clips alone."""
+        return max(Counter(self.references).values()) / len(self.references)
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether no variant is better than that beyond its 95 % interval."""
+        return all(variant.mean("accuracy_lower") <= self.majority_share for variant in self.variants.values())
+
+    @property
     def saved_variant(self) -> Variant:
         """Variant that is saved; its first result is that of the saved model."""
         return list(self.variants.values())[-1]
@@ -185,9 +206,16 @@ def format_table(report: FinetuningReport) -> str:
         header.append(f"{TRUNCATED} / {FULL}")
         for row, (_, _, value) in zip(rows, TABLE_ROWS, strict=True):
             row.append("" if value is None else f"{value(truncated) / value(full):.3f}")
+    results, num_classes = report.results, len(report.inputs.class_names)
     text = markdown_table(header, rows) + "\n"
-    if report.results.difference is not None:
-        text += f"\n{_format_difference(report.results.difference)}\n"
+    text += (
+        f"\nThe most frequent class alone has a test accuracy of {results.majority_share:.4f}, and chance is "
+        f"{1 / num_classes:.4f} ({num_classes} classes).\n"
+    )
+    if results.difference is not None:
+        text += f"\n{_format_difference(results.difference, results.nothing_learned)}\n"
+    elif results.nothing_learned:
+        text += f"\n{NOTHING_LEARNED[0].upper()}{NOTHING_LEARNED[1:]}\n"
     return text
 
 
@@ -215,8 +243,10 @@ TABLE_ROWS: tuple[tuple[str, Callable[[Variant], str], Callable[[Variant], float
 )
 
 
-def _format_difference(difference: PairedDifference) -> str:
-    if difference.is_loss:
+def _format_difference(difference: PairedDifference, nothing_learned: bool) -> str:
+    if nothing_learned:
+        verdict = NOTHING_LEARNED
+    elif difference.is_loss:
         verdict = "truncation lowers accuracy"
     elif difference.upper < 0:
         verdict = "truncation raises accuracy"
@@ -225,5 +255,5 @@ def _format_difference(difference: PairedDifference) -> str:
     seeds = "one seed" if len(difference.by_seed) == 1 else f"{len(difference.by_seed)} seeds"
     return (
         f"Accuracy of the full minus the truncated model, paired by clip over {seeds}: {100 * difference.mean:+.2f} "
-        f"points, 95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict}."
+        f"points, 95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict.rstrip('.')}."
     )

@@ -7,11 +7,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
-from ..data.speech_commands_tasks import CLIP_SECONDS
 from ..modeling.shape import PrunedShape
 from ..pruning.arguments import GATES
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
-from .finetuning_report import TRUNCATED, FinetuningReport
+from .finetuning_report import TRUNCATED, FinetuningInputs, FinetuningReport
 from .finetuning_report import format_table as format_finetuning_table
 from .method_texts import (
     STOCK_SHAPE_LIMIT,
@@ -45,7 +44,12 @@ PRICES_PICTURE = "prices.png"
 PROFILE_PICTURE, CONFUSION_PICTURE = "layer_profile.png", "confusion.png"
 PRUNED_TAGS = ["pruned", "structured-pruning"]
 # What the classes are and the name of the task.
-TASKS = {"word": ("words", "Word classification"), "speaker": ("speakers", "Speaker identification")}
+TASKS = {
+    "word": ("words", "Word classification"),
+    "speaker": ("speakers", "Speaker identification"),
+    "keyword": ("keywords, other words and silence", "Keyword spotting"),
+}
+OWN_TASK = ("classes", "Audio classification")
 
 
 def pruning_card(
@@ -220,7 +224,7 @@ def truncation_card(
     inputs = report.inputs
     is_truncated = TRUNCATED in report.results.variants
     num_layers = report.results.saved_variant.num_layers
-    classes, _ = TASKS[inputs.task]
+    classes, _ = _task_texts(inputs)
     depth = "with all its transformer layers"
     if is_truncated:
         depth = (
@@ -249,12 +253,16 @@ def truncation_card(
         reproduction=_truncation_reproduction(report),
         limits=[
             f"The model assigns every clip to one of {len(inputs.class_names)} {classes}; there is no class for other audio.",
-            f"It was trained and tested on clips of {CLIP_SECONDS:g} s, not on longer or much shorter ones.",
+            f"It was trained and tested on clips of {inputs.clip_seconds:.3g} s, not on longer or much shorter ones.",
             "Latency was measured on the machine named above; ratios differ on other machines.",
             inherited_limits(inputs.model_name),
         ],
         citation=True,
     )
+
+
+def _task_texts(inputs: FinetuningInputs) -> tuple[str, str]:
+    return OWN_TASK if inputs.has_own_labels else TASKS[inputs.task]
 
 
 def _truncation_results(report: FinetuningReport) -> list[EvalResult]:
@@ -266,12 +274,12 @@ def _truncation_results(report: FinetuningReport) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=PIPELINE_TAGS[AUDIO_CLASSIFICATION],
-            task_name=TASKS[inputs.task][1],
+            task_name=_task_texts(inputs)[1],
             dataset_name=dataset_name,
             dataset_type=dataset_type,
             dataset_config=inputs.dataset_config_name,
             # Speakers are tested on clips of the training list.
-            dataset_split="test" if inputs.task == "word" else None,
+            dataset_split="test" if inputs.task == "word" and not inputs.has_own_labels else None,
             metric_type=metric_type,
             metric_name=metric_name,
             metric_value=round(metrics[metric], 6),

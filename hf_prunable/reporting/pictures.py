@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from ..modeling.configuration import PrunableConfigMixin
 from ..modeling.shape import AttentionShape, PrunedShape
@@ -49,6 +49,8 @@ SPARSITY_CURVES = (
 LOSS_CURVES = (("distillation_loss", "Distillation loss", "#4b7f52", "-"), ("task_loss", "Task loss", "#8d6cab", "-"))
 # A confusion matrix of more classes has ids instead of names.
 MAX_NAMED_CLASSES = 40
+# Number of classes up to which the cells of a confusion matrix show their clips.
+MAX_COUNTED_CLASSES = 20
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -251,7 +253,7 @@ def _column(history: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 def draw_confusion(
     references: Sequence[int], predictions: Sequence[int], class_names: Sequence[str], path: str | os.PathLike
 ) -> None:
-    """Draws the confusion matrix, normalized over the true labels.
+    """Draws the confusion matrix, normalized over the true labels, with the number of clips of each class.
 
     Args:
         references: True class id of each clip.
@@ -263,20 +265,26 @@ def draw_confusion(
     side = min(4 + 0.22 * len(class_names), 12) if is_named else 8
     figure = new_figure(side + 1, side)
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay.from_predictions(
-        references,
-        predictions,
-        labels=range(len(class_names)),
-        display_labels=class_names if is_named else None,
-        normalize="true",
-        include_values=False,
-        cmap="Blues",
-        xticks_rotation="vertical",
-        im_kw={"vmin": 0, "vmax": 1},
-        ax=axes,
+    counts = confusion_matrix(references, predictions, labels=range(len(class_names)))
+    num_clips = counts.sum(axis=1)
+    display = ConfusionMatrixDisplay(
+        counts / np.maximum(num_clips, 1)[:, None], display_labels=class_names if is_named else None
     )
+    style = {"vmin": 0, "vmax": 1}
+    display.plot(include_values=False, cmap="Blues", xticks_rotation="vertical", im_kw=style, ax=axes)
     display.im_.colorbar.set_label("Fraction of the clips with the true label")
-    if not is_named:
+    for class_id in np.flatnonzero(num_clips == 0):
+        axes.axhspan(class_id - 0.5, class_id + 0.5, facecolor="none", edgecolor=GRID_COLOR, hatch="///", linewidth=0)
+    if is_named:
+        axes.set_yticklabels(
+            [f"{name} ({count or 'no clip'})" for name, count in zip(class_names, num_clips, strict=True)]
+        )
+    else:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
+    if len(class_names) <= MAX_COUNTED_CLASSES:
+        for true, predicted in zip(*np.nonzero(counts), strict=True):
+            is_dark = 2 * counts[true, predicted] > num_clips[true]
+            color = "white" if is_dark else INK
+            axes.text(predicted, true, counts[true, predicted], ha="center", va="center", color=color, fontsize=SMALL)
     figure.savefig(path)

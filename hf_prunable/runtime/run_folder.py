@@ -23,6 +23,8 @@ logger = logging.get_logger(__name__)
 
 LOCK_FILE = "lock"
 RESULT = "result"
+# Folder of the curves that trackers write as files, with a folder for each stage.
+RUNS = "runs"
 # Errors of a lock that another process holds.
 TAKEN = (errno.EACCES, errno.EAGAIN)
 # Attempts to lock a working folder that runs which end at this moment delete.
@@ -103,11 +105,13 @@ class RunFolder:
         return folder
 
     def finish(self) -> None:
-        """Gives the result its final name and removes the working folder.
+        """Gives the result its final name, with the curves of trackers in it, and removes the working folder.
 
         Raises:
             OSError: If the result cannot be renamed; it stays in the working folder.
         """
+        if (runs := self.working_dir / RUNS).is_dir():
+            runs.rename(self.working_dir / RESULT / RUNS)
         move_into_place(self.working_dir / RESULT, self.output_dir)
         self._is_finished = True
         shutil.rmtree(self.working_dir, ignore_errors=True)

@@ -15,19 +15,21 @@ BATCH_SIZE = 8
 def padding_changes_features(model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor) -> bool:
     """Whether padding a clip changes the hidden states of its own frames.
 
-    It does in three cases: the feature encoder normalises over time (`feat_extract_norm="group"`, base models); the
-    feature extractor returns no attention mask; or a batch norm moves padding off zero before the position convolution
-    (HuBERT's `conv_pos_batch_norm`).
+    It does in four cases: the feature encoder normalises over time (`feat_extract_norm="group"`, base models); the
+    feature extractor returns no attention mask; a batch norm moves padding off zero before the position convolution
+    (HuBERT's `conv_pos_batch_norm`); or one position convolution follows another (data2vec-audio).
 
     Args:
         model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head.
         feature_extractor: Feature extractor of the same checkpoint.
     """
     config = model.config
+    # data2vec-audio has no such field, and layer norms alone.
     return (
-        config.feat_extract_norm == "group"
+        getattr(config, "feat_extract_norm", "layer") == "group"
         or not feature_extractor.return_attention_mask
         or getattr(config, "conv_pos_batch_norm", False)
+        or hasattr(config, "conv_pos_kernel_size")
     )
 
 

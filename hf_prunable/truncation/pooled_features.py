@@ -208,7 +208,8 @@ def _pool_batch(
     states = base(**inputs, output_hidden_states=True).hidden_states
     num_frames = torch.tensor([count_frames(base.config, len(waveform)) for waveform in waveforms], device=base.device)
     is_padding = (torch.arange(states[0].shape[1], device=base.device) >= num_frames[:, None]).unsqueeze(-1)
-    if base.config.do_stable_layer_norm:
+    # data2vec-audio has no such field, and post-norm layers alone.
+    if getattr(base.config, "do_stable_layer_norm", False):
         final_norm = base.get_submodule("encoder.layer_norm")
         states = [final_norm(state) for state in states]
     pooled = [state.float().masked_fill(is_padding, 0).sum(1) / num_frames[:, None] for state in states]

@@ -67,7 +67,7 @@ def run(clips, tmp_path):
         for name, value in changes.items():
             (options if name in TruncationArguments.__dataclass_fields__ else training)[name] = value
         return run(
-            TruncationArguments(str(model), str(clips), **options),
+            TruncationArguments(str(model), options.pop("dataset_name", str(clips)), **options),
             FinetuningArguments(output_dir=str(output_dir), **training),
         )
 
@@ -160,6 +160,70 @@ def test_other_tasks_and_heads(run, tmp_path, options):
     convolutions = {name for name in dense if name.startswith("feature_extractor")}
     assert (same == weights.wavlm.state_dict().keys()) == options.get("freeze_base_model", False)
     assert (same >= convolutions) == options.get("freeze_feature_encoder", True)
+
+
+@pytest.fixture(scope="module")
+def own_clips(clips, tmp_path_factory):
+    """The words as anybody's clips: folders of classes, and a table of them with the speakers, without lists."""
+    root = tmp_path_factory.mktemp("own")
+    lines = ["path,kind,speaker"]
+    for word in FREQUENCIES:
+        shutil.copytree(clips / word, root / word)
+        lines += [f"{word}/{file.name},{word},{file.name[0]}" for file in sorted((root / word).iterdir())]
+    (root / "clips.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_class_folders(run, own_clips):
+    folder = run(dataset_name=str(own_clips), truncate=1, compare=True)
+    report = json.loads((folder / "report.json").read_text())
+    inputs = report["inputs"]
+    assert (inputs["task"], inputs["has_own_labels"], inputs["clip_seconds"]) == ("label", True, 0.1)
+    assert inputs["class_names"] == ["no", "up", "yes"]
+    assert inputs["num_clips"] == {"train": 42, "validation": 6, "test": 6}
+    assert list(report["layers"]["profiles"]["pretrained"]) == ["label"]
+    card = (folder / "README.md").read_text()
+    assert "to classify 3 classes." in card and "trained and tested on clips of 0.1 s" in card
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert len(pipeline("audio-classification", model=str(folder))(tone(0.1))) == 3
+
+
+def test_a_table_with_groups(run, own_clips):
+    columns = {"label_column": "kind", "group_column": "speaker", "profile_columns": ["speaker"]}
+    recipe = run(run=run_finetune.FinetuningRecipe, dataset_name=str(own_clips / "clips.csv"), truncate=1, **columns)
+    recipe.setup()
+    assert [set(split["speaker"][:]) for split in recipe.data.task.splits.values()] == [{"c"}, {"b"}, {"a"}]
+    profiles = recipe.report.layers.profiles["pretrained"]
+    # One speaker is no class.
+    assert list(profiles) == ["kind"] and profiles["kind"].labels["kind"].probe is None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"words": ["no"]}, "`words` has no effect with labels of your own"),
+        (
+            {"task": "word", "label_column": "kind"},
+            "`label_column` has no effect with the task 'word' of Speech Commands",
+        ),
+        ({"task": "label", "min_clips_per_class": 1}, "`min_clips_per_class` is 1; it must be 3 or more"),
+    ],
+)
+def test_options_of_the_other_kind_of_data(run, own_clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(dataset_name=str(own_clips), **options)
+
+
+def test_keywords(run, shared_data):
+    recipe = run(
+        run=run_finetune.FinetuningRecipe,
+        dataset_name=str(shared_data / "speech_commands"),
+        task="keyword",
+        truncate=1,
+    )
+    recipe.setup()
+    assert len(recipe.report.inputs.class_names) == 12
+    assert list(recipe.report.layers.profiles["pretrained"]) == ["keyword"]
 
 
 def test_a_run_that_stopped_goes_on(run, monkeypatch, tmp_path):

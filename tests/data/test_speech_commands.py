@@ -209,7 +209,10 @@ def test_arguments_that_make_no_sense(archive):
 
 def test_the_recorded_clips(shared_data):
     table = read_speech_commands(shared_data / "speech_commands")
-    assert len(table) == 2547 and len(set(table["word"])) == 35 and len(set(table["speaker"])) == 744
+    noise = [word == "_background_noise_" for word in table["word"]]
+    assert len(table) == 2547 + 6 and sum(noise) == 6 and len(set(table["word"])) == 35 + 1
+    assert len(set(table["speaker"]) - {None}) == 744
+    assert [split is None for split in table["split"]] == noise
     counts = {split: int(np.sum([one == split for one in table["split"]])) for split in EXPECTED}
     lists = {
         name: (shared_data / "speech_commands" / file).read_text().split()

@@ -49,19 +49,19 @@ def options(**changes):
 )
 def test_depth(changes, num_layers):
     profiles = {"word": profile([0.1, 0.5, 0.8, 0.7])}
-    assert choose_depth(profiles, options(**changes)).num_layers == num_layers
+    assert choose_depth(profiles, "word", options(**changes)).num_layers == num_layers
 
 
 def test_no_truncation_and_too_deep():
     profiles = {"word": profile([0.1, 0.5, 0.8, 0.7])}
-    assert choose_depth(profiles, options(truncate="none")) is None
+    assert choose_depth(profiles, "word", options(truncate="none")) is None
     with pytest.raises(ValueError, match="4 layers cannot be kept; the model has layers 1 to 3"):
-        choose_depth(profiles, options(truncate="4"))
+        choose_depth(profiles, "word", options(truncate="4"))
 
 
 def test_picture_of_two_stages(tmp_path):
     stages = {stage: {"word": profile([0.1, 0.5, 0.8, 0.7])} for stage in ("pretrained", "fine-tuned")}
-    draw_profiles(stages, choose_depth(stages["pretrained"], options()), "word", tmp_path / "profile.png")
+    draw_profiles(stages, choose_depth(stages["pretrained"], "word", options()), "word", tmp_path / "profile.png")
     assert (tmp_path / "profile.png").stat().st_size > 10_000
 
 

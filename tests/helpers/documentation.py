@@ -3,7 +3,8 @@
 Blocks run as they are written. What stands behind their names is small:
 
 - A Hub id is a folder of that name in the scratch folder, which `from_pretrained` finds before it asks the Hub.
-- `recordings`, `clips.parquet`, `speech_commands_v0.02.tar.gz` and `clip.wav` are noise, with labels where the text says so.
+- `recordings`, `speech_commands` (also as `.tar.gz`), `clips.parquet`, `calls.csv` and `clip.wav` are noise, with labels
+  where the text says so.
 - Commands that train are cut short by the options in `SHORT`, which come last and so override those of the page.
 - `hf-prunable` and `python` are scripts in the scratch folder's `bin`. A block of `hf-prunable` alone can run in the
   process of the test instead, which saves the start of a process for each command.
@@ -220,3 +221,5 @@ def _write_audio(folder: Path) -> None:
     }
     dataset = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
     dataset.to_parquet(folder / "clips.parquet")
+    rows = [f"speech_commands/{name}.wav,{name.split('/')[0]},{name.split('/')[1][0]},here" for name in names]
+    (folder / "calls.csv").write_text("\n".join(["path,call,bird,site", *rows]) + "\n")

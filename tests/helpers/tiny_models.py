@@ -9,6 +9,9 @@ from hf_prunable import AttentionShape, LayerShape, PrunedShape
 
 
 FAMILIES = ("wavlm", "hubert", "wav2vec2")
+# Families on the same blocks, which only tests/modeling/test_more_families.py builds.
+MORE_FAMILIES = ("unispeech", "unispeech_sat", "data2vec_audio")
+ALL_FAMILIES = FAMILIES + MORE_FAMILIES
 NORM_ORDERS = ("post", "pre")
 FEATURE_NORMS = ("group", "layer")
 NUM_LABELS = 5
@@ -21,7 +24,14 @@ NOISE = {
     "activation_dropout": 0.19,
     "feat_proj_dropout": 0.23,
 }
-_NAMES = {"wavlm": "WavLM", "hubert": "Hubert", "wav2vec2": "Wav2Vec2"}
+_NAMES = {
+    "wavlm": "WavLM",
+    "hubert": "Hubert",
+    "wav2vec2": "Wav2Vec2",
+    "unispeech": "UniSpeech",
+    "unispeech_sat": "UniSpeechSat",
+    "data2vec_audio": "Data2VecAudio",
+}
 _SUFFIXES = {
     "base": "Model",
     "ctc": "ForCTC",
@@ -31,16 +41,16 @@ _SUFFIXES = {
 }
 
 # The heads that each family has, by short names; "base" is the model without one.
-HEADS = {family: tuple(_SUFFIXES) if family != "hubert" else tuple(_SUFFIXES)[:3] for family in FAMILIES}
-STOCK_CONFIGS = {family: getattr(transformers, f"{_NAMES[family]}Config") for family in FAMILIES}
-PRUNABLE_CONFIGS = {family: getattr(hf_prunable, f"Prunable{_NAMES[family]}Config") for family in FAMILIES}
+HEADS = {family: tuple(_SUFFIXES)[: 3 if family in ("hubert", "unispeech") else 5] for family in ALL_FAMILIES}
+STOCK_CONFIGS = {family: getattr(transformers, f"{_NAMES[family]}Config") for family in ALL_FAMILIES}
+PRUNABLE_CONFIGS = {family: getattr(hf_prunable, f"Prunable{_NAMES[family]}Config") for family in ALL_FAMILIES}
 STOCK_CLASSES = {
     family: {head: getattr(transformers, f"{_NAMES[family]}{_SUFFIXES[head]}") for head in HEADS[family]}
-    for family in FAMILIES
+    for family in ALL_FAMILIES
 }
 PRUNABLE_CLASSES = {
     family: {head: getattr(hf_prunable, f"Prunable{_NAMES[family]}{_SUFFIXES[head]}") for head in HEADS[family]}
-    for family in FAMILIES
+    for family in ALL_FAMILIES
 }
 
 # No two widths are equal by chance, so that a mix-up does not fit.
@@ -88,7 +98,7 @@ def tiny_config(family, norm_order="post", feature_norm=None, prunable=False, **
     """A configuration of 3 layers with 4 heads of 6 dimensions, and 3 convolutions with one frame per 20 samples.
 
     Args:
-        family: Family of models, one of `FAMILIES`.
+        family: Family of models, one of `ALL_FAMILIES`.
         norm_order: "post" or "pre", the layer norm after each block or before it.
         feature_norm: "group" or "layer"; by default the one that goes with the norm order in published models.
         prunable: Whether to return the prunable configuration instead of the stock one.
@@ -97,10 +107,14 @@ def tiny_config(family, norm_order="post", feature_norm=None, prunable=False, **
     values = dict(_SIZES)
     if family == "wavlm":
         values |= _POSITION_BIAS
-    if family != "hubert":
+    if family not in ("hubert", "data2vec_audio"):
         values |= _XVECTOR | _PRETRAINING
-    values["do_stable_layer_norm"] = {"post": False, "pre": True}[norm_order]
-    values["feat_extract_norm"] = feature_norm or {"post": "group", "pre": "layer"}[norm_order]
+    if family == "data2vec_audio":
+        # Post-norm layers, layer norms between the convolutions, and short position convolutions, always.
+        values |= _XVECTOR | {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5}
+    else:
+        values["do_stable_layer_norm"] = {"post": False, "pre": True}[norm_order]
+        values["feat_extract_norm"] = feature_norm or {"post": "group", "pre": "layer"}[norm_order]
     return (PRUNABLE_CONFIGS if prunable else STOCK_CONFIGS)[family](**(values | overrides))
 
 

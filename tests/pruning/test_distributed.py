@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.processes import helper_command, with_root
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS
+from tests.helpers.training_logs import losses_of, step_entries
 
 
 FSDP2 = {
@@ -51,7 +52,7 @@ def train(folder, name, ranks=1, environment=None, norm_order="post", **training
     result = folder / f"{name}.safetensors"
     launch(result, "train", ranks, environment, norm_order=norm_order, training=training)
     log = json.loads(result.with_suffix(".json").read_text())
-    return load_file(result), [entry for entry in log if "loss" in entry], result.with_suffix(".kind").read_text()
+    return load_file(result), step_entries(log), result.with_suffix(".kind").read_text()
 
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
@@ -65,7 +66,7 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path, norm_order)
     state, log, kind = train(tmp_path, "one", gradient_accumulation_steps=2, **options)
     states, logs, kinds = train(tmp_path, "two", ranks=2, **options)
     assert kind.endswith(" 1") and kinds == "DistributedDataParallel 2"
-    for name in ("loss", "expected_sparsity", "grad_norm"):
+    for name in ("loss_with_constraint", "expected_sparsity", "grad_norm"):
         torch.testing.assert_close(
             torch.tensor([entry[name] for entry in logs]),
             torch.tensor([entry[name] for entry in log]),
@@ -123,7 +124,7 @@ def test_fsdp2_takes_the_step_of_ddp(tmp_path):
         for name, environment in (("ddp", {}), ("fsdp", FSDP2))
     )
     assert kind == "DistributedDataParallel 2" and sharded_kind == "FSDPPruningObjective 2"
-    assert [entry["loss"] for entry in sharded_log] == pytest.approx([entry["loss"] for entry in log], abs=1e-5)
+    assert losses_of(sharded_log) == pytest.approx(losses_of(log), abs=1e-5)
     assert state.keys() == sharded.keys()
     for name, tensor in state.items():
         torch.testing.assert_close(sharded[name], tensor, rtol=0, atol=1e-5, msg=name)

@@ -15,6 +15,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from tests.helpers.processes import helper_command, with_root
 from tests.helpers.speech_files import RATE, write
 from tests.helpers.tiny_models import tiny_stock
+from tests.helpers.training_logs import losses_of
 
 
 STEPS = {1: 120, 2: 80}
@@ -75,7 +76,7 @@ def assert_ends_like_the_whole_run(place, folder):
         for path in (place / "whole" / "pruned", folder / "pruned")
     )
     history, whole_history = report["results"]["history"], whole["results"]["history"]
-    assert [entry["loss"] for entry in history] == [entry["loss"] for entry in whole_history]
+    assert losses_of(history) == losses_of(whole_history)
     assert [entry["step"] for entry in history] == [*range(1, STEPS[1] + 1), *range(1, STEPS[2] + 1)]
     assert history[STEPS[1] - 1]["deterministic_sparsity"] > 0
     assert report["results"]["held_out_loss"] == whole["results"]["held_out_loss"]

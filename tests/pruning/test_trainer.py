@@ -24,6 +24,7 @@ from hf_prunable.pruning.student import NOISE_OFF
 from hf_prunable.pruning.trainer import PruningTrainer
 from tests.helpers.speech_files import RATE, wav_bytes
 from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, randomize_, tiny_prunable
+from tests.helpers.training_logs import losses_of, step_entries
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -84,7 +85,7 @@ def make_trainer(folder, models, target=0.5, clips=None, projections="auto", **o
 
 
 def logs_of(trainer):
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    return step_entries(trainer.state.log_history)
 
 
 def state_of(trainer):
@@ -188,9 +189,9 @@ def test_a_run_is_a_function_of_its_seed_alone(tmp_path, norm_order, accumulatio
         return trainer
 
     first, second, other = train(10), train(20), train(10, seed=4)
-    assert [entry["loss"] for entry in logs_of(first)] == [entry["loss"] for entry in logs_of(second)]
+    assert losses_of(logs_of(first)) == losses_of(logs_of(second))
     assert equal(state_of(first), state_of(second))
-    assert [entry["loss"] for entry in logs_of(first)] != [entry["loss"] for entry in logs_of(other)]
+    assert losses_of(logs_of(first)) != losses_of(logs_of(other))
     gates = [dict(trainer.model.student.named_gates()) for trainer in (first, other)]
     assert any(not torch.equal(gate.log_alpha, gates[1][name].log_alpha) for name, gate in gates[0].items())
 
@@ -230,7 +231,7 @@ def test_accumulated_micro_batches_are_a_batch(tmp_path):
         )
         before = state_of(trainer)
         trainer.train()
-        ends.append((state_of(trainer), [entry["loss"] for entry in logs_of(trainer)]))
+        ends.append((state_of(trainer), losses_of(logs_of(trainer))))
         assert not equal(before, state_of(trainer))
     # The sign of a tiny difference is the gradient of an L1 loss.
     torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
@@ -339,7 +340,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path, streamed):
     torch.manual_seed(77)
     resumed = make()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert [entry["loss"] for entry in logs_of(whole)] == [entry["loss"] for entry in logs_of(resumed)]
+    assert losses_of(logs_of(whole)) == losses_of(logs_of(resumed))
     assert equal(state_of(whole), state_of(resumed))
 
 
@@ -433,7 +434,7 @@ def test_the_trainer_turns_gradient_checkpointing_on(tmp_path):
         )
         trainer.train()
         assert trainer.model.student.is_gradient_checkpointing == checkpointing
-        losses.append([entry["loss"] for entry in logs_of(trainer)])
+        losses.append(losses_of(logs_of(trainer)))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
@@ -463,7 +464,7 @@ def test_a_compiled_run_is_the_same_run(tmp_path):
     for number, compiled in enumerate(({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"})):
         trainer = make_trainer(tmp_path / str(number), copy.deepcopy(models), gate_learning_rate=0.5, **compiled)
         trainer.train()
-        ends.append([entry["loss"] for entry in logs_of(trainer)])
+        ends.append(losses_of(logs_of(trainer)))
     assert ends[1] == pytest.approx(ends[0], rel=1e-5)
 
 

@@ -45,6 +45,8 @@ def test_paired_difference_is_over_clips():
         (10, 30, "truncation lowers accuracy"),
         (30, 10, "truncation raises accuracy"),
         (10, 11, "no significant difference on these test clips"),
+        (45, 44, "no model is better than the most frequent class alone, so this says nothing about truncation"),
+        (30, 44, "truncation lowers accuracy"),
     ],
 )
 def test_table(tmp_path, full, truncated, verdict):
@@ -75,6 +77,8 @@ def test_table(tmp_path, full, truncated, verdict):
     assert "| Latency, one clip | 8.0 ms | 2.0 ms | 0.250 |" in table
     assert f"| {1 - full / 100:.4f} ({0.9 - full / 100:.4f} to 1.0000) |" in table
     assert verdict in table
+    assert "The most frequent class alone has a test accuracy of 0.5000, and chance is 0.5000 (2 classes)." in table
+    assert ("no model is better" in table) == (min(full, truncated) == 44)
     report.save(tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert list(saved) == ["inputs", "provenance", "layers", "results"]

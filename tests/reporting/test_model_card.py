@@ -206,6 +206,8 @@ All transformer layers after layer 4 of 12\. The number of layers was chosen by 
 \|  \| full \| truncated \| truncated / full \|
 \| --- \| ---: \| ---: \| ---: \|
 (\| [^\n]+ \|\n){6}
+The most frequent class alone has a test accuracy of 0\.5000, and chance is 0\.5000 \(2 classes\)\.
+
 Accuracy of the full minus the truncated model, paired by clip over 2 seeds: [^\n]+
 
 Means over the seeds 1, 2\. The saved model is that of seed 1, with a test accuracy of 0\.7000\.

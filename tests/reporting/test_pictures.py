@@ -86,6 +86,15 @@ def test_axes_of_the_confusion_matrix(figures):
     assert axes.images[0].get_array().tolist() == [[1.0, 0.0], [0.5, 0.5]]
 
 
+def test_counts_and_empty_classes_of_the_confusion_matrix(figures):
+    draw_confusion([0, 0, 2], [0, 2, 2], ["no", "up", "yes"], "confusion.png")
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["no (2)", "up (no clip)", "yes (1)"]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "1", (2, 0): "1", (2, 2): "1"}
+    (empty,) = axes.patches
+    assert empty.get_y() == 0.5 and empty.get_height() == 1 and empty.get_hatch()
+
+
 def test_stages_follow_each_other():
     assert pictures._continuous_steps(HISTORY) == ([100, 200, 300], [200])
     going_on = [{"step": 1, "stage": 1}, {"step": 2, "stage": 1}, {"step": 3, "stage": 2}, {"step": 9, "stage": 2}]
