@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers.utils import logging
 
 from .digests import tensors_digest
+from .messages import printable
 
 
 logger = logging.get_logger(__name__)
@@ -35,9 +36,14 @@ def check_output_directory(path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: If something other than an empty folder is at the path, the path is the current folder or a mount
-            point, or its parent is not writable.
+            point, its parent is not writable, or its name is not UTF-8.
     """
     target = Path(os.path.realpath(path))
+    if printable(str(target)) != str(target):
+        raise ValueError(
+            f"The output folder '{printable(str(target))}' has a name that is not UTF-8, which safetensors cannot read and a "
+            "model card cannot hold. Give another name."
+        )
     if target.is_symlink():
         raise ValueError(f"The output folder {str(path)!r} is a link that leads to itself. Delete it.")
     if target.exists() and not target.is_dir():
