@@ -267,7 +267,8 @@ def draw_confusion(
         references,
         predictions,
         labels=range(len(class_names)),
-        display_labels=class_names if is_named else None,
+        # Dollar signs would enclose a formula.
+        display_labels=[name.replace("$", r"\$") for name in class_names] if is_named else None,
         normalize="true",
         include_values=False,
         cmap="Blues",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -186,6 +187,9 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict
         DamagedFileError: If the file is no safetensors file, or its tensors have changed.
         OSError: If the file cannot be read.
     """
+    if os.path.isdir(path):
+        # The error of safetensors does not name the file.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     try:
         with safe_open(path, framework="pt") as file:
             # Copies, because the file's tensors may lie in memory in a way that changes the last bits of products.

@@ -101,7 +101,7 @@ def write_failure(error: BaseException, folder: RunFolder | None = None) -> str 
         if number in FULL or (isinstance(cause, RuntimeError) and FAILED_WRITE.search(str(cause))):
             return f"A file could not be written, as on a full disk: {_first_line(cause)}. Make room."
         if isinstance(cause, OSError) and folder is not None and _is_inside(cause.filename, folder):
-            return f"The working folder cannot be used: {_first_line(cause)}."
+            return f"The working folder cannot be used: {_first_line(cause)}. Make this file usable, or delete it."
         cause = cause.__cause__ or cause.__context__
     return None
 
