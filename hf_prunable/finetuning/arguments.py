@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -74,6 +75,8 @@ class TruncationArguments:
     )
 
     def __post_init__(self) -> None:
+        # As transformers does with `output_dir`.
+        self.model_name_or_path = os.path.expanduser(self.model_name_or_path)
         if self.task not in TASKS:
             raise ValueError(f"`task` is {self.task!r}; choose from {', '.join(map(repr, TASKS))}.")
         if self.layer_criterion not in CRITERIA:
