@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, set_seed
 
-
 from ..data.arguments import SpeechArguments, leave_out_transcripts, load_speech
 from ..data.clip_identity import identify_tokenizer
 from ..data.labels import LabelEncoding, load_label_encoding
