@@ -145,11 +145,6 @@ def _check_content(path: Path) -> None:
             raise PushError(f"{path} is damaged: {error}. Save the model again.") from error
     elif path.suffix not in BINARY_SUFFIXES:
         text = path.read_text(encoding="utf-8", errors="replace")
-    if path.suffix == ".json":
-        try:
-            json.loads(text)
-        except ValueError as error:
-            raise PushError(f"{path} is damaged: {error}. Save the model again.") from error
     home = HOME_FOLDER.search(text) or _own_home().search(text)
     found = {
         "an access token": ACCESS_TOKEN.search(text),
@@ -158,6 +153,11 @@ def _check_content(path: Path) -> None:
     }
     if kinds := [kind for kind, match in found.items() if match]:
         raise PushError(f"{path} holds {' and '.join(kinds)}. Take it out of the file, and push again.")
+    if path.suffix == ".json":
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise PushError(f"{path} is damaged: {error}. Save the model again.") from error
 
 
 def _own_home() -> re.Pattern[str]:
