@@ -94,7 +94,7 @@ def test_a_recipe_is_written_out_in_the_command(tmp_path, suffix):
         ("/srv/clips\udcff", "clips\\udcff"),
         (TOKEN, HIDDEN),
         (f"my_{TOKEN}", HIDDEN),
-        *((prefix + "aB3" * 9, HIDDEN) for prefix in ("ghs_", "glpat-", "sk-", "api_org_", "AIza", "xoxb-")),
+        *((prefix + "aB3" * 12, HIDDEN) for prefix in ("ghs_", "glpat-", "sk-", "api_org_", "AIza", "xoxb-")),
         ("AKIA" + "ABCD" * 4, HIDDEN),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi", HIDDEN),
         ("hf_prunable_wavlm_base_28pct", "hf_prunable_wavlm_base_28pct"),

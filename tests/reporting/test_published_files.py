@@ -123,9 +123,7 @@ def test_texts_that_only_look_like_it_are_pushed(folder):
     assert "README.md" in published_files(folder)
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"a": ["x"]}}', '{"weight_map": null}']
-)
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"weight_map": []}', '{"weight_map": null}'])
 def test_a_damaged_index_is_named(folder, content):
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(PushError, match="model.safetensors.index.json is damaged: .*Save the model again"):
