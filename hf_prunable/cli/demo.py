@@ -37,7 +37,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=lambda name: Path(name).expanduser(),
         metavar="FOLDER",
         default=Path("outputs"),
         help="folder of speech, teacher, recipe and pruned models",

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, set_seed
 
 from ..data.arguments import SpeechArguments, leave_out_transcripts, load_speech
+from ..data.clip_identity import identify_tokenizer
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..modeling.auto import prunable_class
 from ..modeling.identity import identify_model
@@ -127,6 +128,8 @@ class PruningSetup:
             method: Pruning method that has read its input.
         """
         facts = self._models | self.speech.identity(None if self.labels is None else self.labels.label_column)
+        if self.labels is not None and self.labels.tokenizer is not None:
+            facts["tokenizer"] = identify_tokenizer(self.labels.tokenizer)
         if method.calibration is not None:
             waveforms = method.calibration.waveforms
             facts["calibration audio"] = {

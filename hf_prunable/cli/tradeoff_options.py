@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,8 @@ class TradeoffArguments:
     )
 
     def __post_init__(self):
+        # As `TrainingArguments` does.
+        self.output_dir = os.path.expanduser(self.output_dir)
         if isinstance(self.sparsities, int | float):
             self.sparsities = [self.sparsities]
         self.sparsities = sorted(set(self.sparsities))

@@ -1,4 +1,4 @@
-"""What a run has read: facts about clips by which it recognises that they are the same ones, with the same content."""
+"""What a run has read: facts about clips and tokenizers by which it recognises that they are the same ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..runtime.digests import PREFIX, Hash, json_digest
@@ -49,7 +50,28 @@ def identify_clips(clips: Dataset, label_column: str | None = None) -> dict[str,
         "lengths": json_digest(seconds),
         "content": PREFIX + content.hexdigest(),
     }
-    return facts if label_column is None else facts | {"labels": json_digest(clips[label_column][:])}
+    if label_column is not None:
+        # A class is stored as its number, which says nothing without the names.
+        class_names = getattr(clips.features[label_column], "names", None)
+        facts["labels"] = json_digest([class_names, clips[label_column][:]])
+    return facts
+
+
+def identify_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | str]:
+    """Returns facts about how transcripts become tokens.
+
+    Args:
+        tokenizer: Tokenizer of the transcripts.
+
+    Returns:
+        "tokens", the size of the vocabulary; digests "vocabulary" and "settings".
+    """
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name != "name_or_path"}
+    return {
+        "tokens": len(tokenizer),
+        "vocabulary": json_digest(tokenizer.get_vocab()),
+        "settings": json_digest({name: value for name, value in settings.items() if not name.endswith("_file")}),
+    }
 
 
 def _add_content(digest: Hash, audio: EncodedAudio) -> None:

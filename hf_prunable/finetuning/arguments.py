@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -120,6 +121,8 @@ class TruncationArguments:
     )
 
     def __post_init__(self) -> None:
+        # As transformers does with `output_dir`.
+        self.model_name_or_path = os.path.expanduser(self.model_name_or_path)
         if self.task is not None and self.task not in ALL_TASKS:
             raise ValueError(f"`task` is {self.task!r}; choose from {', '.join(map(repr, ALL_TASKS))}.")
         self._check_kind_of_data()

@@ -41,6 +41,8 @@ WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
 
 # Arguments that change the result of fine-tuning, besides those that change the result of any training.
 FINETUNING_SETTINGS = ("num_train_epochs", "eval_strategy", "load_best_model_at_end", "metric_for_best_model")
+# Likewise; most runs leave them off, and files of earlier versions have none of them.
+SELDOM_GIVEN = ("data_seed", "dataloader_drop_last", "eval_steps", "label_smoothing_factor")
 
 
 @dataclass
@@ -86,7 +88,8 @@ class FinetuningArguments(TrainingArguments):
     def settings(self) -> dict[str, Any]:
         """Returns the arguments that a result depends on, as values that JSON can hold."""
         batch_size = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-        return result_settings(self, *FINETUNING_SETTINGS) | {"batch_size": batch_size}
+        seldom_given = {name: getattr(self, name) or None for name in SELDOM_GIVEN}
+        return result_settings(self, *FINETUNING_SETTINGS) | seldom_given | {"batch_size": batch_size}
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,10 @@ class PruningArguments:
     )
 
     def __post_init__(self):
+        # As transformers does with `output_dir`.
+        self.model_name_or_path = os.path.expanduser(self.model_name_or_path)
+        if self.teacher_name_or_path is not None:
+            self.teacher_name_or_path = os.path.expanduser(self.teacher_name_or_path)
         if self.method not in (*METHODS, AUTO_METHOD):
             raise ValueError(f"`method` is {self.method!r}; choose from {', '.join(map(repr, METHODS))}.")
         if self.gate_start not in GATE_STARTS:

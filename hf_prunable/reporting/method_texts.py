@@ -132,6 +132,15 @@ def promise_of_hidden_states(report: PruningReport) -> str:
     )
 
 
+def has_curve(report: PruningReport) -> bool:
+    """Returns whether the log of a run has a sparsity at any step; a short run may end before its first entry.
+
+    Args:
+        report: Record of the run.
+    """
+    return any("expected_sparsity" in entry for entry in report.results.history)
+
+
 def has_prices(report: PruningReport) -> bool:
     """Returns whether the run has measured prices of units.
 

@@ -16,6 +16,7 @@ from .method_texts import (
     STOCK_SHAPE_LIMIT,
     describe_method,
     describe_training,
+    has_curve,
     has_prices,
     limit_of_method,
     promise_of_hidden_states,
@@ -110,7 +111,7 @@ def _speed_and_fidelity(report: PruningReport) -> str:
 def _pruning_details(report: PruningReport) -> dict[str, Any]:
     """Returns the template's variables for the pictures of the results, and for the section that is collapsed."""
     pictures = []
-    if report.inputs.method == GATES:
+    if has_curve(report):
         pictures.append({"file": CURVE_PICTURE, "caption": "Sparsity and loss over the optimizer steps"})
     if has_prices(report):
         pictures.append({"file": PRICES_PICTURE, "caption": "Growth of the loss when units of one kind and layer go"})

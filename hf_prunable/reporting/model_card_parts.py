@@ -86,7 +86,8 @@ def license_fields(model_name: str) -> dict[str, str]:
         model_name: Folder or Hub id of the model.
 
     Returns:
-        Those of `LICENSE_FIELDS` that the card has; none if there is no card or it cannot be read.
+        Those of `LICENSE_FIELDS` that the card has as texts, the link without folders if it is a path; none if there is no
+        card or it cannot be read.
     """
     folder = Path(model_name).expanduser()
     try:
@@ -99,7 +100,11 @@ def license_fields(model_name: str) -> dict[str, str]:
         # A missing license must not discard a finished model.
         logger.warning(f"The card of {model_name!r} cannot be read, so that the new card names no license: {error}")
         return {}
-    return {name: card.data.get(name) for name in LICENSE_FIELDS if card.data.get(name) is not None}
+    found = {name: card.data.get(name) for name in LICENSE_FIELDS}
+    fields = {name: value for name, value in found.items() if isinstance(value, str)}
+    if "://" not in (address := fields.get("license_link", "://")):
+        fields["license_link"] = published_name(address)
+    return fields
 
 
 def front_matter(

@@ -265,10 +265,12 @@ def draw_confusion(
     side = min(4 + 0.22 * len(class_names), 12) if is_named else 8
     figure = new_figure(side + 1, side)
     axes = figure.subplots()
+    # Dollar signs would enclose a formula.
+    names = [name.replace("$", r"\$") for name in class_names]
     counts = confusion_matrix(references, predictions, labels=range(len(class_names)))
     num_clips = counts.sum(axis=1)
     display = ConfusionMatrixDisplay(
-        counts / np.maximum(num_clips, 1)[:, None], display_labels=class_names if is_named else None
+        counts / np.maximum(num_clips, 1)[:, None], display_labels=names if is_named else None
     )
     style = {"vmin": 0, "vmax": 1}
     display.plot(include_values=False, cmap="Blues", xticks_rotation="vertical", im_kw=style, ax=axes)
@@ -276,9 +278,7 @@ def draw_confusion(
     for class_id in np.flatnonzero(num_clips == 0):
         axes.axhspan(class_id - 0.5, class_id + 0.5, facecolor="none", edgecolor=GRID_COLOR, hatch="///", linewidth=0)
     if is_named:
-        axes.set_yticklabels(
-            [f"{name} ({count or 'no clip'})" for name, count in zip(class_names, num_clips, strict=True)]
-        )
+        axes.set_yticklabels([f"{name} ({count or 'no clip'})" for name, count in zip(names, num_clips, strict=True)])
     else:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))

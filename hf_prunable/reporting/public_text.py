@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import getpass
 import os
+import posixpath
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..runtime.invocation import started_command
+from ..runtime.messages import printable
 
 
 # Stands in the place of what is not published.
@@ -23,11 +24,16 @@ HIDDEN = "..."
 SECRET_OPTION = re.compile(r"--(hub[-_]t\w*|[\w-]*(token(?!s)|secret|passw|api[-_]?key)[\w-]*)", re.IGNORECASE)
 # Options whose values are folders and never ids on the Hub.
 FOLDER_OPTION = re.compile(r"--[\w-]*[-_]dir")
-# Access tokens of the Hub and of other services, and the credentials of an address.
-ACCESS_TOKEN = re.compile(r"\b(hf_|ghp_|gho_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
-CREDENTIALS = re.compile(r"[^\s/:@]+:[^\s/@]+@\S+")
-# Parents of the users' home folders on common systems.
-HOMES = ("/home", "/Users", "C:/Users", "/export/home", "/var/home")
+# Access tokens of the Hub, of GitHub, GitLab, OpenAI, AWS, Google and Slack, and web tokens.
+ACCESS_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{16,}"
+    r"|glpat-[\w-]{16,}|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{16,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,}|xox[a-z]-[\w-]{16,}"
+    r"|eyJ[\w-]{10,}\.[\w-]+)"
+)
+# Credentials of an address, and of a host as scp names it.
+CREDENTIALS = re.compile(r"[^\s/:@]*:[^\s/@]+@\S+|[^\s/:@]+@[^\s/:@]+:")
+# Names of folders that hold the users' home folders.
+HOMES = ("home", "homes", "users")
 MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_]))")
 
 
@@ -46,13 +52,16 @@ def published_name(value: str, is_folder: bool = False) -> str:
     """Returns a value as it is published: an id on the Hub as it is, of a path or an address its last component.
 
     Credentials, names of users' home folders and the name of this user become "...". What is neither path, address nor
-    credential is unchanged, except that line breaks become spaces.
+    credential is unchanged, except that control characters become spaces, and bytes that are not UTF-8 escapes.
 
     Args:
         value: Name, path, address or other value of an option.
         is_folder: Whether a value that could be an id on the Hub is a folder.
     """
-    value = " ".join(value.split()) if re.search(r"[\n\r\x00-\x1f]", value) else value
+    return printable(_without_secrets(re.sub(r"[\x00-\x1f\x7f]+", " ", value), is_folder))
+
+
+def _without_secrets(value: str, is_folder: bool) -> str:
     if ACCESS_TOKEN.search(value):
         return HIDDEN
     is_path = re.search(r"[/\\]", value) is not None or value.startswith("~") or value in (".", "..")
@@ -60,9 +69,11 @@ def published_name(value: str, is_folder: bool = False) -> str:
         return HIDDEN if CREDENTIALS.search(value) else value
     if not is_folder and hub_id(value) is not None:
         return value
-    path = (unquote(urlsplit(value).path) if "://" in value else value).replace("\\", "/").rstrip("/")
+    path = (unquote(urlsplit(value).path) if "://" in value else value).replace("\\", "/")
+    # What an address says after the name can be a credential.
+    path = posixpath.normpath(re.split(r"[?#;]", path)[0])
     parent, _, name = path.rpartition("/")
-    is_home = parent in HOMES or os.path.realpath(path or "/") == os.path.realpath(Path.home())
+    is_home = parent.rpartition("/")[2].lower() in HOMES or _is_own_home(path)
     if is_home or name in ("", ".", "..", _user_name()) or name.startswith("~") or CREDENTIALS.search(name):
         return HIDDEN
     return name
@@ -113,6 +124,10 @@ def _published_value(option: str, value: str) -> str:
     if SECRET_OPTION.fullmatch(option):
         return HIDDEN
     return published_name(value, is_folder=FOLDER_OPTION.fullmatch(option) is not None)
+
+
+def _is_own_home(path: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(os.path.expanduser("~"))
 
 
 def _user_name() -> str:

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 
 from ..modeling.pretrained import PrunableModelMixin
-from ..pruning.arguments import GATES
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL
 from .eval_results import save_eval_results
 from .finetuning_report import FinetuningReport
 from .layer_pictures import draw_fidelity, draw_prices
-from .method_texts import has_prices
+from .method_texts import has_curve, has_prices
 from .model_card import (
     CONFUSION_PICTURE,
     CURVE_PICTURE,
@@ -55,7 +54,7 @@ def publish_pruning(
     """
     report.save(folder)
     draw_shape(model.config.shape, model.config, folder / SHAPE_PICTURE)
-    if report.inputs.method == GATES:
+    if has_curve(report):
         draw_sparsity_curve(report.results.history, folder / CURVE_PICTURE, report.sizes.measure)
     if has_prices(report):
         draw_prices(report.results.rounds, folder / PRICES_PICTURE)

@@ -56,7 +56,12 @@ PUBLISHED_NAMES = frozenset(
 )
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 BINARY_SUFFIXES = (".safetensors", ".png", ".model")
-ADDRESS_WITH_CREDENTIALS = re.compile(r"\w+://[^\s/:@\"]+:[^\s/@\"]+@")
+ADDRESS_WITH_CREDENTIALS = re.compile(r"\w://(?!git@)[^\s/@\"'<>()]+@[\w\[]")
+# Home folders on common systems, with separators as they are or as JSON escapes them.
+SEPARATOR = r"(?:\\?/|\\{1,2})"
+HOME_FOLDER = re.compile(
+    rf"(?<![\w.-])(?:[A-Za-z]:{SEPARATOR}Users|{SEPARATOR}(?:Users|(?:(?:export|var){SEPARATOR})?home)){SEPARATOR}[\w.-]+"
+)
 
 
 class PushError(RuntimeError):
@@ -70,7 +75,7 @@ def published_files(folder: Path) -> list[str]:
         folder: Folder of a complete model.
 
     Raises:
-        PushError: If the folder contains no complete model, or a file names this user's home folder or holds credentials.
+        PushError: If the folder contains no complete model, or a file names a home folder or holds credentials.
     """
     regular, others = _entries(folder)
     if CONFIG_NAME not in regular:
@@ -80,12 +85,7 @@ def published_files(folder: Path) -> list[str]:
         )
     published = sorted(name for name in regular if _is_published(name))
     weights = [name for name in published if name.endswith(".safetensors")]
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    shards = (
-        set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if SAFE_WEIGHTS_INDEX_NAME in regular
-        else set()
-    )
+    shards = _shards(folder / SAFE_WEIGHTS_INDEX_NAME) if SAFE_WEIGHTS_INDEX_NAME in regular else set()
     missing = sorted(shards.difference(weights))
     if missing or not weights:
         what = first_names(missing) or "weights as safetensors"
@@ -95,6 +95,14 @@ def published_files(folder: Path) -> list[str]:
     if left := sorted({*regular, *others}.difference(published)):
         logger.warning(f"Not pushed from {folder}: {first_names(left)}.")
     return published
+
+
+def _shards(index: Path) -> set[str]:
+    """Returns the names of the files that an index of weights names."""
+    try:
+        return set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PushError(f"{index} is damaged: {error!r}. Save the model again.") from error
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -127,7 +135,7 @@ def _is_published(name: str) -> bool:
 
 
 def _check_content(path: Path) -> None:
-    """Raises `PushError` if a file is damaged, names the home folder of this user or holds credentials."""
+    """Raises `PushError` if a file is damaged, names a home folder or holds credentials."""
     text = ""
     if path.suffix == ".safetensors":
         try:
@@ -137,11 +145,22 @@ def _check_content(path: Path) -> None:
             raise PushError(f"{path} is damaged: {error}. Save the model again.") from error
     elif path.suffix not in BINARY_SUFFIXES:
         text = path.read_text(encoding="utf-8", errors="replace")
-    home = str(Path.home()).rstrip("/\\")
+    home = HOME_FOLDER.search(text) or _own_home().search(text)
     found = {
         "an access token": ACCESS_TOKEN.search(text),
         "an address with credentials": ADDRESS_WITH_CREDENTIALS.search(text),
-        f"the path of a home folder, {home}": home and re.search(rf"{re.escape(home)}(?![\w.-])", text),
+        f"the path of a home folder, {home and home[0]}": home,
     }
     if kinds := [kind for kind, match in found.items() if match]:
         raise PushError(f"{path} holds {' and '.join(kinds)}. Take it out of the file, and push again.")
+    if path.suffix == ".json":
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise PushError(f"{path} is damaged: {error}. Save the model again.") from error
+
+
+def _own_home() -> re.Pattern[str]:
+    """Returns a pattern of this user's home folder, as it is and as JSON escapes it."""
+    home = os.path.expanduser("~").rstrip("/\\~") or "\0"
+    return re.compile(rf"(?:{re.escape(home)}|{re.escape(json.dumps(home)[1:-1])})(?![\w.-])")

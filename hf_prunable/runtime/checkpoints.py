@@ -79,21 +79,32 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     """
     try:
         state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return f"{TRAINER_STATE_NAME} is missing or unreadable"
     if not isinstance(state, dict) or not isinstance(state.get("global_step"), int):
         return f"{TRAINER_STATE_NAME} holds no state"
+    # Files of weights, and folders of sharded ones.
+    if not any("model" in path.name for path in checkpoint.iterdir()):
+        return "its weights are missing"
     for path in sorted(checkpoint.rglob("*")):
-        # The directory of a zip archive is at its end, so a file that was cut short is no zip file.
-        if path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+        if path.suffix in (".pt", ".pth") and not _is_whole_archive(path):
             return f"{path.name} is damaged"
         if path.suffix == ".safetensors":
             try:
                 with safe_open(path, framework="pt"):
                     pass
-            except SafetensorError as error:
+            except (SafetensorError, OSError) as error:
                 return f"{path.name} is damaged: {error}"
     return None
+
+
+def _is_whole_archive(path: Path) -> bool:
+    """Returns whether all parts of a file that torch wrote have their checksums; reads the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError):
+        return False
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from transformers.utils import logging
 
 from .digests import tensors_digest
+from .messages import printable
 
 
 logger = logging.get_logger(__name__)
@@ -35,9 +37,14 @@ def check_output_directory(path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: If something other than an empty folder is at the path, the path is the current folder or a mount
-            point, or its parent is not writable.
+            point, its parent is not writable, or its name is not UTF-8.
     """
     target = Path(os.path.realpath(path))
+    if printable(str(target)) != str(target):
+        raise ValueError(
+            f"The output folder '{printable(str(target))}' has a name that is not UTF-8, which safetensors cannot read and a "
+            "model card cannot hold. Give another name."
+        )
     if target.is_symlink():
         raise ValueError(f"The output folder {str(path)!r} is a link that leads to itself. Delete it.")
     if target.exists() and not target.is_dir():
@@ -180,6 +187,9 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict
         DamagedFileError: If the file is no safetensors file, or its tensors have changed.
         OSError: If the file cannot be read.
     """
+    if os.path.isdir(path):
+        # The error of safetensors does not name the file.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     try:
         with safe_open(path, framework="pt") as file:
             # Copies, because the file's tensors may lie in memory in a way that changes the last bits of products.

@@ -75,15 +75,40 @@ def stoppable(program: str) -> Iterator[Progress]:
     with _raised_signals():
         try:
             yield progress
-        except KeyboardInterrupt:
-            _exit_by_signal(program, signal.SIGINT, progress)
-        except Stopped as stopped:
-            _exit_by_signal(program, stopped.number, progress)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
+            number = stopping_signal(error)
+            if number is not None:
+                _exit_by_signal(program, number, progress)
             failure = write_failure(error, progress.folder)
             if failure is None or os.environ.get("TRANSFORMERS_VERBOSITY") in DEBUG_LEVELS:
                 raise
             exit_with_error(program, f"{failure} {progress.what_is_kept()}")
+
+
+def stopping_signal(error: BaseException) -> int | None:
+    """Returns the number of the signal that an error goes back to; `None` for another error.
+
+    A signal to all processes of a run also ends the workers that read audio. Their end raises an error while that of the
+    signal is on its way.
+
+    Args:
+        error: Error, whose causes are looked at too.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, Stopped):
+            return cause.number
+        if isinstance(cause, KeyboardInterrupt):
+            return signal.SIGINT
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what it was raised from or during."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def write_failure(error: BaseException, folder: RunFolder | None = None) -> str | None:
@@ -93,16 +118,14 @@ def write_failure(error: BaseException, folder: RunFolder | None = None) -> str 
         error: Error, whose causes are looked at too.
         folder: Folder of the run; any failed access to a file in its working folder counts. `None` for no folder.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _chain(error):
         number = cause.errno if isinstance(cause, OSError) else None
         if isinstance(cause, SafetensorError) and (match := SYSTEM_ERROR.search(str(cause))):
             number = int(match[1])
         if number in FULL or (isinstance(cause, RuntimeError) and FAILED_WRITE.search(str(cause))):
             return f"A file could not be written, as on a full disk: {_first_line(cause)}. Make room."
         if isinstance(cause, OSError) and folder is not None and _is_inside(cause.filename, folder):
-            return f"The working folder cannot be used: {_first_line(cause)}."
-        cause = cause.__cause__ or cause.__context__
+            return f"The working folder cannot be used: {_first_line(cause)}. Make this file usable, or delete it."
     return None
 
 
@@ -121,6 +144,11 @@ def _exit_by_signal(program: str, number: int, progress: Progress) -> None:
             sys.stderr.write(
                 f"{program}: stopped by {signal.Signals(number).name}. {progress.what_is_kept()}".rstrip() + "\n"
             )
+    # While Python shuts down, a second Ctrl-C and the end of the workers that read audio are no news.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sys.exit(SIGNAL_STATUS + number)
 
 

@@ -129,7 +129,7 @@ class RunFolder:
         """Takes the lock; returns whether its file is still in its place.
 
         Raises:
-            ValueError: If another process holds it.
+            ValueError: If another process holds it, or something else is in its place.
         """
         path = self.working_dir / LOCK_FILE
         key = os.getpid(), path
@@ -138,9 +138,14 @@ class RunFolder:
                 return True
             os.close(_held.pop(key))
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            # What a link leads to is not this run's.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise ValueError(
+                f"{str(path)!r} cannot be used as a lock: {error.strerror}. Delete it, or give another `output_dir`."
+            ) from error
         try:
             if fcntl is None:
                 raise OSError(errno.ENOSYS, "this system has none")

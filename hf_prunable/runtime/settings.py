@@ -89,7 +89,7 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """
     texts = []
     for thing in sorted(before.keys() | now.keys()):
-        old, new = before.get(thing) or {}, now.get(thing) or {}
+        old, new = _facts(before.get(thing)), _facts(now.get(thing))
         if old == new:
             continue
         if not old or not new:
@@ -104,10 +104,15 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return texts
 
 
+def _facts(value: Any) -> Mapping[str, Any]:
+    """Returns the facts about a thing; none for what a damaged file may hold in their place."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def _before_and_now(fact: str, before: Any, now: Any) -> str:
-    if isinstance(before, str) or isinstance(now, str):
-        return f"{fact} {before} before, {now} now"
-    return f"{before:,} {fact} before, {now:,} now"
+    if isinstance(before, int | float) and isinstance(now, int | float):
+        return f"{before:,} {fact} before, {now:,} now"
+    return f"{fact} {before} before, {now} now"
 
 
 def remember_settings(
@@ -147,7 +152,7 @@ def _why_another_run(path: Path, now: dict[str, Any]) -> str | None:
         return f"without {SETTINGS_FILE}, but with {first_names(sorted(others))}" if others else None
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"whose {SETTINGS_FILE} is empty or damaged ({error})"
     if not isinstance(before, dict):
         return f"whose {SETTINGS_FILE} holds no settings"

@@ -73,3 +73,13 @@ def test_refused_options_are_not_shown(parser):
     grouped = {name for names in parser.table.groups.values() for name in names}
     assert not grouped & parser.table.refused.keys()
     assert all(advice.endswith(".") for advice in parser.table.refused.values())
+
+
+def test_the_home_folder_has_a_short_name(parser, monkeypatch):
+    monkeypatch.setenv("HOME", "/people/ada")
+    given = ["--model_name_or_path", "~/model", "--dataset_name", "~/clips", "--output_dir", "~/out"]
+    options = {name: value for part in parser.parse(given) for name, value in vars(part).items()}
+    model = options["model_name_or_path"]
+    if "sparsities" in options:
+        model = parser.parse(given)[0].pruning([0.5]).model_name_or_path
+    assert (model, options["output_dir"]) == ("/people/ada/model", "/people/ada/out")

@@ -1,11 +1,14 @@
 """Facts about clips: the same for the same clips wherever they lie, others when anything that is read has changed."""
 
+import json
+
 import numpy as np
 import pytest
-from datasets import Audio, Dataset
+from datasets import Audio, ClassLabel, Dataset
+from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer
 
 from hf_prunable.data.audio import audio_dataset
-from hf_prunable.data.clip_identity import NUM_PARTS, PART_BYTES, WHOLE_BYTES, identify_clips
+from hf_prunable.data.clip_identity import NUM_PARTS, PART_BYTES, WHOLE_BYTES, identify_clips, identify_tokenizer
 
 
 SHORT, LONG = 1000, 2 * WHOLE_BYTES
@@ -66,3 +69,35 @@ def test_bytes_in_a_table_are_seen_like_files(tmp_path):
     rows = [{"bytes": (tmp_path / "one" / name).read_bytes(), "path": name} for name in "ab"]
     table = Dataset.from_dict({"audio": rows, "seconds": [0.5, 2.25]}).cast_column("audio", Audio(decode=False))
     assert identify_clips(table) == facts
+
+
+def test_names_of_classes_are_labels(tmp_path):
+    files(tmp_path / "one")
+    paths = [tmp_path / "one" / name for name in "ab"]
+    clips = audio_dataset(paths, seconds=[1, 2], label=[0, 1])
+    facts = [
+        identify_clips(clips.cast_column("label", ClassLabel(names=names)), "label")
+        for names in (["bed", "cat"], ["bee", "cat"], ["bed", "cat", "dog"])
+    ]
+    assert len({fact["labels"] for fact in facts}) == 3
+
+
+@pytest.mark.parametrize(
+    "letters, options, changed",
+    [
+        ("ab", {}, set()),
+        ("ba", {}, {"vocabulary"}),
+        ("abc", {}, {"tokens", "vocabulary"}),
+        ("ab", {"do_lower_case": True}, {"settings"}),
+    ],
+)
+def test_tokenizers(tmp_path, letters, options, changed):
+    facts = []
+    for folder, symbols, settings in (("one", "ab", {}), ("two", letters, options)):
+        (tmp_path / folder).mkdir()
+        vocabulary = {symbol: number for number, symbol in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *symbols])}
+        (tmp_path / folder / "vocab.json").write_text(json.dumps(vocabulary))
+        tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / folder / "vocab.json"), **settings)
+        tokenizer.save_pretrained(tmp_path / folder)
+        facts.append(identify_tokenizer(AutoTokenizer.from_pretrained(tmp_path / folder)))
+    assert {name for name in facts[0] if facts[0][name] != facts[1][name]} == changed

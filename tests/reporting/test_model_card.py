@@ -338,6 +338,10 @@ def test_the_summary_holds_what_was_measured(tmp_path):
     assert "with hf_prunable. The pruning decisions" in summary(latency={}, fidelity=None)
 
 
+def test_a_run_without_a_log_entry_has_no_curve(tmp_path):
+    assert "sparsity_curve.png" not in saved(pruning_card(make_report(history=[]), "m"), tmp_path)
+
+
 def test_without_fidelity_there_is_no_section_for_it(tmp_path):
     text = saved(pruning_card(make_report(fidelity=None), "m"), tmp_path)
     assert "](sparsity_curve.png)\n\n## Reproduce" in text
@@ -415,6 +419,21 @@ def test_the_license_is_the_base_model_s(tmp_path):
         # Where a local folder lies is nobody's business.
         assert "base_model" not in data and "base_model_relation" not in data and str(tmp_path) not in str(card)
         assert f"`{tmp_path.name}` with " in str(card)
+
+
+@pytest.mark.parametrize(
+    "front_matter, fields",
+    [
+        (
+            {"license": "other", "license_link": "/home/ada/model/LICENSE"},
+            {"license": "other", "license_link": "LICENSE"},
+        ),
+        ({"license": ["mit"], "license_name": 3, "license_link": {"a": "b"}}, {}),
+    ],
+)
+def test_odd_licenses(tmp_path, front_matter, fields):
+    (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump(front_matter)}---\n")
+    assert license_fields(str(tmp_path)) == fields
 
 
 @pytest.mark.parametrize("text", [None, "# No front matter\n", "---\ntags: [x]\n---\n", "---\nlicense: [\n---\n"])

@@ -110,3 +110,9 @@ def test_confusion_picture(tmp_path, num_classes):
         draw_confusion(references, predictions, names, tmp_path / f"{name}.png")
     right, wrong = (imread(tmp_path / f"{name}.png") for name in ("right", "wrong"))
     assert right.std() > 0.03 and right.shape == wrong.shape and not np.array_equal(right, wrong)
+
+
+def test_names_of_classes_are_no_formulas(figures):
+    draw_confusion([0, 1], [0, 1], ["a$b$", r"$\frac$"], "confusion.png")
+    labels = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
+    assert labels == [r"a\$b\$", r"\$\frac\$"]

@@ -76,7 +76,29 @@ def test_a_recipe_is_written_out_in_the_command(tmp_path, suffix):
         ("\\\\server\\ada\\x", "x"),
         ("recordings/of/ada", "ada"),
         ("file:///srv/my%20clips", "my clips"),
+        ("file:/home/ada", HIDDEN),
+        ("/home/./ada", HIDDEN),
+        ("//home/ada", HIDDEN),
+        ("/home/ada/../ada", HIDDEN),
+        ("../../home/ada", HIDDEN),
+        ("/mnt/home/ada", HIDDEN),
+        ("/gpfs/users/ada", HIDDEN),
+        ("d:\\users\\ada", HIDDEN),
+        ("ada@host:clips", HIDDEN),
+        ("ada@host:/data/x", "x"),
+        ("https://host/x;sid=secret", "x"),
+        ("host/x?token=secret", "x"),
+        ("https://host/a%2Fx%3Ftoken%3Dsecret", "x"),
+        ("https://:secret@host", HIDDEN),
+        ("clips\udcff", "clips\\udcff"),
+        ("/srv/clips\udcff", "clips\\udcff"),
         (TOKEN, HIDDEN),
+        (f"my_{TOKEN}", HIDDEN),
+        *((prefix + "aB3" * 12, HIDDEN) for prefix in ("ghs_", "glpat-", "sk-", "api_org_", "AIza", "xoxb-")),
+        ("AKIA" + "ABCD" * 4, HIDDEN),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi", HIDDEN),
+        ("hf_prunable_wavlm_base_28pct", "hf_prunable_wavlm_base_28pct"),
+        ("wav2vec2-sk-with-a-long-name", "wav2vec2-sk-with-a-long-name"),
         (f"a={TOKEN}", HIDDEN),
         ("org/model", "org/model"),
         ("my models", "my models"),
@@ -119,3 +141,11 @@ def test_markdown_is_escaped():
     assert escape_markdown("wavlm_base-28pct (v2)") == "wavlm_base-28pct (v2)"
     assert escape_markdown("*a* _b_ [c](d)\n<e>") == r"\*a\* \_b\_ \[c\](d) \<e\>"
     assert code_span("plain") == "`plain`" and code_span("a`b") == "``a`b``" and code_span("`") == "`` ` ``"
+
+
+def test_a_user_without_a_home_or_a_name(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert published_name("/srv/clips") == "clips"

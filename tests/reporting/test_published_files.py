@@ -94,6 +94,12 @@ def test_a_model_of_links_is_none(folder, tmp_path, name):
         (f"cloned to {Path.home()}", "the path of a home folder"),
         (f'{{"token": "{TOKEN}"}}', "an access token"),
         ('{"url": "https://ada:secret@host/x"}', "an address with credentials"),
+        ('{"url": "https://secret@host/x"}', "an address with credentials"),
+        ('{"url": "https://:secret@host/x"}', "an address with credentials"),
+        ('{"from": "/home/ada/x"}', "the path of a home folder, /home/ada"),
+        (r'{"from": "\/home\/ada\/x"}', "the path of a home folder"),
+        (r'{"from": "C:\\Users\\ada"}', "the path of a home folder"),
+        ("file:///Users/ada/x", "the path of a home folder, /Users/ada"),
     ],
 )
 @pytest.mark.parametrize("name", ["config.json", "README.md", "pruning_report.json", "LICENSE"])
@@ -111,6 +117,26 @@ def test_the_header_of_weights_counts(folder):
 
 def test_texts_that_only_look_like_it_are_pushed(folder):
     (folder / "README.md").write_text(
-        "https://huggingface.co/org/model hf_prunable sk-learn ada@example.org user:x /homes"
+        "https://huggingface.co/org/model hf_prunable sk-learn ada@example.org user:x /homes https://host/home/page "
+        "https://host/@ada ssh://git@github.com/x hf_prunable_wavlm_base_28pct wav2vec2-sk-with-a-long-name"
     )
     assert "README.md" in published_files(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"weight_map": []}', '{"weight_map": null}'])
+def test_a_damaged_index_is_named(folder, content):
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(PushError, match="model.safetensors.index.json is damaged: .*Save the model again"):
+        published_files(folder)
+
+
+def test_shards_elsewhere_are_missing(folder):
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret", "b": 1}}')
+    with pytest.raises(PushError, match="no complete model: ../secret, 1 missing"):
+        published_files(folder)
+
+
+def test_a_damaged_configuration_is_named(folder):
+    (folder / "config.json").write_text('{"hidden_size": ')
+    with pytest.raises(PushError, match="config.json is damaged"):
+        published_files(folder)

@@ -116,3 +116,35 @@ def test_a_state_without_a_step_is_a_fault(tmp_path, content):
     path = make_checkpoint(tmp_path, 5)
     (path / "trainer_state.json").write_text(content)
     assert "trainer_state.json" in checkpoint_fault(path)
+
+
+def test_changed_bytes_are_seen(tmp_path):
+    checkpoint = make_checkpoint(tmp_path, 5)
+    content = bytearray((checkpoint / "optimizer.pt").read_bytes())
+    # In the middle of the tensor.
+    content[content.index(bytes(200)) + 100] ^= 1
+    (checkpoint / "optimizer.pt").write_bytes(content)
+    assert torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"].any()
+    assert checkpoint_fault(checkpoint) == "optimizer.pt is damaged"
+
+
+def test_a_checkpoint_without_weights_is_none(tmp_path):
+    before, broken = make_checkpoint(tmp_path, 5), make_checkpoint(tmp_path, 10)
+    (broken / "model.safetensors").unlink()
+    assert checkpoint_fault(broken) == "its weights are missing" and last_whole_checkpoint(tmp_path) == before
+    (broken / "pytorch_model_fsdp_0").mkdir()
+    assert checkpoint_fault(broken) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_folders_in_the_place_of_files_are_faults(tmp_path, name):
+    checkpoint = make_checkpoint(tmp_path, 5)
+    (checkpoint / name).unlink()
+    (checkpoint / name).mkdir()
+    assert name in checkpoint_fault(checkpoint)
+
+
+def test_a_nested_state_is_a_fault(tmp_path):
+    checkpoint = make_checkpoint(tmp_path, 5)
+    (checkpoint / "trainer_state.json").write_text("[" * 100_000)
+    assert "trainer_state.json" in checkpoint_fault(checkpoint)

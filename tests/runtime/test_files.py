@@ -168,3 +168,15 @@ def test_what_a_link_leads_to_is_not_removed(tmp_path):
     for name in ("link", "folder", "none"):
         remove(tmp_path / name)
     assert os.listdir(tmp_path) == ["disk"] and os.listdir(tmp_path / "disk") == ["kept"]
+
+
+def test_a_name_that_is_not_utf_8_is_refused_early(tmp_path):
+    with pytest.raises(ValueError, match=r"out\\udcff' has a name that is not UTF-8.*Give another name"):
+        check_output_directory(tmp_path / "out\udcff")
+
+
+def test_a_folder_in_the_place_of_tensors_is_named(tmp_path):
+    (tmp_path / "stage.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        is_whole(tmp_path / "stage.safetensors")
+    assert caught.value.filename == str(tmp_path / "stage.safetensors")

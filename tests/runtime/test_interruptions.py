@@ -148,3 +148,21 @@ def test_other_errors_keep_their_traceback(tmp_path, error):
     with pytest.raises(type(error)), stoppable("prune") as progress:
         progress.folder = RunFolder(tmp_path / "out")
         raise error
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_workers_that_end_by_the_same_signal_do_not_hide_it(capsys, name, status):
+    with pytest.raises(SystemExit) as caught, stoppable("prune"):
+        try:
+            send(signal.Signals[name])
+        finally:
+            # As torch does when a process that reads audio is gone.
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+    assert caught.value.code == status and capsys.readouterr().err == f"prune: stopped by {name}.\n"
+
+
+def test_a_second_interrupt_is_no_news_while_python_shuts_down(capsys):
+    with pytest.raises(SystemExit) as caught, stoppable("outer"), stoppable("inner"):
+        send(signal.SIGINT)
+    send(signal.SIGINT)
+    assert caught.value.code == 130 and capsys.readouterr().err == "inner: stopped by SIGINT.\n"

@@ -186,3 +186,18 @@ def test_what_is_kept(tmp_path):
     folder.new_result()
     folder.finish()
     assert folder.what_is_kept() == f"The finished output is in {tmp_path / 'out'}."
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder"])
+def test_what_is_in_the_place_of_the_lock_is_named_and_kept(tmp_path, kind):
+    (tmp_path / "out.partial").mkdir()
+    lock, notes = tmp_path / "out.partial" / LOCK_FILE, tmp_path / "notes"
+    if kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(notes)
+    if kind == "link":
+        notes.write_text("notes")
+    with pytest.raises(ValueError, match="lock' cannot be used as a lock: .*Delete it"):
+        RunFolder(tmp_path / "out").hold()
+    assert notes.exists() == (kind == "link") and (kind != "link" or notes.read_text() == "notes")

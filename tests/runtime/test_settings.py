@@ -142,3 +142,36 @@ def test_a_folder_that_was_only_locked_is_a_new_one(tmp_path):
     (tmp_path / ".settings.json.partial-1-ab").touch()
     remember_settings(tmp_path, {"seed": 0}, identity=FACTS)
     assert (tmp_path / SETTINGS_FILE).is_file()
+
+
+@pytest.mark.parametrize(
+    "identity, difference",
+    [
+        ({"model": 3}, "model: none before, some now"),
+        ({"model": []}, "model: none before, some now"),
+        ({"model": {"weights": "sha256:a"}}, "model: parameters None before, 5 now"),
+        ({"model": {"parameters": [1], "weights": "sha256:a"}}, r"model: parameters \[1\] before, 5 now"),
+    ],
+)
+def test_facts_that_are_damaged_are_differences(tmp_path, identity, difference):
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps({"identity": identity}))
+    with pytest.raises(ValueError, match=f"that read something else: {difference}"):
+        remember_settings(tmp_path, {}, identity={"model": {"parameters": 5, "weights": "sha256:a"}})
+
+
+def test_a_nested_file_of_settings_is_damaged(tmp_path):
+    (tmp_path / SETTINGS_FILE).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is empty or damaged"):
+        remember_settings(tmp_path, {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    "option, value", [("data_seed", 7), ("label_smoothing_factor", 0.1), ("dataloader_drop_last", True)]
+)
+def test_seldom_given_arguments_of_fine_tuning_are_compared(tmp_path, option, value):
+    now = FinetuningArguments(str(tmp_path), use_cpu=True, **{option: value}).settings()
+    before = FinetuningArguments(str(tmp_path), use_cpu=True).settings()
+    assert describe_differences(before, now) == [f"`{option}` was None and is {value}"]
+    # A file of an earlier version does not have them.
+    del before[option]
+    assert describe_differences(before, FinetuningArguments(str(tmp_path), use_cpu=True).settings()) == []
