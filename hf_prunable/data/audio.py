@@ -32,6 +32,10 @@ BLOCK_VALUES = 2**20
 # read the samples.
 UNKNOWN_FRAMES = 2**63 - 1
 
+# An empty tag to be put before MP3 in memory that has none: libsndfile skips its first 12 bytes there, and then mostly does
+# not recognise the rest.
+ID3_TAG = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
+
 UNREADABLE = "unreadable"
 EMPTY = "empty"
 NOT_FINITE = "with NaN or infinite samples"
@@ -243,7 +247,8 @@ def open_audio(audio: EncodedAudio | None) -> soundfile.SoundFile:
     if content is not None:
         if len(content) == 0:
             raise AudioError(f"{audio_name(audio)}: holds no bytes", EMPTY)
-        source: io.BytesIO | str = io.BytesIO(content)
+        is_untagged_mp3 = content[0] == 0xFF and content[1:2] >= b"\xe0"
+        source: io.BytesIO | str = io.BytesIO(ID3_TAG + content if is_untagged_mp3 else content)
     elif path:
         if not os.path.isfile(path):
             raise AudioError(f"{path}: there is no such file")

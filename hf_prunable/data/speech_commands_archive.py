@@ -112,6 +112,7 @@ def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
         _BoundedGzip(path) as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member, encoding="utf-8") as archive,
     ):
+        is_empty = True
         for member in logging.tqdm(_members(archive, stream), desc="Reading the archive", unit=" files"):
             name = posixpath.normpath(member.name)
             match = CLIP.match(name)
@@ -120,6 +121,7 @@ def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
             check_size(member.size, name)
             check_name(name)
             clip = "/".join(match.groups()) if match else posixpath.basename(name)
+            is_empty = False
             content = archive.extractfile(member)
             assert content is not None
             yield {
@@ -129,6 +131,8 @@ def archive_rows(path: str, size: int, modified: int) -> Iterator[dict]:
                 "clip": clip,
                 "folder": posixpath.dirname(posixpath.dirname(name) if match else name),
             }
+        if is_empty:
+            raise ArchiveError(f"it has neither folders of words with clips nor {' and '.join(LIST_FILES.values())}.")
         # The checksum at the end shows whether the archive is complete.
         while stream.read(BUFFER):
             pass
@@ -155,7 +159,11 @@ def _named_errors(path: str) -> Iterator[None]:
         yield
     except ArchiveError as error:
         raise ArchiveError(f"{path}: the archive is not read: {error}") from error
-    except (EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error, ValueError, IndexError) as error:
+    # RecursionError of thousands of headers that each extend the next one.
+    except (
+        *(EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error),
+        *(ValueError, IndexError, RecursionError),
+    ) as error:
         raise ArchiveError(f"{path}: the archive is damaged or was cut short ({error}). Fetch it again.") from error
 
 
@@ -227,7 +235,8 @@ def list_text(content: bytes, name: str, source: Path) -> str:
         ValueError: If the list is not UTF-8.
     """
     try:
-        return content.decode()
+        # Some editors put a mark before the first line.
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{source}: {name} is not UTF-8 text ({error}). Fetch or extract the archive again in full."

@@ -152,7 +152,8 @@ class PrunableConfigMixin(_Base):
         """
         try:
             return super().from_dict(config_dict, **kwargs)
-        except StrictDataclassError as error:
+        # TypeError of an entry that is named as an argument of the constructor.
+        except (StrictDataclassError, TypeError) as error:
             raise ValueError(f"config.json: {error}") from error
 
     @classmethod

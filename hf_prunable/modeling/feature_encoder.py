@@ -23,8 +23,13 @@ def check_waveforms(input_values: torch.Tensor) -> None:
         input_values: Waveforms, of shape (batch, samples).
 
     Raises:
-        ValueError: If they have another shape, or there are none.
+        ValueError: If they are no tensor, have another shape, or there are none.
     """
+    if not isinstance(input_values, torch.Tensor):
+        raise ValueError(
+            f"`input_values` is of type {type(input_values).__name__}. Give a tensor of shape (batch, samples), as the feature "
+            'extractor returns it with `return_tensors="pt"`.'
+        )
     if input_values.dim() != 2 or input_values.shape[0] == 0:
         raise ValueError(
             f"`input_values` has the shape {tuple(input_values.shape)}. Give waveforms of shape (batch, samples), at least "

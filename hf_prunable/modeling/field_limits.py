@@ -13,6 +13,8 @@ from transformers.activations import ACT2FN
 MAX_LAYERS = 960
 # Eight times the widest, which have 7,680 intermediate units.
 MAX_WIDTH = 2**16
+# Sixteen times those of the published models with the most, which have 64.
+MAX_HEADS = 2**10
 # The vocabularies of multilingual text models have 250,000 entries.
 MAX_CLASSES = 2**18
 
@@ -21,6 +23,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "num_hidden_layers": (0, MAX_LAYERS),
     "dense_num_hidden_layers": (1, MAX_LAYERS),
     "num_adapter_layers": (0, MAX_LAYERS),
+    "num_attention_heads": (1, MAX_HEADS),
     "vocab_size": (1, MAX_CLASSES),
     "num_labels": (0, MAX_CLASSES),
     # The mapping from distances to rows of the position bias table divides by a quarter of their number.
@@ -28,7 +31,6 @@ LIMITS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(
         (
             "hidden_size",
-            "num_attention_heads",
             "intermediate_size",
             "conv_dim",
             "conv_stride",
@@ -49,8 +51,8 @@ LIMITS: dict[str, tuple[int, int]] = {
         (1, MAX_WIDTH),
     ),
 }
-# Fields that are probabilities.
-PROBABILITIES = frozenset(
+# Fields whose values lie between 0 and 1.
+FRACTIONS = frozenset(
     (
         "hidden_dropout",
         "activation_dropout",
@@ -61,6 +63,8 @@ PROBABILITIES = frozenset(
         "layerdrop",
         "mask_time_prob",
         "mask_feature_prob",
+        "layer_norm_eps",
+        "initializer_range",
     )
 )
 ACTIVATIONS = ("hidden_act", "feat_extract_activation")
@@ -74,6 +78,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "torch_dtype": (str,),
     "attn_implementation": (str, dict),
     "transformers_weights": (str,),
+    **dict.fromkeys(("output_attentions", "output_hidden_states", "return_dict", "gradient_checkpointing"), (bool,)),
     **dict.fromkeys(
         (
             *("gates", "auto_map", "id2label", "label2id"),
@@ -101,7 +106,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
     """
     for name, types in TYPES.items():
         value = values.get(name)
-        if isinstance(value, SIMPLE_TYPES) and (not isinstance(value, types) or isinstance(value, bool)):
+        is_bool = isinstance(value, bool)
+        if isinstance(value, SIMPLE_TYPES) and (not isinstance(value, types) or is_bool != (types == (bool,))):
             expected = " or ".join(kind.__name__ for kind in types)
             raise ValueError(f"`{name}` is {_short(value)}, which is no {expected}. {ADVICE}")
     for name, (low, high) in LIMITS.items():
@@ -112,12 +118,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"`{name}` is {value}, which is not a finite number. {ADVICE}")
-        if name in PROBABILITIES and isinstance(value, (int, float)) and not 0 <= value <= 1:
+        if name in FRACTIONS and isinstance(value, (int, float)) and not 0 <= value <= 1:
             raise ValueError(f"`{name}` is {_short(value)}, and 0 to 1 are supported. {ADVICE}")
-    for name in ("layer_norm_eps", "initializer_range"):
-        value = values.get(name)
-        if isinstance(value, (int, float)) and value < 0:
-            raise ValueError(f"`{name}` is {_short(value)}, and 0 or more is supported. {ADVICE}")
     _check_names(values)
     _check_relations(values)
 

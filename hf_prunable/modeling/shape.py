@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -138,7 +139,7 @@ class PrunedShape:
         """Returns the shape of the model truncated after layer `num_layers`, counted from 1."""
         return replace(self, layers=self.layers[:num_layers])
 
-    @property
+    @cached_property
     def position_bias_heads(self) -> tuple[int, ...]:
         """Indices of the heads that survive in at least one layer: one column each of the shared position bias table."""
         return tuple(sorted({head for layer in self.layers for head in layer.heads}))
@@ -149,7 +150,8 @@ class PrunedShape:
         Args:
             heads: Indices of the heads in the original model, of `position_bias_heads`.
         """
-        return [self.position_bias_heads.index(head) for head in heads]
+        column_of = {head: column for column, head in enumerate(self.position_bias_heads)}
+        return [column_of[head] for head in heads]
 
     def validate(self, config: Any) -> None:
         """Checks that the shape can be cut out of a model.

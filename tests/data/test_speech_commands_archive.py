@@ -84,6 +84,7 @@ HOSTILE = {
         ),
         "it has a sparse file",
     ),
+    "headers without end that extend each other": ((20_000 * pax(mtime=1),), "is damaged or was cut short"),
     "numbers that are none": ((pax(**{"GNU.sparse.realsize": "x"}), header("x", 0)), "is damaged or was cut short"),
     "a name that is not UTF-8": (
         (header("yes/\udcff_nohash_0.wav", 0),),
@@ -129,6 +130,17 @@ def test_a_list_elsewhere_replaces_nothing(tmp_path, top, elsewhere, comes_first
 def test_a_clip_elsewhere_replaces_nothing(tmp_path):
     other = regular({"other/yes/aa_nohash_0.wav": b"other", "other/yes/new_nohash_0.wav": b"new"})
     assert splits(write_archive(tmp_path / "a.tar.gz", regular(speech_commands()), other)) == EXPECTED
+
+
+@pytest.mark.parametrize("parts", ((), (regular({"yes\\\\aa_nohash_0.wav": b""}),)))
+def test_an_archive_without_clips(tmp_path, parts):
+    with pytest.raises(ValueError, match="a.tar.gz: the archive is not read: it has neither folders of words with clips"):
+        read_speech_commands(write_archive(tmp_path / "a.tar.gz", *parts))
+
+
+def test_a_mark_before_the_first_line_of_a_list(tmp_path):
+    files = speech_commands() | {"testing_list.txt": b"\xef\xbb\xbfno/cc_nohash_0.wav\r\n"}
+    assert splits(write_archive(tmp_path / "a.tar.gz", regular(files))) == EXPECTED
 
 
 def test_a_file_that_comes_twice_is_the_later_one(tmp_path):

@@ -13,7 +13,8 @@ from tests.helpers.tiny_models import FAMILIES, PRUNABLE_CONFIGS, tiny_config, t
 
 # Field, value, and what the message says.
 REFUSED = [
-    ("num_attention_heads", 10**9, "1 to 65536 are supported.*damaged"),
+    ("num_attention_heads", 10**9, "1 to 1024 are supported.*damaged"),
+    ("num_attention_heads", 2048, "1 to 1024 are supported.*damaged"),
     ("num_attention_heads", 0, "`num_attention_heads` is 0"),
     ("num_attention_heads", -4, "`num_attention_heads` is -4"),
     ("num_attention_heads", 5, "`hidden_size` is 24, which is no multiple of `num_attention_heads`, 5"),
@@ -45,6 +46,11 @@ REFUSED = [
     ("mask_time_prob", -1, "`mask_time_prob` is -1"),
     ("layer_norm_eps", -1e-5, "`layer_norm_eps` is -1e-05"),
     ("layer_norm_eps", math.inf, "`layer_norm_eps` is inf"),
+    ("layer_norm_eps", 1e30, "`layer_norm_eps` is 1e\\+30, and 0 to 1"),
+    ("output_hidden_states", "x", "`output_hidden_states` is 'x', which is no bool"),
+    ("output_attentions", 5, "`output_attentions` is 5, which is no bool"),
+    ("return_dict", 1, "`return_dict` is 1, which is no bool"),
+    ("self", 1, "config.json: .*'self'"),
     ("hidden_act", "x", "`hidden_act` is 'x', which is not an activation"),
     ("dtype", "nn", "`dtype` is 'nn'; it must be one of float64, float32"),
     ("gates", {"units": ["bad"]}, "`gates` must have the entries units, ste, initial_drop_rate"),
