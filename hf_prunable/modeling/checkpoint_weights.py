@@ -12,6 +12,8 @@ from ..runtime.messages import first_names
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .pretrained import PrunableModelMixin
+
 
 # Parts of a base model whose weights must come from the checkpoint. Many checkpoints lack the mask embedding of
 # SpecAugment, which is not used here.
@@ -19,6 +21,8 @@ ENCODER_PARTS = ("feature_extractor.conv_layers.", "feature_projection.", "encod
 MASK_EMBEDDING = "masked_spec_embed"
 # Parts that a dense model may have and its checkpoint not, as in the stock classes.
 NEW_PARTS = re.compile(r"adapter\.|encoder\.layers\.\d+\.adapter_layer\.")
+# Fields by which a caller asks for fewer layers or for new adapters, as in the stock classes.
+PART_FIELDS = frozenset(("config", "num_hidden_layers", "add_adapter", "adapter_attn_dim"))
 # Weights of all heads, beside those of the base model.
 HEAD_PARTS = ("lm_head.", "projector.", "classifier.", "layer_weights", "tdnn.", "feature_extractor.", "objective.")
 # Enough for a head with 2**18 classes on 1,024 dimensions; 1 GiB in float32.
@@ -78,11 +82,7 @@ def check_found(model: PreTrainedModel, source: Any, info: Any, ignore_mismatche
             source, {"missing": {name for name in missing if not NEW_PARTS.match(name.removeprefix(prefix))}}
         )
         return
-    head = (
-        {name for name in model.state_dict() if not name.startswith(prefix)}
-        if model.base_model is not model
-        else set()
-    )
+    head = _head_weights(model)
     is_new_head = head <= info.missing_keys
     check_weights(
         source,
@@ -92,6 +92,37 @@ def check_found(model: PreTrainedModel, source: Any, info: Any, ignore_mismatche
             "without a place": _left_over(info.unexpected_keys, prefix, is_new_head),
         },
     )
+
+
+def check_left_over(model: PrunableModelMixin, source: Any, info: dict[str, Any], options: Collection[str]) -> None:
+    """Checks that a dense model has a place for all weights of the checkpoint's encoder, and for those of half a head.
+
+    A config.json with fewer layers, without adapters or of another family than the weights would give other outputs.
+
+    Args:
+        model: Loaded model. A pruned one is checked by `check_found`.
+        source: Folder or Hub id of the checkpoint.
+        info: Loading info of transformers.
+        options: Names of the caller's arguments. With one of `PART_FIELDS`, weights may be left over.
+
+    Raises:
+        ValueError: If weights are left over.
+    """
+    if PART_FIELDS.intersection(options) or model.config.pruned_shape is not None or model.config.gates is not None:
+        return
+    prefix = f"{model.base_model_prefix}."
+    head = _head_weights(model)
+    missing = head & set(info["missing_keys"])
+    parts = ENCODER_PARTS if missing in (set(), head) else (*ENCODER_PARTS, *HEAD_PARTS)
+    left_over = [name for name in info["unexpected_keys"] if name.removeprefix(prefix).startswith(parts)]
+    check_weights(source, {"missing": missing if left_over else (), "without a place": left_over})
+
+
+def _head_weights(model: PreTrainedModel) -> set[str]:
+    """Returns the names of the weights beside those of the base model."""
+    if model.base_model is model:
+        return set()
+    return {name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")}
 
 
 def _left_over(names: Iterable[str], prefix: str, may_have_other_head: bool) -> list[str]:

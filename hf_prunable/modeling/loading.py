@@ -103,7 +103,6 @@ def load_complete(pretrained_model_name_or_path: str | Path, **kwargs: Any) -> P
     found = {
         "missing": info["missing_keys"],
         "of another size": {name for name, *_ in info["mismatched_keys"]},
-        "without a place": info["unexpected_keys"],
     }
     wrong: dict[str, Collection[str]] = {
         kind: [name for name in names if name.removeprefix(prefix).startswith(ENCODER_PARTS)]

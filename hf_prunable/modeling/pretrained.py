@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers import initialization as init
 from transformers.utils.output_capturing import OutputRecorder
 
 from .attention import PrunableAttention
-from .checkpoint_weights import check_found
+from .checkpoint_weights import check_found, check_left_over
 from .configuration import PrunableConfigMixin
 from .encoder import MakeAdapter, MakeAttention, PrunableEncoder, PrunableEncoderLayer
 from .feature_encoder import PrunableFeatureEncoder
@@ -261,20 +262,27 @@ class PrunableModelMixin(_Base):
             **kwargs: Passed to transformers' `from_pretrained`.
 
         Raises:
-            ValueError: If weights of the encoder are missing, or left over in a pruned checkpoint; if a file of weights is
-                damaged, or gates have values that are not finite.
+            ValueError: If weights of the encoder are missing or left over; if a file of weights is damaged, or gates have
+                values that are not finite.
         """
         try:
             loaded: Any = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=output_loading_info, **kwargs
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
         except SafetensorError as error:
             raise ValueError(
                 f"The weights of {str(pretrained_model_name_or_path)!r} are damaged: {error}. Fetch them again "
                 "(`force_download=True`, from the Hub), or ask who made them."
             ) from error
-        check_gates((loaded[0] if output_loading_info else loaded).named_gates())
-        return loaded
+        except UnpicklingError as error:
+            raise ValueError(
+                f"The weights of {str(pretrained_model_name_or_path)!r} are a pickle that holds more than tensors, which is "
+                "not loaded. Ask for weights as safetensors."
+            ) from error
+        model, info = loaded
+        check_left_over(model, pretrained_model_name_or_path, info, kwargs)
+        check_gates(model.named_gates())
+        return loaded if output_loading_info else model
 
     @staticmethod
     def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:

@@ -111,6 +111,18 @@ def test_every_format_is_decoded_or_a_named_fault(tmp_path, kind):
             assert len(decoded) == num_samples >= 5800 and 0 < np.abs(decoded).max() < 2
 
 
+@pytest.mark.parametrize("rate", (8000, 16000, 44100))
+@pytest.mark.parametrize("channels", (1, 2))
+def test_mp3_in_memory_is_decoded_as_from_a_file(tmp_path, rate, channels):
+    """libsndfile loses the first bytes of MP3 in memory that begins without a tag."""
+    samples = 0.1 * np.random.default_rng(0).standard_normal((rate, channels))
+    soundfile.write(tmp_path / "a.mp3", samples, rate)
+    item = {"path": None, "bytes": (tmp_path / "a.mp3").read_bytes()}
+    decoded = decode_audio({"path": str(tmp_path / "a.mp3"), "bytes": None}, RATE)
+    assert count_samples(item, RATE) == len(decoded)
+    assert np.array_equal(decode_audio(item, RATE), decoded)
+
+
 def test_telephony_is_decoded(tmp_path):
     item = write(tmp_path / "a.wav", tone(1.0, rate=8000), 8000, subtype="GSM610")
     decoded = decode_audio(item, RATE)

@@ -134,7 +134,9 @@ def test_a_clip_elsewhere_replaces_nothing(tmp_path):
 
 @pytest.mark.parametrize("parts", ((), (regular({"yes\\\\aa_nohash_0.wav": b""}),)))
 def test_an_archive_without_clips(tmp_path, parts):
-    with pytest.raises(ValueError, match="a.tar.gz: the archive is not read: it has neither folders of words with clips"):
+    with pytest.raises(
+        ValueError, match="a.tar.gz: the archive is not read: it has neither folders of words with clips"
+    ):
         read_speech_commands(write_archive(tmp_path / "a.tar.gz", *parts))
 
 

@@ -1,5 +1,7 @@
 """A checkpoint has the weights of its encoder, by their names, and no others; its head is complete or new."""
 
+import json
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -139,3 +141,51 @@ def test_what_dense_checkpoints_may_lack_or_have(tmp_path):
     assert model.adapter is not None and len(model.encoder.layers) == 2
     rewrite(tmp_path, lambda state: without("masked_spec_embed")(state) | {"quantizer.codevectors": torch.ones(2)})
     assert load_complete(tmp_path).masked_spec_embed is not None
+
+
+def edit(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "values"),
+    (
+        ("wavlm", {}, {"num_hidden_layers": 2}),
+        ("hubert", {}, {"num_hidden_layers": 0}),
+        ("hubert", {}, {"feat_proj_layer_norm": False}),
+        ("wavlm", {}, {"model_type": "hubert"}),
+        ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 2}, {"add_adapter": False}),
+        ("wav2vec2", {"norm_order": "pre", "adapter_attn_dim": 5}, {"adapter_attn_dim": None}),
+    ),
+)
+def test_a_dense_config_that_leaves_weights_out(tmp_path, family, options, values):
+    tiny_stock(family, **options).save_pretrained(tmp_path)
+    assert load_prunable(tmp_path) is not None
+    edit(tmp_path, **values)
+    with pytest.raises(ValueError, match="disagree. Weights without a place: "):
+        load_prunable(tmp_path)
+
+
+def test_a_letter_in_an_adapter_of_a_dense_checkpoint(tmp_path):
+    tiny_stock("wav2vec2", add_adapter=True, num_adapter_layers=2).save_pretrained(tmp_path)
+    rewrite(tmp_path, renamed("adapter.layers.0.conv.bias", "adapter.layers.0.conv.bios"))
+    with pytest.raises(ValueError, match=r"Weights without a place: adapter.layers.0.conv.bios"):
+        load_prunable(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_letter_in_the_head_of_a_dense_checkpoint(tmp_path, family):
+    tiny_stock(family, head="ctc").save_pretrained(tmp_path)
+    assert load_prunable(tmp_path, "AutoModelForAudioClassification").classifier is not None
+    rewrite(tmp_path, renamed("lm_head.weight", "lm_head.weighx"))
+    with pytest.raises(ValueError, match="Weights missing: lm_head.weight; without a place: lm_head.weighx"):
+        load_prunable(tmp_path, "AutoModelForCTC")
+
+
+def test_a_pickle_with_more_than_tensors(tmp_path):
+    tiny_stock("hubert").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": print}))
+    with pytest.raises(ValueError, match="are a pickle that holds more than tensors, which is not loaded"):
+        load_prunable(tmp_path)
