@@ -70,12 +70,14 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
     neighbors, scaled_distances = _nearest_neighbors(np.ldexp(features, -exponent), n_neighbors)
     with np.errstate(over="ignore"):
         distances = np.ldexp(scaled_distances, exponent)
-    if distances.max() > np.finfo(np.float64).max / num_points or ((scaled_distances > 0) & (distances == 0)).any():
-        raise ValueError(
-            "The features are too large or too small: lengths of paths between them exceed the range of float64. Divide "
-            "them by their standard deviation."
-        )
     has_edge = distances > 0
+    limits = np.finfo(np.float64)
+    is_out_of_range = distances.max() > limits.max / num_points or (distances[has_edge] < limits.tiny).any()
+    if is_out_of_range or _has_different_points(features, neighbors, ~has_edge):
+        raise ValueError(
+            "The features are too large or too small, all or some of them: distances exceed the range of float64. Divide each "
+            "dimension by its standard deviation, and leave outliers out."
+        )
     if not has_edge.any():
         raise ValueError(
             f"All {num_points} points have the same features as their neighbours, so the graph has no edge. Check "
@@ -91,6 +93,18 @@ def nearest_neighbor_graph(features: np.ndarray, n_neighbors: int) -> NeighborGr
         (distances[has_edge], (rows[has_edge], neighbors[has_edge])), shape=(num_points, num_points)
     ).tocsr()
     return NeighborGraph(neighbors, directed.maximum(directed.T).tocsr())
+
+
+def _has_different_points(features: np.ndarray, neighbors: np.ndarray, is_equal: np.ndarray) -> bool:
+    """Returns whether neighbours at a computed distance of 0 differ from their point.
+
+    Args:
+        features: Features of all points.
+        neighbors: Indices of the neighbours of each point, of shape (points, n_neighbors).
+        is_equal: Whether their distance is 0, of the same shape.
+    """
+    points = np.flatnonzero(is_equal.any(axis=1))
+    return any((features[neighbors[point, is_equal[point]]] != features[point]).any() for point in points)
 
 
 def _nearest_neighbors(features: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:

@@ -86,6 +86,23 @@ def test_paths_that_no_float_can_measure_are_refused():
         nearest_neighbor_graph(features, 4)
 
 
+@pytest.mark.parametrize(
+    "change",
+    (
+        lambda features: np.concatenate([features, np.full((1, 6), 1e200)]),
+        lambda features: np.concatenate([features, np.full((60, 1), 1e200)], axis=1),
+        lambda features: np.concatenate([features, features * 1e-200]),
+        # Differences with fewer digits than others.
+        lambda features: features.round() * 5e-324,
+    ),
+    ids=("outlier", "dimension", "half", "subnormal"),
+)
+def test_points_that_only_rounding_makes_equal_are_no_duplicates(change):
+    features = np.random.default_rng(0).standard_normal((60, 6))
+    with pytest.raises(ValueError, match="all or some of them: distances exceed the range of float64"):
+        nearest_neighbor_graph(change(features), 4)
+
+
 def test_equal_points_are_counted(caplog):
     features = np.random.default_rng(0).standard_normal((50, 3))
     nearest_neighbor_graph(features, 3)
