@@ -68,7 +68,9 @@ def list_folder(folder: Path, extensions: Sequence[str]) -> FolderContent:
                 not_utf8.append(printable(path.name))
             else:
                 found.append(path)
-    others -= Counter(Path(name).suffix for name in METADATA_FILES if (folder / name).is_file())
+    # The first table is read.
+    tables = [name for name in METADATA_FILES if (folder / name).is_file()]
+    others -= Counter(Path(name).suffix for name in tables[:1])
     left_out = [f"{count} {ending}" for ending, count in sorted(others.items())]
     if not_utf8:
         left_out.append(f"{len(not_utf8)} with a name that is not UTF-8 ({first_names(not_utf8)})")
@@ -111,8 +113,15 @@ def _read_metadata(folder: Path, files: Sequence[Path]) -> dict[str, list]:
         if (folder / name).is_file():
             table = _load_table(folder / name)
             rows = _rows_by_file(folder / name, table, files)
-            columns = [column for column in table.column_names if column != FILE_NAME]
-            return {column: [row.get(column) for row in rows] for column in columns}
+            names = [column for column in table.column_names if column != FILE_NAME]
+            columns = {column: [row.get(column) for row in rows] for column in names}
+            for column, values in columns.items():
+                kinds = {type(value).__name__ for value in values if value is not None}
+                if len(kinds) > 1 and kinds != {"float", "int"}:
+                    raise ValueError(
+                        f"{folder / name}: the column {column!r} holds {', '.join(sorted(kinds))}. Give values of one type."
+                    )
+            return columns
     return {}
 
 

@@ -126,11 +126,18 @@ def _class_encoding(
 ) -> tuple[Callable[[Sequence[Any]], torch.Tensor], dict[str, dict]]:
     """Uses the checkpoint's own class ids if it knows all the labels, else those of the data set."""
     name_of = getattr(feature, "int2str", str)
+    if kinds := {type(label).__name__ for label in labels if not isinstance(label, (str, int))}:
+        raise ValueError(
+            f"Classes are names or whole numbers, and the labels hold {', '.join(sorted(kinds))}. Name the column of the "
+            "classes with `label_column`."
+        )
     present = sorted({name_of(label) for label in labels})
     label2id = AutoConfig.from_pretrained(pretrained_model_name_or_path).label2id or {}
     options: dict[str, dict] = {}
     if not set(present) <= set(label2id):
         names = list(getattr(feature, "names", None) or present)
+        if len(names) < 2:
+            raise ValueError(f"All labels are {names[0]!r}. Give clips of two classes or more.")
         label2id = {name: class_id for class_id, name in enumerate(names)}
         options = {"label2id": label2id, "id2label": dict(enumerate(names))}
 

@@ -93,6 +93,11 @@ def test_only_an_empty_cell_is_a_missing_value(folder):
             '{"file_name": "a.wav", "text": 1}\n{"file_name": "a.wav", "text": "b"}\n',
             "more than one row for a.wav",
         ),
+        (
+            "jsonl",
+            '{"file_name": "a.wav", "text": "b"}\n{"file_name": "b/c.wav", "text": 1}\n',
+            "the column 'text' holds int, str. Give values of one type",
+        ),
         ("csv", "file_name,text\n", "cannot be read as a table with rows"),
         ("csv", "", r"cannot be read as a table with rows \(No columns"),
         ("jsonl", "", "cannot be read as a table with rows"),

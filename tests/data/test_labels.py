@@ -96,3 +96,16 @@ def test_transcripts_are_checked_against_tokenizer_and_head(checkpoint):
         load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": ["ab", "a"]}))
     with pytest.raises(ValueError, match="CTC needs text, and the column 'text' holds int"):
         load_label_encoding("ctc", checkpoint, Dataset.from_dict({"text": [12, 7]}))
+
+
+@pytest.mark.parametrize("labels", ([1.5, 2.0], [[1], [2]], [{"a": 1}, {"a": 2}]))
+def test_what_is_no_class_is_refused(checkpoint, labels):
+    with pytest.raises(
+        ValueError, match=r"names or whole numbers, and the labels hold (float|list|dict)\. .*label_col"
+    ):
+        load_label_encoding("classification", checkpoint, Dataset.from_dict({"label": labels}))
+
+
+def test_one_class_is_none(checkpoint):
+    with pytest.raises(ValueError, match="All labels are 'yes'. Give clips of two classes or more"):
+        load_label_encoding("classification", checkpoint, Dataset.from_dict({"label": ["yes", "yes"]}))
