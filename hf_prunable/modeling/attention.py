@@ -119,6 +119,14 @@ class PrunableAttention(nn.Module):
             setattr(self, name, index.to(getattr(self, name).device))
         return self
 
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # With `assign=True`, weights leave the meta device without `_apply`.
+        value = state_dict.get(f"{prefix}v_proj.weight")
+        for name, index in self._present_indices():
+            if value is not None and getattr(self, name).is_meta and not value.is_meta:
+                setattr(self, name, index.to(value.device))
+
     @property
     def reads_input(self) -> bool:
         """Whether the output depends on the input."""

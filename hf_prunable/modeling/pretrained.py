@@ -45,7 +45,11 @@ class PrunableModelMixin(_Base):
     feature_projection: nn.Module
     encoder: PrunableEncoder
     _supports_sdpa = True
-    _no_split_modules = ["PrunableEncoderLayer"]
+    # A position convolution computes its weight from parts that must be on one device.
+    _no_split_modules = [
+        "PrunableEncoderLayer",
+        *(f"{family}PositionalConvEmbedding" for family in ("WavLM", "Hubert", "Wav2Vec2")),
+    ]
     _keep_in_fp32_modules_strict = ["log_alpha"]
     _can_record_outputs = {
         "hidden_states": PrunableEncoderLayer,

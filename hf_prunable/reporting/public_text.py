@@ -70,8 +70,8 @@ def _without_secrets(value: str, is_folder: bool) -> str:
     if not is_folder and hub_id(value) is not None:
         return value
     path = (unquote(urlsplit(value).path) if "://" in value else value).replace("\\", "/")
-    # What an address says after the name can be a credential.
-    path = posixpath.normpath(re.split(r"[?#;]", path)[0])
+    # Parameters of an address can be credentials.
+    path = posixpath.normpath(re.split(r"[?#;](?=[^/]*=)", path)[0])
     parent, _, name = path.rpartition("/")
     is_home = parent.rpartition("/")[2].lower() in HOMES or _is_own_home(path)
     if is_home or name in ("", ".", "..", _user_name()) or name.startswith("~") or CREDENTIALS.search(name):

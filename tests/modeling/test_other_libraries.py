@@ -165,6 +165,17 @@ def test_offloaded_models(tmp_path, family, kind):
     assert torch.equal(output(everything), expected)
 
 
+@pytest.mark.parametrize("limit", ["5KB", "20KB", "40KB"])
+@EVERY_FAMILY
+def test_memory_that_ends_anywhere_in_a_model(tmp_path, family, limit):
+    model = ragged(family, "ctc")
+    model.save_pretrained(tmp_path / "model")
+    offloaded = type(model).from_pretrained(
+        tmp_path / "model", device_map="auto", max_memory={"cpu": limit}, offload_folder=tmp_path / "disk"
+    )
+    assert torch.equal(output(offloaded), output(model))
+
+
 @pytest.mark.parametrize("include_buffers", [False, True])
 @pytest.mark.parametrize("head", ["base", "ctc"])
 @EVERY_FAMILY
@@ -177,6 +188,10 @@ def test_empty_weights_are_filled(tmp_path, family, head, include_buffers):
         empty = type(model)(copy.deepcopy(model.config))
     filled = load_checkpoint_and_dispatch(empty, tmp_path, device_map={"": "cpu"}).eval()
     assert torch.equal(output(filled), expected)
+    with torch.device("meta"):
+        filled = type(model)(copy.deepcopy(model.config))
+    filled.load_state_dict(model.state_dict(), assign=True)
+    assert torch.equal(output(filled.eval()), expected)
     with torch.device("meta"):
         filled = type(model)(copy.deepcopy(model.config))
     filled.to_empty(device="cpu").load_state_dict(model.state_dict())
