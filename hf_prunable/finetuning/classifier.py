@@ -236,5 +236,6 @@ def _evaluate(trainer: Trainer, model: PreTrainedModel, test_clips: LabelledClip
         predictions=np.asarray(test.predictions).tolist(),
         epochs=epochs,
         train_seconds_per_epoch=clock.seconds / epochs,
-        history=trainer.state.log_history,
+        # The last entry sums up the training, but of a resumed one only the part since then.
+        history=[entry for entry in trainer.state.log_history if "train_runtime" not in entry],
     )

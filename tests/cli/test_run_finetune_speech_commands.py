@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
 from hf_prunable.cli import finetune_speech_commands as run_finetune
 from hf_prunable.finetuning.arguments import TruncationArguments
 from hf_prunable.finetuning.classifier import FinetuningArguments
+from hf_prunable.finetuning.training_clock import TrainingClock
 from tests.helpers.speech_files import RATE, tone, write, write_speech_commands
 from tests.helpers.tiny_models import FAMILIES, tiny_stock
 
@@ -246,6 +248,34 @@ def test_a_run_that_stopped_goes_on(run, monkeypatch, tmp_path):
         whole_variant = whole["results"]["variants"][name]
         assert variant["results"][0]["predictions"] == whole_variant["results"][0]["predictions"]
         assert variant["results"][0]["metrics"] == whole_variant["results"][0]["metrics"]
+
+
+def test_a_training_that_stopped_goes_on_from_its_checkpoint(run, monkeypatch, tmp_path):
+    options = {"truncate": 2, "num_train_epochs": 3, "save_strategy": "steps", "eval_strategy": "steps"}
+    options |= {"save_steps": 2, "eval_steps": 2, "per_device_train_batch_size": 8, "logging_steps": 2}
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 9:
+            raise KeyboardInterrupt
+
+    def values(folder):
+        (result,) = json.loads((folder / "report.json").read_text())["results"]["variants"]["truncated"]["results"]
+        history = [
+            {name: value for name, value in entry.items() if "runtime" not in name and "per_second" not in name}
+            for entry in result["history"]
+        ]
+        return result["predictions"], result["metrics"], history
+
+    whole = run(output_dir=tmp_path / "whole", **options)
+    with monkeypatch.context() as broken:
+        broken.setattr(TrainingClock, "on_step_begin", stop, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            run(**options)
+    assert (tmp_path / "out.partial" / "truncated_seed_42" / "checkpoint-8").exists()
+    resumed = run(**options)
+    assert values(resumed) == values(whole)
+    weights = [load_file(folder / "model.safetensors") for folder in (resumed, whole)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_bad_input(run):
