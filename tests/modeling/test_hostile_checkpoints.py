@@ -47,8 +47,10 @@ MORE_ENTRIES = (
     ),
     *("per_layer_config", "fusion_config", "transformers_weights", "adapter_attn_dim", "conv_pos_batch_norm"),
 )
-# Fields that no weight depends on. Another value that is possible describes another model, whose outputs differ.
+# Fields that no weight depends on. Another value that is possible describes another model, whose outputs differ; or, with
+# `output_attentions`, asks for an attention implementation that rounds in another order.
 FREE = {
+    "output_attentions",
     *("layer_norm_eps", "hidden_act", "feat_extract_activation", "conv_stride", "do_stable_layer_norm"),
     *("max_bucket_distance", "num_attention_heads", "heads", "query_key", "value_output"),
 }
