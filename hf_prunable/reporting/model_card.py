@@ -48,7 +48,7 @@ PRUNED_TAGS = ["pruned", "structured-pruning"]
 TASKS = {
     "word": ("words", "Word classification"),
     "speaker": ("speakers", "Speaker identification"),
-    "keyword": ("keywords, other words and silence", "Keyword spotting"),
+    "keyword": ("classes (ten keywords, other words, silence)", "Keyword spotting"),
 }
 OWN_TASK = ("classes", "Audio classification")
 
