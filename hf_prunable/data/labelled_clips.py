@@ -97,6 +97,11 @@ def load_labelled_clips(
     given = {split: [row for row in usable if split_of[row] == split] for split in sorted(set(split_of))}
     if len(given) < len(SPLITS):
         rare = rare_classes(given[TRAIN], labels, settings.min_clips_per_class, groups)
+        if rare and len(rare) == len(given[TRAIN]):
+            raise ValueError(
+                f"{name}: no class has enough clips or groups for three splits: {_class_sizes(rare, labels)}. Each needs "
+                f"{settings.min_clips_per_class} training clips, and with groups {len(SPLITS)} groups. Give more, or all splits."
+            )
         given = {split: [row for row in rows if row not in rare] for split, rows in given.items()}
         skipped = _with_rare(skipped, clips, rare, labels)
     splits = complete_splits(given, labels, groups, settings.seed)
@@ -129,13 +134,19 @@ def _with_rare(skipped: SkippedAudio, clips: Dataset, rare: Collection[int], lab
     """Adds clips of rare classes to those that are left out, with a warning that names the classes."""
     if not rare:
         return skipped
-    counts = [f"{label} ({count})" for label, count in sorted(Counter(labels[row] for row in rare).items())]
+    num_classes = len({labels[row] for row in rare})
     logger.warning(
-        f"{len(counts)} classes have too few clips or groups for three splits and are left out: {first_names(counts)}."
+        f"{num_classes} classes have too few clips or groups for three splits and are left out: {_class_sizes(rare, labels)}."
     )
     audio = undecoded_audio(clips)
     names = [clip_name(audio[row]["audio"], row) for row in sorted(rare)]
     return SkippedAudio(skipped.num_clips, skipped.names | {TOO_FEW_CLIPS: names})
+
+
+def _class_sizes(rows: Collection[int], labels: Sequence[str]) -> str:
+    """Returns the names of the classes of some clips, each with its number of clips."""
+    counts = sorted(Counter(labels[row] for row in rows).items())
+    return first_names([f"{label} ({count})" for label, count in counts])
 
 
 def _check_classes(splits: Mapping[str, Sequence[int]], labels: Sequence[str], name: str) -> list[str]:

@@ -93,6 +93,12 @@ def test_one_class(folder, warnings):
         load(folder)
 
 
+def test_no_class_with_enough_clips(folder, warnings):
+    message = r"no class has enough clips or groups for three splits: cat \(12\), dog \(12\), owl \(2\). Each needs 13"
+    with pytest.raises(ValueError, match=message):
+        load(folder, min_clips_per_class=13)
+
+
 def test_given_splits(tmp_path, warnings):
     def table(*rows):
         lines = [f"{name}.wav,{label},{speaker},{split}" for name, label, speaker, split in rows]
