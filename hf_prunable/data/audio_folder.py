@@ -111,7 +111,7 @@ def _read_metadata(folder: Path, files: Sequence[Path]) -> dict[str, list]:
     """
     for name in METADATA_FILES:
         if (folder / name).is_file():
-            table = _load_table(folder / name)
+            table = _load_metadata(folder / name)
             rows = _rows_by_file(folder / name, table, files)
             names = [column for column in table.column_names if column != FILE_NAME]
             columns = {column: [row.get(column) for row in rows] for column in names}
@@ -160,7 +160,26 @@ def _rows_by_file(path: Path, table: Dataset, files: Sequence[Path]) -> list[dic
     return list(rows.values())
 
 
-def _load_table(path: Path) -> Dataset:
+def load_table(path: Path, builder: str, **options: Any) -> Dataset:
+    """Loads a table with a builder of datasets.
+
+    Args:
+        path: File of the table.
+        builder: Name of the builder: "csv", "json" or "parquet".
+        **options: Passed to the builder.
+
+    Raises:
+        ValueError: If it cannot be read or has no rows.
+    """
+    try:
+        return load_dataset(builder, data_files=str(path), split="train", **options)
+    # Of a table without rows, datasets raises ValueError, or StopIteration if the file is empty.
+    except (DatasetGenerationError, ValueError, StopIteration) as error:
+        reason = str(error.__cause__ or error) or "it is empty"
+        raise ValueError(f"{path}: cannot be read as a table with rows ({reason}).") from error
+
+
+def _load_metadata(path: Path) -> Dataset:
     """Loads a table of metadata.
 
     Args:
@@ -170,12 +189,7 @@ def _load_table(path: Path) -> Dataset:
         ValueError: If it cannot be read, has no rows, has no column of file names, or has a column `audio`.
     """
     builder, options = METADATA_FILES[path.name]
-    try:
-        table = load_dataset(builder, data_files=str(path), split="train", **options)
-    # Of a table without rows, datasets raises ValueError, or StopIteration if the file is empty.
-    except (DatasetGenerationError, ValueError, StopIteration) as error:
-        reason = str(error.__cause__ or error) or "it is empty"
-        raise ValueError(f"{path}: cannot be read as a table with rows ({reason}).") from error
+    table = load_table(path, builder, **options)
     if FILE_NAME not in table.column_names:
         raise ValueError(f"{path}: no column {FILE_NAME!r}; the columns are {', '.join(table.column_names)}.")
     if "audio" in table.column_names:

@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..runtime.messages import first_names
+from .classification_task import SPLITS, TEST, TRAIN, VALIDATION
 
 
-TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42
 TEST_FRACTION = 0.1
 # Fraction of the clips that are left after the test clips were drawn.
@@ -83,10 +83,15 @@ def draw_class_splits(clips_of_classes: Sequence[Sequence[int]], seed: int) -> d
 
 
 def _draw_clips(rows: Sequence[int], labels: Sequence[str], seed: int) -> dict[str, list[int]]:
-    clips_of_classes: dict[str, list[int]] = defaultdict(list)
+    clips_of = _clips_of_classes(rows, labels)
+    return draw_class_splits([clips_of[label] for label in sorted(clips_of)], seed)
+
+
+def _clips_of_classes(rows: Sequence[int], labels: Sequence[str]) -> dict[str, list[int]]:
+    clips_of: dict[str, list[int]] = defaultdict(list)
     for row in rows:
-        clips_of_classes[labels[row]].append(row)
-    return draw_class_splits([clips_of_classes[label] for label in sorted(clips_of_classes)], seed)
+        clips_of[labels[row]].append(row)
+    return clips_of
 
 
 def _draw_groups(
@@ -135,11 +140,8 @@ def rare_classes(
     Returns:
         Indices of the clips of small classes.
     """
-    clips_of: dict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        clips_of[labels[row]].append(row)
     rare: set[int] = set()
-    for clips in clips_of.values():
+    for clips in _clips_of_classes(rows, labels).values():
         too_few_groups = groups is not None and len({groups[row] for row in clips}) < len(SPLITS)
         if len(clips) < min_clips or too_few_groups:
             rare |= set(clips)

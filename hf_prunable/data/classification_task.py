@@ -9,6 +9,9 @@ from datasets import DatasetDict
 from .speech_dataset import SkippedAudio
 
 
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+
+
 @dataclass(frozen=True)
 class ClassificationTask:
     """Clips of a classification task.

@@ -15,12 +15,10 @@ import soundfile
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from .audio import decode_audio
-from .class_splits import SPLIT_SEED, SPLITS
-from .classification_task import ClassificationTask
-from .speech_commands import read_speech_commands, rows_of_words
+from .class_splits import SPLIT_SEED
+from .classification_task import SPLITS, ClassificationTask
 from .speech_commands_archive import NOISE_FOLDER
-from .speech_commands_tasks import CLIP_SECONDS, MIN_SAMPLES
-from .speech_dataset import measure_clips
+from .speech_commands_tasks import CLIP_SECONDS, read_usable_clips
 
 
 KEYWORD = "keyword"
@@ -29,8 +27,8 @@ UNKNOWN, SILENCE = "_unknown_", "_silence_"
 CLASSES = [*sorted(KEYWORDS), SILENCE, UNKNOWN]
 # What copies in parquet call the recordings of noise.
 NOISE_WORDS = (NOISE_FOLDER, SILENCE)
-# Where the part of a split ends in each recording of noise. A recording of 10 s leaves 2 s for testing.
-NOISE_ENDS = {"train": 0.6, "validation": 0.8, "test": 1.0}
+# Where the part of a split begins and ends in each recording of noise. A recording of 10 s leaves 2 s for testing.
+NOISE_PARTS = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
 
 
 def load_keyword_task(
@@ -52,24 +50,21 @@ def load_keyword_task(
         ValueError: See `read_speech_commands`; or if keywords, other words or noise are missing.
     """
     name = str(name_or_path)
-    table = read_speech_commands(name_or_path, config_name=config_name)
-    rows = rows_of_words(table, None, name)
-    seconds, usable, skipped = measure_clips(
-        table.select(rows), sampling_rate=sampling_rate, min_seconds=MIN_SAMPLES / sampling_rate, decode=True
-    )
+    clips = read_usable_clips(name_or_path, None, sampling_rate, config_name)
+    table = clips.table
     words, split_of = table["word"][:], table["split"][:]
     noise = [decode_audio(table[row]["audio"], sampling_rate) for row, word in enumerate(words) if word in NOISE_WORDS]
     keywords = [word if word in KEYWORDS else UNKNOWN for word in words]
     # Columns are added before rows are selected: added after it, datasets would copy all the audio.
-    table = _with_columns(table, keywords, dict(zip(rows, seconds, strict=True)))
+    table = _with_columns(table, keywords, clips.seconds_of)
     generator, splits = np.random.default_rng(seed), {}
     for split in SPLITS:
-        own = [rows[index] for index in usable if split_of[rows[index]] == split]
+        own = [row for row in clips.rows if split_of[row] == split]
         chosen, count = _draw_clips(own, words, generator, f"{name}, split {split!r}")
         crops = _noise_crops(noise, split, count, sampling_rate, generator)
         silence = _silence(crops, sampling_rate, table.features)
         splits[split] = concatenate_datasets([table.select(chosen), silence])
-    return ClassificationTask(KEYWORD, DatasetDict(splits), skipped, CLIP_SECONDS)
+    return ClassificationTask(KEYWORD, DatasetDict(splits), clips.skipped, CLIP_SECONDS)
 
 
 def _with_columns(table: Dataset, keywords: Sequence[str], seconds: Mapping[int, float]) -> Dataset:
@@ -113,13 +108,13 @@ def _noise_crops(
 ) -> list[np.ndarray]:
     """Crops of noise from the part of the recordings that belongs to a split, with random volumes from 0 to 1."""
     length = round(CLIP_SECONDS * sampling_rate)
-    start = {"train": 0.0, "validation": NOISE_ENDS["train"], "test": NOISE_ENDS["validation"]}[split]
-    parts = [noise[round(start * len(noise)) : round(NOISE_ENDS[split] * len(noise))] for noise in recordings]
+    start, end = NOISE_PARTS[split]
+    parts = [noise[round(start * len(noise)) : round(end * len(noise))] for noise in recordings]
     parts = [part for part in parts if len(part) >= length]
     if not parts:
         raise ValueError(
             f"The class {SILENCE!r} is made from recordings of noise in {NOISE_FOLDER}, and there is none that is long enough: "
-            f"one of {length / sampling_rate / (1 - NOISE_ENDS['validation']):g} s or more is needed. Give the official archive."
+            f"one of {CLIP_SECONDS / (1 - NOISE_PARTS['test'][0]):g} s or more is needed. Give the official archive."
         )
     crops = []
     for index in range(count):

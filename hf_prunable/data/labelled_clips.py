@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers.utils import logging
 
-from ..runtime.messages import NAMES_SHOWN, first_names
+from ..runtime.messages import first_names
 from .audio import clip_name, undecoded_audio
-from .class_splits import SPLIT_SEED, SPLITS, TEST, TRAIN, VALIDATION, complete_splits, rare_classes
-from .classification_task import ClassificationTask
+from .class_splits import SPLIT_SEED, complete_splits, rare_classes
+from .classification_task import SPLITS, TEST, TRAIN, VALIDATION, ClassificationTask
 from .labelled_sources import SPLIT_COLUMN, LabelColumns, read_labelled_clips
+from .labels import clips_without_label
 from .speech_commands_tasks import MIN_SAMPLES
 from .speech_dataset import SkippedAudio, measure_clips
 
@@ -107,8 +108,7 @@ def load_labelled_clips(
     splits = complete_splits(given, labels, groups, settings.seed)
     classes = _check_classes(splits, labels, name)
     # Columns are added before rows are selected: added after it, datasets would copy all the audio.
-    if LABEL in (clips := clips.remove_columns(SPLIT_COLUMN)).column_names:
-        clips = clips.remove_columns(LABEL)
+    clips = clips.remove_columns([name for name in (SPLIT_COLUMN, LABEL) if name in clips.column_names])
     class_ids = {label: class_id for class_id, label in enumerate(classes)}
     ids, feature = [class_ids.get(label) for label in labels], ClassLabel(names=classes)
     clips = clips.add_column(LABEL, ids, feature=feature).add_column("seconds", seconds)
@@ -122,10 +122,9 @@ def load_labelled_clips(
 
 
 def _check_complete(clips: Dataset, column: str, name: str) -> None:
-    if missing := [row for row, value in enumerate(clips[column][:]) if value is None]:
-        names = [clip_name(undecoded_audio(clips)[row]["audio"], row) for row in missing[: NAMES_SHOWN + 1]]
+    if missing := clips_without_label(clips, column):
         raise ValueError(
-            f"{name}: {len(missing)} of {len(clips)} clips have nothing in the column {column!r}: {first_names(names)}. "
+            f"{name}: {len(missing)} of {len(clips)} clips have nothing in the column {column!r}: {first_names(missing)}. "
             "Leave them out."
         )
 

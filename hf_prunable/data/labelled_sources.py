@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, get_dataset_split_names, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, get_dataset_split_names
 
 from ..runtime.messages import first_names
 from .audio import AUDIO_EXTENSIONS, audio_dataset
-from .audio_folder import list_folder, load_audio_folder
-from .class_splits import TEST, TRAIN, VALIDATION
+from .audio_folder import FolderContent, list_folder, load_audio_folder, load_table
+from .classification_task import TEST, TRAIN, VALIDATION
 from .speech_dataset import load_speech_dataset, with_audio_column
 
 
@@ -108,8 +107,9 @@ def read_labelled_clips(
 
 
 def _read_folder(folder: Path, columns: LabelColumns, config_name: str | None) -> Parts:
-    if list_folder(folder, AUDIO_EXTENSIONS).files:
-        return _read_audio_folders(folder)
+    content = list_folder(folder, AUDIO_EXTENSIONS)
+    if content.files:
+        return _read_audio_folders(folder, content)
     tables = sorted(file for file in folder.iterdir() if file.suffix.lower() in (*DELIMITERS, ".json", ".jsonl"))
     if not tables:
         return _read_splits(folder, config_name)
@@ -123,19 +123,21 @@ def _read_folder(folder: Path, columns: LabelColumns, config_name: str | None) -
     return {SPLIT_NAMES[file.stem.lower()]: _read_table(file, columns) for file in tables}
 
 
-def _read_audio_folders(folder: Path) -> Parts:
+def _read_audio_folders(folder: Path, content: FolderContent) -> Parts:
     """Reads folders of classes, in a folder for each split if all folders are named after splits."""
     folders = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     names = {child.name.lower() for child in folders}
     are_splits = TRAIN in {SPLIT_NAMES.get(name) for name in names} and names <= SPLIT_NAMES.keys()
     if not are_splits:
-        return {None: _read_class_folders(folder)}
-    return {SPLIT_NAMES[child.name.lower()]: _read_class_folders(child) for child in folders}
+        return {None: _read_class_folders(folder, content)}
+    return {
+        SPLIT_NAMES[child.name.lower()]: _read_class_folders(child, list_folder(child, AUDIO_EXTENSIONS))
+        for child in folders
+    }
 
 
-def _read_class_folders(folder: Path) -> Dataset:
+def _read_class_folders(folder: Path, content: FolderContent) -> Dataset:
     """Reads the audio in a folder, with the columns of its table; without a column "label", that of the class folders."""
-    content = list_folder(folder, AUDIO_EXTENSIONS)
     dataset = load_audio_folder(folder, content)
     if FOLDER_LABEL in dataset.column_names:
         return dataset
@@ -182,11 +184,7 @@ def _read_delimited(path: Path, delimiter: str) -> Dataset:
 
 
 def _read_typed(path: Path) -> Dataset:
-    builder = "parquet" if path.suffix.lower() == ".parquet" else "json"
-    try:
-        dataset = load_dataset(builder, data_files=str(path), split="train")
-    except (DatasetGenerationError, ValueError, StopIteration) as error:
-        raise ValueError(f"{path}: cannot be read as a table with rows ({error.__cause__ or error}).") from error
+    dataset = load_table(path, "parquet" if path.suffix.lower() == ".parquet" else "json")
     if not len(dataset):
         raise ValueError(f"{path}: the table has no rows.")
     return dataset
@@ -260,9 +258,7 @@ def _as_text(dataset: Dataset, column: str, name: str) -> list[str | None]:
     values = dataset.with_format(None)[column][:]
     if isinstance(feature, ClassLabel):
         return [None if value is None or value < 0 else feature.int2str(value) for value in values]
-    is_label = getattr(feature, "dtype", "") in ("string", "large_string", "bool") or "int" in getattr(
-        feature, "dtype", ""
-    )
-    if not is_label:
+    dtype = getattr(feature, "dtype", "")
+    if dtype not in ("string", "large_string", "bool") and "int" not in dtype:
         raise ValueError(f"{name}: the column {column!r} holds {feature}, and labels are text or integers.")
     return [None if value is None or not str(value).strip() else str(value).strip() for value in values]

@@ -77,7 +77,7 @@ def load_label_encoding(
         )
     all_clips = [clips] if held_out_clips is None else [clips, held_out_clips]
     labels = [label for part in all_clips for label in part[label_column][:]]
-    missing = [name for part in all_clips for name in _clips_without_label(part, label_column)]
+    missing = [name for part in all_clips for name in clips_without_label(part, label_column)]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(labels)} clips have nothing in the column {label_column!r}: {first_names(missing)}. "
@@ -96,8 +96,13 @@ def load_label_encoding(
     return LabelEncoding(AUTO_CLASSES[task], label_column, encode, options)
 
 
-def _clips_without_label(clips: Dataset, label_column: str) -> list[str]:
-    """Names of the clips whose label is missing: no value, text without a character, NaN, or an unlabelled class (-1)."""
+def clips_without_label(clips: Dataset, label_column: str) -> list[str]:
+    """Names of the clips whose label is missing: no value, text without a character, NaN, or an unlabelled class (-1).
+
+    Args:
+        clips: Clips with a column of labels.
+        label_column: Name of this column.
+    """
     is_class = isinstance(clips.features[label_column], ClassLabel)
     rows = [
         row

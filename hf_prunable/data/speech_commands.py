@@ -11,6 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..runtime.messages import first_names
 from .audio import audio_dataset, undecoded_audio
+from .classification_task import SPLITS
 from .speech_commands_archive import (
     ARCHIVE_EXTENSIONS,
     CLIP,
@@ -30,7 +31,6 @@ from .speech_commands_archive import (
 from .speech_dataset import PARQUET_EXTENSIONS, load_speech_dataset
 
 
-SPLITS = ("train", *LIST_FILES)
 # Names of the speaker's column in copies on the Hub.
 SPEAKER_COLUMNS = ("speaker", "speaker_id")
 # Rows of an archive that are in memory at once.

@@ -86,19 +86,53 @@ def load_speech_commands_task(
     if task not in TASKS:
         raise ValueError(f"task is {task!r}; it must be 'word' or 'speaker'.")
     name = str(name_or_path)
+    clips = read_usable_clips(name_or_path, words, sampling_rate, config_name)
+    if task == "word":
+        splits = _word_splits(clips.table, clips.rows, name)
+    else:
+        splits = _speaker_splits(clips.table, clips.rows, name, speaker_split or SpeakerSplit())
+    table = _add_label_and_seconds(clips.table, task, splits, clips.seconds_of, name)
+    return DatasetDict({split: table.select(split_rows) for split, split_rows in splits.items()}), clips.skipped
+
+
+@dataclass(frozen=True)
+class UsableClips:
+    """Clips of Speech Commands that can be decoded.
+
+    Attributes:
+        table: All clips, see `read_speech_commands`.
+        rows: Indices of the usable clips, in the order of words and file names.
+        seconds_of: Length in seconds of each clip that was decoded, by its index.
+        skipped: Clips that were left out.
+    """
+
+    table: Dataset
+    rows: list[int]
+    seconds_of: dict[int, float]
+    skipped: SkippedAudio
+
+
+def read_usable_clips(
+    name_or_path: str | os.PathLike, words: Sequence[str] | None, sampling_rate: int, config_name: str | None
+) -> UsableClips:
+    """Reads Speech Commands and decodes its clips, to leave out those that cannot be used.
+
+    Args:
+        name_or_path: Source of Speech Commands, see `read_speech_commands`.
+        words: Words whose clips are used; `None` for all.
+        sampling_rate: Sampling rate in Hz that the clips will be decoded to.
+        config_name: Configuration name, see `read_speech_commands`.
+
+    Raises:
+        FileNotFoundError: See `read_speech_commands`.
+        ValueError: See `read_speech_commands`; or if no clip can be used.
+    """
     table = read_speech_commands(name_or_path, config_name=config_name)
-    rows = rows_of_words(table, words, name)
+    rows = rows_of_words(table, words, str(name_or_path))
     seconds, usable, skipped = measure_clips(
         table.select(rows), sampling_rate=sampling_rate, min_seconds=MIN_SAMPLES / sampling_rate, decode=True
     )
-    seconds_of = dict(zip(rows, seconds, strict=True))
-    usable_rows = [rows[index] for index in usable]
-    if task == "word":
-        splits = _word_splits(table, usable_rows, name)
-    else:
-        splits = _speaker_splits(table, usable_rows, name, speaker_split or SpeakerSplit())
-    table = _add_label_and_seconds(table, task, splits, seconds_of, name)
-    return DatasetDict({split: table.select(split_rows) for split, split_rows in splits.items()}), skipped
+    return UsableClips(table, [rows[index] for index in usable], dict(zip(rows, seconds, strict=True)), skipped)
 
 
 def _add_label_and_seconds(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..data.class_splits import SPLIT_SEED, SPLITS
-from ..data.classification_task import ClassificationTask
+from ..data.class_splits import SPLIT_SEED
+from ..data.classification_task import SPLITS, ClassificationTask
 from ..data.keyword_task import KEYWORD, load_keyword_task
 from ..data.labelled_clips import LabelledClipsSettings, load_labelled_clips
 from ..data.labelled_sources import LabelColumns

@@ -172,7 +172,7 @@ def fine_tune(
     trainer = _make_trainer(model, task, feature_extractor, args)
     for callback in callbacks:
         trainer.add_callback(callback)
-    track_stage(trainer, folder.parent, folder.parent.name.removesuffix(".partial"), folder.name)
+    track_stage(trainer, folder.parent, folder.name)
     trainer.train(resume_from_checkpoint=common_checkpoint(args))
     result = _evaluate(
         trainer, model, LabelledClips(task.splits["test"], sampling_rate=feature_extractor.sampling_rate)

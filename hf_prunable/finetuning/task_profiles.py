@@ -23,8 +23,8 @@ logger = logging.get_logger(__name__)
 
 # Our choice: with fewer points, the score of a class is the mean over fewer than 20 pairs.
 MIN_CLIPS_PER_CLASS = 5
-# Those that take a second, unlike the linear probe.
-CHEAP_CRITERIA = tuple(name for name in CRITERIA if name != "probe")
+# The one criterion that takes longer than a second, since it trains.
+PROBE = "probe"
 # Random seed of the sample of clips.
 SEED = 42
 
@@ -80,7 +80,7 @@ def profile_labels(
     Raises:
         ValueError: If the labels of the task have too few clips per class.
     """
-    profiles, criteria_of_task = {}, [name for name in CRITERIA if name in (*CHEAP_CRITERIA, options.layer_criterion)]
+    profiles, criteria_of_task = {}, [name for name in CRITERIA if name != PROBE or options.layer_criterion == PROBE]
     for label in (task.name, *task.other_labels):
         sample = profile_clips(task.splits["train"], label, max_clips=options.profile_clips)
         if sample is None:

@@ -248,7 +248,7 @@ class TrainingStages:
         args = args.in_folder(self.folder / name)
         clips = self.data.for_training(args, args.seed + stage)
         trainer = self._trainer(objective, args, train_dataset=clips, **trainer_options)
-        track_stage(trainer, self.folder, self.folder.name.removesuffix(".partial"), name)
+        track_stage(trainer, self.folder, name)
         if self.plan is not None:
             trainer.add_callback(self.plan.callback(name))
         trainer.train(resume_from_checkpoint=common_checkpoint(args))

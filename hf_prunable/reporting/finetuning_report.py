@@ -20,7 +20,7 @@ from .run_report import RunInputs, RunReport
 FULL, TRUNCATED = "full", "truncated"
 NOTHING_LEARNED = (
     "no model is better than the most frequent class alone, so this says nothing about truncation; train longer, at another "
-    "rate, or on more clips."
+    "rate, or on more clips"
 )
 # Half-width of a 95 % interval of the normal distribution, in standard errors.
 STANDARD_ERRORS = 1.96
@@ -215,7 +215,7 @@ def format_table(report: FinetuningReport) -> str:
     if results.difference is not None:
         text += f"\n{_format_difference(results.difference, results.nothing_learned)}\n"
     elif results.nothing_learned:
-        text += f"\n{NOTHING_LEARNED[0].upper()}{NOTHING_LEARNED[1:]}\n"
+        text += f"\n{NOTHING_LEARNED.capitalize()}.\n"
     return text
 
 
@@ -255,5 +255,5 @@ def _format_difference(difference: PairedDifference, nothing_learned: bool) -> s
     seeds = "one seed" if len(difference.by_seed) == 1 else f"{len(difference.by_seed)} seeds"
     return (
         f"Accuracy of the full minus the truncated model, paired by clip over {seeds}: {100 * difference.mean:+.2f} "
-        f"points, 95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict.rstrip('.')}."
+        f"points, 95 % interval {100 * difference.lower:+.2f} to {100 * difference.upper:+.2f}: {verdict}."
     )

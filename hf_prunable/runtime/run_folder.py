@@ -21,6 +21,7 @@ except ImportError:  # Windows has no such locks.
 
 logger = logging.get_logger(__name__)
 
+WORKING_SUFFIX = ".partial"
 LOCK_FILE = "lock"
 RESULT = "result"
 # Folder of the curves that trackers write as files, with a folder for each stage.
@@ -57,7 +58,7 @@ class RunFolder:
 
     def __init__(self, output_dir: str | os.PathLike):
         self.output_dir = Path(os.path.realpath(output_dir))
-        self.working_dir = self.output_dir.parent / f"{self.output_dir.name}.partial"
+        self.working_dir = self.output_dir.parent / f"{self.output_dir.name}{WORKING_SUFFIX}"
         self._is_finished = False
 
     def check(self) -> None:

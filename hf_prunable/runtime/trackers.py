@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from .run_folder import RUNS
+from .run_folder import RUNS, WORKING_SUFFIX
 
 
 class _EndOfRun(TrainerCallback):
@@ -45,16 +45,15 @@ def check_trackers(names: str | Sequence[str] | None) -> None:
             )
 
 
-def track_stage(trainer: Trainer, folder: Path, run: str, stage: str) -> None:
+def track_stage(trainer: Trainer, folder: Path, stage: str) -> None:
     """Names the runs of a trainer's trackers, and lets TensorBoard write into the folder of the whole run.
 
     Args:
         trainer: Trainer of one stage, before it trains.
-        folder: Folder of the whole run.
-        run: Name of the whole run.
+        folder: Working folder of the whole run, whose name the runs have too.
         stage: Name of the stage.
     """
-    trainer.args.run_name = f"{run}-{stage}"
+    trainer.args.run_name = f"{folder.name.removesuffix(WORKING_SUFFIX)}-{stage}"
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
             # A folder that the environment names is kept, see TENSORBOARD_LOGGING_DIR.

@@ -31,36 +31,16 @@ from tests.helpers.tiny_models import (
     tiny_prunable,
     tiny_stock,
 )
+from tests.truncation.test_truncated_model import LARGE
 
 
 KINDS = [(family, order) for family in MORE_FAMILIES for order in ("post", "pre")][:-1]
 EVERY_KIND = pytest.mark.parametrize(("family", "norm_order"), KINDS)
 # Flags of published configurations that differ from the defaults of their class.
 PUBLISHED = {
-    "microsoft/unispeech-large-1500h-cv": (
-        "unispeech",
-        {
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-            "conv_bias": True,
-            "do_stable_layer_norm": True,
-            "feat_extract_norm": "layer",
-        },
-    ),
+    "microsoft/unispeech-large-1500h-cv": ("unispeech", {**LARGE, "conv_bias": True}),
     "microsoft/unispeech-sat-base-plus": ("unispeech_sat", {"mask_time_prob": 0.05}),
-    "microsoft/unispeech-sat-large": (
-        "unispeech_sat",
-        {
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-            "do_stable_layer_norm": True,
-            "feat_extract_norm": "layer",
-        },
-    ),
+    "microsoft/unispeech-sat-large": ("unispeech_sat", LARGE),
     # The entries of wav2vec 2.0 that its config.json has beside the fields of its class.
     "facebook/data2vec-audio-base": (
         "data2vec_audio",
