@@ -18,7 +18,6 @@ import soundfile
 from transformers import HfArgumentParser, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
-from benchmarks import process_memory
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
 from hf_prunable.data.audio import audio_dataset
@@ -27,6 +26,7 @@ from hf_prunable.data.crops import CropReader
 from hf_prunable.data.shuffled_clips import ShuffledClips
 from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.runtime import process_memory
 from hf_prunable.runtime.tables import markdown_table
 
 

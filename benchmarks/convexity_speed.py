@@ -19,10 +19,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from transformers import HfArgumentParser
 
-from benchmarks import process_memory
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
 from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.runtime import process_memory
 from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import graph_convexity, score_paths

@@ -23,7 +23,6 @@ import torch
 from transformers import AutoModel, HfArgumentParser
 from transformers.utils import logging
 
-from benchmarks import process_memory
 from benchmarks.compared_models import ComparedModel, ModelArguments, compared_models
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
@@ -32,6 +31,7 @@ from hf_prunable.modeling.auto import FAMILIES
 from hf_prunable.modeling.size import SAMPLING_RATE
 from hf_prunable.reporting.measurement import describe_machine
 from hf_prunable.reporting.provenance import library_versions, source_commit
+from hf_prunable.runtime import process_memory
 from hf_prunable.runtime.evaluation_mode import evaluation_mode
 from hf_prunable.runtime.tables import markdown_table
 

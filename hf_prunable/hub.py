@@ -18,7 +18,8 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from .reporting.model_card_parts import CARD_FILE, address_card
+from .reporting.model_card_address import address_card
+from .reporting.model_card_parts import CARD_FILE
 from .reporting.published_files import PushError, published_files
 from .runtime.command_parser import CommandParser
 from .runtime.console import console_output
@@ -155,8 +156,8 @@ def push_folder(
 ) -> CommitInfo:
     """Pushes a model folder in a single commit, so that a failed push leaves the repository unchanged.
 
-    The usage snippet of the card is changed to load from the repository. Only regular files of known
-    names are pushed, see `published_files`.
+    Title, metadata and snippets of the card are changed to name the repository. Only regular files of known names are
+    pushed, see `published_files`.
 
     Args:
         folder: Folder of the model.

@@ -38,7 +38,7 @@ from ..reporting.finetuning_report import (
 )
 from ..reporting.layer_pictures import draw_profiles
 from ..reporting.measurement import as_loaded, measure_latency, measure_size
-from ..reporting.model_card import PROFILE_PICTURE
+from ..reporting.model_card_parts import PROFILE_PICTURE
 from ..reporting.provenance import Provenance
 from ..reporting.public_text import command_line
 from ..reporting.publication import publish_finetuning

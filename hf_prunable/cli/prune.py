@@ -41,9 +41,9 @@ from ..reporting.pruning_report import (
     PRUNED,
     HeldOutLoss,
     PruningReport,
-    format_table,
     measure_pruning,
 )
+from ..reporting.pruning_table import format_table
 from ..reporting.public_text import command_line
 from ..reporting.publication import publish_pruning
 from ..reporting.ragged_shape import RaggedShape

@@ -12,6 +12,7 @@ from ..finetuning.classifier import FinetunedResult
 from ..runtime.tables import markdown_table
 from ..truncation.layer_choice import LayerChoice
 from ..truncation.layer_profile import LayerProfile
+from .footprint import Footprint, footprint_rows, memory_note
 from .measurement import Latency
 from .run_report import RunInputs, RunReport
 
@@ -75,12 +76,15 @@ class Variant:
         num_parameters: Number of parameters of the encoder, without the head.
         latency: Latency on one clip.
         results: Results of fine-tuning, one per seed.
+        footprint: Size on disk and in memory of the saved model, or of the base checkpoint if only the full model has all its
+            layers; `None` until it is measured.
     """
 
     num_layers: int
     num_parameters: int
     latency: Latency
     results: list[FinetunedResult]
+    footprint: Footprint | None = None
 
     def mean(self, metric: str) -> float:
         """Returns the mean over seeds of a metric of the test clips."""
@@ -206,8 +210,12 @@ def format_table(report: FinetuningReport) -> str:
         header.append(f"{TRUNCATED} / {FULL}")
         for row, (_, _, value) in zip(rows, TABLE_ROWS, strict=True):
             row.append("" if value is None else f"{value(truncated) / value(full):.3f}")
+    footprints = [variant.footprint for variant in variants.values()]
+    rows += [[*row, *([""] if len(variants) == 2 else [])] for row in footprint_rows(footprints)]
     results, num_classes = report.results, len(report.inputs.class_names)
     text = markdown_table(header, rows) + "\n"
+    if note := memory_note(footprints).strip():
+        text += f"\n{note}\n"
     text += (
         f"\nThe most frequent class alone has a test accuracy of {results.majority_share:.4f}, and chance is "
         f"{1 / num_classes:.4f} ({num_classes} classes).\n"

@@ -139,6 +139,12 @@ class Latency:
     clip_seconds: float
     batch_size: int = 1
 
+    @property
+    def audio_text(self) -> str:
+        """Audio of the forward pass, in words."""
+        clips = "one clip" if self.batch_size == 1 else f"{self.batch_size} clips"
+        return f"{clips} of {self.clip_seconds:g} s"
+
 
 def measure_latency(
     models: Mapping[str, nn.Module],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..pruning.arguments import BY_ONE_SHOT, GATES, MAGNITUDE, ONE_SHOT, ROTATED
+from ..runtime.project import project_url
 from .pruning_inputs import PruningInputs
 from .pruning_report import PruningReport
 
@@ -15,6 +16,12 @@ LEARNED_BY = {
 GATE_STARTS_IN_WORDS = {
     ROTATED: " of rotated heads",
     BY_ONE_SHOT: " of rotated heads, in the order of one-shot pruning",
+}
+# Name of a method and the page of the documentation that describes it.
+METHOD_PAGES = {
+    GATES: ("learned gates", "concepts/gates_and_constraint.md"),
+    ONE_SHOT: ("one-shot pruning", "concepts/one_shot.md"),
+    MAGNITUDE: ("magnitude pruning", "guides/choose_a_method.md"),
 }
 NO_TASK_MEASURED = "This run measured no accuracy on a task: evaluate the model on your task before use."
 
@@ -44,6 +51,18 @@ def describe_method(inputs: PruningInputs) -> str:
             "units and refitted the weights of the others"
         )
     return "structured pruning with hf_prunable"
+
+
+def method_with_link(inputs: PruningInputs) -> str:
+    """Returns the method as Markdown, with a link to its description and the steps of training.
+
+    Args:
+        inputs: Inputs of the run.
+    """
+    name, page = METHOD_PAGES[inputs.method]
+    refitted = ", refitted" if inputs.refit and inputs.method != ONE_SHOT else ""
+    steps = ", ".join(f"{count:,} steps {stage}" for stage, count in inputs.steps.items()) or "no training"
+    return f"[{name}]({project_url('Documentation')}/{page}){refitted}, {steps}"
 
 
 def describe_training(inputs: PruningInputs) -> str:

@@ -1,9 +1,7 @@
-"""Parts that the model cards of all runs share: front matter, usage snippet, license, and the file itself."""
+"""Parts that the model cards of all runs share: front matter, license, links, and the file itself."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,22 +34,11 @@ PIPELINE_TAGS = {
 # trained further in the same precision, which is nearest to fine-tuning.
 BASE_MODEL_RELATION = "finetune"
 LICENSE_FIELDS = ("license", "license_name", "license_link")
-IMPORT = "import hf_prunable  # registers the pruned models with the Auto classes\n"
-SNIPPET = """\
-import soundfile
-import torch
-from transformers import AutoFeatureExtractor, {auto_class}
-
-feature_extractor = AutoFeatureExtractor.from_pretrained({source})
-model = {auto_class}.from_pretrained({source})
-
-waveform, sampling_rate = soundfile.read("clip.wav")  # one channel, at the rate of the feature extractor
-inputs = feature_extractor(waveform, sampling_rate=sampling_rate, return_tensors="pt")
-with torch.inference_mode():
-    outputs = model(**inputs)
-{last_line}"""
-# The repository or folder that the snippet loads from.
-SOURCE = re.compile(r'(?<=from_pretrained\()"(?:[^"\\]|\\.)+"(?=\))')
+# Files of the pictures that a card shows.
+SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE = "shape.png", "sparsity_curve.png", "fidelity.png"
+PRICES_PICTURE = "prices.png"
+PROFILE_PICTURE, CONFUSION_PICTURE = "layer_profile.png", "confusion.png"
+PRUNED_TAGS = ["pruned", "structured-pruning"]
 
 
 def save_card(card: ModelCard, folder: Path) -> None:
@@ -62,21 +49,6 @@ def save_card(card: ModelCard, folder: Path) -> None:
         folder: Folder of the model.
     """
     write_text_atomically(folder / CARD_FILE, str(card).rstrip() + "\n")
-
-
-def address_card(folder: Path, repo_id: str) -> None:
-    """Makes the snippet of a folder's card, if there is a card, load the model from a repository.
-
-    Args:
-        folder: Folder of the model.
-        repo_id: Id of the repository on the Hub.
-    """
-    path = folder / CARD_FILE
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        addressed = SOURCE.sub(lambda _: json.dumps(repo_id), text)
-        if addressed != text:
-            write_text_atomically(path, addressed)
 
 
 def license_fields(model_name: str) -> dict[str, str]:
@@ -154,39 +126,20 @@ def render_card(card_data: ModelCardData, **sections: Any) -> ModelCard:
     return ModelCard.from_template(card_data, template_path=str(TEMPLATE), **sections)
 
 
-def usage(auto_class: str, source: str, is_stock: bool) -> dict[str, str]:
-    """Makes the usage snippet and the note on what is needed to load the model.
-
-    Args:
-        auto_class: Name of the Auto class of the model's head.
-        source: Hub id or folder that the snippet loads from.
-        is_stock: Whether the model loads without hf_prunable.
-
-    Returns:
-        Template variables `snippet` and `loading`.
-    """
-    last_line = "print(outputs.last_hidden_state.shape)" if auto_class == BASE_MODEL else "print(outputs.logits.shape)"
-    if auto_class == AUDIO_CLASSIFICATION:
-        last_line = "print(model.config.id2label[outputs.logits.argmax().item()])"
-    snippet = SNIPPET.format(auto_class=auto_class, source=json.dumps(source, ensure_ascii=False), last_line=last_line)
-    if is_stock:
-        return {
-            "snippet": snippet,
-            "loading": "This is a standard transformers checkpoint; no other library is needed to load it.",
-        }
-    return {
-        "snippet": IMPORT + snippet,
-        "loading": (
-            "The widths of this model vary between layers, which the model classes of transformers do not support. Install "
-            "hf_prunable first: `pip install hf_prunable`. The import can be omitted with `trust_remote_code=True`."
-        ),
-    }
-
-
 def link(name: str) -> str:
     """Returns a model as Markdown: a link to the Hub, or the last component of a local path."""
     repo_id = hub_id(name)
     return code_span(published_name(name)) if repo_id is None else f"[{repo_id}](https://huggingface.co/{repo_id})"
+
+
+def dataset_text(name: str) -> str:
+    """Returns a data set as Markdown: a link to the Hub, or the last component of a local path."""
+    repo_id = hub_id(name)
+    return (
+        code_span(published_name(name))
+        if repo_id is None
+        else f"[{repo_id}](https://huggingface.co/datasets/{repo_id})"
+    )
 
 
 def dataset_name_and_type(name: str) -> tuple[str, str]:
@@ -199,14 +152,8 @@ def data_line(inputs: RunInputs) -> str | None:
     """Returns a line on the training audio and the clips left out, by cause; `None` for data without a name."""
     if inputs.dataset_name is None:
         return None
-    repo_id = hub_id(inputs.dataset_name)
-    shown = (
-        code_span(published_name(inputs.dataset_name))
-        if repo_id is None
-        else f"[{repo_id}](https://huggingface.co/datasets/{repo_id})"
-    )
     skipped = "; ".join(f"{count} {cause}" for cause, count in inputs.num_skipped.items())
-    return f"Audio: {shown}" + (f"; clips left out: {skipped}." if skipped else ".")
+    return f"Audio: {dataset_text(inputs.dataset_name)}" + (f"; clips left out: {skipped}." if skipped else ".")
 
 
 def software_lines(provenance: Provenance) -> list[str | None]:

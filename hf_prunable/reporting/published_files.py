@@ -14,15 +14,16 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS
 from ..modeling.configuration import SHIM_FILE
 from ..runtime.messages import first_names
 from .finetuning_report import FinetuningReport
-from .model_card import (
+from .model_card_parts import (
+    CARD_FILE,
     CONFUSION_PICTURE,
     CURVE_PICTURE,
+    EVAL_RESULTS_FOLDER,
     FIDELITY_PICTURE,
     PRICES_PICTURE,
     PROFILE_PICTURE,
     SHAPE_PICTURE,
 )
-from .model_card_parts import CARD_FILE, EVAL_RESULTS_FOLDER
 from .pruning_report import PruningReport
 from .public_text import ACCESS_TOKEN
 
