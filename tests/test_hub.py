@@ -14,11 +14,11 @@ from transformers import Wav2Vec2FeatureExtractor
 from hf_prunable import truncate
 from hf_prunable.finetuning.classifier import FinetuningArguments
 from hf_prunable.hub import HubPush, PushError, published_files, push_folder
-from hf_prunable.reporting.model_card import pruning_card
 from hf_prunable.reporting.model_card_parts import save_card
 from hf_prunable.runtime.files import write_text_atomically
 from tests.helpers.fresh_processes import ragged
 from tests.helpers.hub_server import HubServer
+from tests.helpers.model_cards import pruning_card
 from tests.helpers.processes import helper_command, with_root
 from tests.helpers.speech_files import tone, write
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable

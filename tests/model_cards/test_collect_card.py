@@ -2,9 +2,9 @@
 
 import pytest
 
-from hf_prunable.reporting.model_card import pruning_card
 from hf_prunable.reporting.model_card_parts import save_card
 from model_cards.collect_card import collect_card
+from tests.helpers.model_cards import pruning_card
 from tests.reporting.test_pruning_report import make_report
 
 

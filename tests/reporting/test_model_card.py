@@ -21,13 +21,14 @@ from hf_prunable.reporting.finetuning_report import (
     paired_difference,
 )
 from hf_prunable.reporting.measurement import Latency
-from hf_prunable.reporting.model_card import pruning_card, truncation_card
-from hf_prunable.reporting.model_card_parts import address_card, license_fields, save_card
+from hf_prunable.reporting.model_card_address import address_card
+from hf_prunable.reporting.model_card_parts import license_fields, save_card
 from hf_prunable.reporting.provenance import Provenance
 from hf_prunable.reporting.pruning_report import HeldOutLoss
 from hf_prunable.reporting.public_text import hub_id
 from hf_prunable.truncation.layer_choice import LayerChoice
 from tests.helpers.fresh_processes import ragged
+from tests.helpers.model_cards import pruning_card, truncation_card
 from tests.reporting.test_finetuning_report import REFERENCES, result
 from tests.reporting.test_pruning_report import make_report, with_changes
 
@@ -283,7 +284,7 @@ def saved(card, folder):
 
 
 def test_the_whole_card_of_a_pruning_run(tmp_path):
-    card = pruning_card(make_report(**KNOWN), "wavlm-pruned-28pct", repo_id="org/wavlm-pruned-28pct")
+    card = pruning_card(make_report(**KNOWN), "wavlm-pruned-28pct", source="org/wavlm-pruned-28pct")
     text = saved(card, tmp_path)
     assert re.fullmatch(PRUNING_CARD, text), text
 

@@ -16,10 +16,9 @@ from hf_prunable.reporting.pruning_report import (
     PruningReport,
     PruningResults,
     PruningSizes,
-    format_fidelity_table,
-    format_table,
     measure_pruning,
 )
+from hf_prunable.reporting.pruning_table import format_fidelity_table, format_table
 from tests.helpers.tiny_models import tiny_prunable
 
 
