@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from .public_text import escape_markdown
 from .run_report import RunInputs
 
 
-THIS_MODEL = "**this model**"
+THIS_MODEL = "**this\u00a0model**"
+UNIT = re.compile(r"(?<=\d) (?=[a-zA-Z])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def facts_table(
     version = provenance.versions.get(PACKAGE)
     rows = {
         "Method": method,
-        "Audio of the run": inputs.dataset_name and dataset_text(inputs.dataset_name),
+        "Audio": inputs.dataset_name and dataset_text(inputs.dataset_name),
         "Input": model.input_text,
         "Output": model.output_text,
         "Loads with": model.libraries_text,
@@ -129,5 +131,6 @@ def overview_table(models: Mapping[str, Mapping[str, str]]) -> str:
         models: Cells by column title of each model, as Markdown. A column without any cell is left out.
     """
     titles = dict.fromkeys(title for cells in models.values() for title, cell in cells.items() if cell)
-    rows = [(name, *(cells.get(title, "") for title in titles)) for name, cells in models.items()]
+    # A number and its unit stay on one line.
+    rows = [(name, *(UNIT.sub("\u00a0", cells.get(title, "")) for title in titles)) for name, cells in models.items()]
     return markdown_table(("", *titles), rows)

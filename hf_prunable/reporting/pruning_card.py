@@ -83,13 +83,13 @@ def pruning_card(report: PruningReport, name: str, model: SavedModel, *, source:
 
 def _overview(report: PruningReport) -> str:
     """Returns the table of the dense and the pruned model, and a sentence on its columns."""
-    inputs, results, notes = report.inputs, report.results, []
-    dense = {"Encoder parameters": f"{report.sizes.dense.num_parameters:,}"}
-    pruned = {"Encoder parameters": f"{report.sizes.pruned.num_parameters:,}"}
+    inputs, results, notes = report.inputs, report.results, ["Parameters are those of the encoder."]
+    dense = {"Parameters": f"{report.sizes.dense.num_parameters:,}"}
+    pruned = {"Parameters": f"{report.sizes.pruned.num_parameters:,}"}
     for name, cells in ((DENSE, dense), (PRUNED, pruned)):
         if name in results.footprint:
             footprint = results.footprint[name]
-            cells |= {"Weights": footprint.file_text, "Peak memory": footprint.peak_text}
+            cells |= {"File": footprint.file_text, "Peak memory": footprint.peak_text}
         if name in results.latency:
             latency = results.latency[name]
             cells |= {"Latency": f"{1000 * latency.median_seconds:.1f} ms", "Speed": f"{latency.speedup:.2f}x"}
@@ -104,9 +104,7 @@ def _overview(report: PruningReport) -> str:
     loss = results.held_out_loss
     if loss is not None and inputs.objective != "distillation" and math.isfinite(loss.dense + loss.final):
         dense[inputs.loss_name], pruned[inputs.loss_name] = f"{loss.dense:.4f}", f"{loss.final:.4f}"
-    return "\n\n".join(
-        filter(None, (overview_table({link(inputs.model_name): dense, THIS_MODEL: pruned}), " ".join(notes)))
-    )
+    return f"{overview_table({link(inputs.model_name): dense, THIS_MODEL: pruned})}\n\n{' '.join(notes)}"
 
 
 def _speed_and_fidelity(report: PruningReport) -> str:

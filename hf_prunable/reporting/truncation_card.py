@@ -83,7 +83,7 @@ def _first_layers(num_layers: int) -> str:
 
 def _method(report: FinetuningReport, num_layers: int) -> str:
     """Returns the method as Markdown, with a link to its description."""
-    tuned = "fine-tuning of all weights"
+    tuned = "fine-tuning"
     if TRUNCATED not in report.results.variants:
         return tuned
     pages = f"{project_url('Documentation')}/tutorials/truncate_for_a_task.md"
@@ -96,12 +96,12 @@ def _overview(report: FinetuningReport) -> str:
     saved = report.results.saved_variant
     table = overview_table(
         {
-            f"**{name}: this model**" if variant is saved else name: _overview_cells(variant)
+            f"**{name}:\u00a0this\u00a0model**" if variant is saved else name: _overview_cells(variant)
             for name, variant in variants.items()
         }
     )
     return (
-        f"{table}\n\nAccuracy and F1: {len(report.results.references):,} test clips. Latency and memory: "
+        f"{table}\n\nParameters are those of the encoder. Accuracy and F1: {len(report.results.references):,} test clips. Latency and memory: "
         f"{saved.latency.audio_text}, on {report.provenance.machine}."
     )
 
@@ -109,13 +109,13 @@ def _overview(report: FinetuningReport) -> str:
 def _overview_cells(variant: Variant) -> dict[str, str]:
     cells = {
         "Layers": f"{variant.num_layers}",
-        "Encoder parameters": f"{variant.num_parameters:,}",
+        "Parameters": f"{variant.num_parameters:,}",
         "Latency": f"{1000 * variant.latency.median_seconds:.1f} ms",
         "Accuracy": f"{variant.mean('accuracy'):.4f}",
         "Macro F1": f"{variant.mean('macro_f1'):.4f}",
     }
     if variant.footprint is not None:
-        cells |= {"Weights": variant.footprint.file_text, "Peak memory": variant.footprint.peak_text}
+        cells |= {"File": variant.footprint.file_text, "Peak memory": variant.footprint.peak_text}
     return cells
 
 

@@ -20,6 +20,7 @@ from hf_prunable.reporting.finetuning_report import (
     Variant,
     paired_difference,
 )
+from hf_prunable.reporting.footprint import Footprint, WeightFiles
 from hf_prunable.reporting.measurement import Latency
 from hf_prunable.reporting.model_card_address import address_card
 from hf_prunable.reporting.model_card_parts import license_fields, save_card
@@ -66,7 +67,44 @@ model-index:
 
 \[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) with 72\.0 % of its encoder parameters removed by structured pruning with hf_prunable\. It is 8\.52x as fast on clips of 10 s, and the mean cosine similarity of its hidden states to those of the teacher, without a projection, is 0\.9534 on held-out audio\. The pruning decisions were learned by distillation, without labels\. Training compared hidden states behind linear maps that are not part of the model\. A head or k-means units of the teacher do not fit the model's own hidden states: train them anew\.
 
+## At a glance
+
+\| Base model \| \[microsoft/wavlm-base\]\(https://huggingface\.co/microsoft/wavlm-base\) \|
+\| --- \| --- \|
+\| Method \| \[learned gates\]\(https://github\.com/[^/]+/hf_prunable/tree/main/docs/concepts/gates_and_constraint\.md\), 1,500 steps with gates, 500 steps after compaction \|
+\| Audio \| \[org/speech\]\(https://huggingface\.co/datasets/org/speech\) \|
+\| Input \| one channel of audio at 16,000 Hz, scaled to zero mean and unit variance by the feature extractor \|
+\| Output \| 4 hidden states of 24 dimensions, 50 frames per second \|
+\| Loads with \| transformers with hf_prunable \|
+\| Made with \| \[hf_prunable\]\(https://github\.com/[^/]+/hf_prunable\) \|
+
+\|  \| Parameters \| File \| Peak memory \| Latency \| Speed \| Cosine similarity \|
+\| --- \|( ---: \|){6}
+\| \[microsoft/wavlm-base\]\([^)]+\) \| 94,381,936 \| 188\.8\u00a0MB, float16 \| 500\.0\u00a0MB \| 812\.4\u00a0ms \| 1\.00x \|  \|
+\| \*\*this\u00a0model\*\* \| 26,424,235 \| 105\.7\u00a0MB, float32 \|  \| 95\.4\u00a0ms \| 8\.52x \| 0\.9534 \|
+
+Parameters are those of the encoder\. Latency and memory: one clip of 10 s, on Some CPU, 2 threads, torch 2\.13\.0\. Cosine similarity: [^\n]+
+
+## Intended use
+
+- Speech features: [^\n]+
+- Fine-tuning for [^\n]+
+- Places where \[microsoft/wavlm-base\]\([^)]+\) does the work, but is too large or too slow\. [^\n]+
+
+Not for:
+
+- Transcription or classification as it is: the model has no head\. Fine-tune it first\.
+- Another sampling rate than 16,000 Hz, or several channels: [^\n]+
+- Languages, voices and noise that neither \[microsoft/wavlm-base\]\([^)]+\) nor \[org/speech\]\([^)]+\) covers: [^\n]+
+- Live audio frame by frame: [^\n]+
+
 ## Usage
+
+### Load
+
+```bash
+pip install soundfile "hf_prunable @ git\+https://github\.com/[^/]+/hf_prunable"
+```
 
 ```python
 import hf_prunable  # registers the pruned models with the Auto classes
@@ -84,7 +122,29 @@ with torch\.inference_mode\(\):
 print\(outputs\.last_hidden_state\.shape\)
 ```
 
-The widths of this model vary between layers, which the model classes of transformers do not support\. Install hf_prunable first: `pip install hf_prunable`\. The import can be omitted with `trust_remote_code=True`\.
+The widths of this model vary between layers, which the model classes of transformers do not support\. Install hf_prunable first, from its repository as above or as a release: `pip install hf_prunable`\. The import can be omitted with `trust_remote_code=True`\.
+
+### Fine-tune
+
+```python
+import hf_prunable  # [^`]*```
+
+The same model works with `transformers\.Trainer` and peft\.
+
+### Run in ONNX
+
+Export once:
+
+```bash
+pip install "hf_prunable\[export\] @ git\+https://github\.com/[^/]+/hf_prunable"
+hf-prunable export org/wavlm-pruned-28pct model\.onnx
+```
+
+The file runs with numpy, soundfile and onnxruntime alone:
+
+```python
+import numpy as np
+[^`]*```
 
 ## What was removed
 
@@ -96,7 +156,7 @@ The widths of this model vary between layers, which the model classes of transfo
 
 \|  \| dense \| pruned \| pruned / dense \|
 \| --- \| ---: \| ---: \| ---: \|
-(\| [^\n]+ \|\n){12}
+(\| [^\n]+ \|\n){14}
 Sparsity is [^\n]+ Measured on: Some CPU, 2 threads, torch 2\.13\.0\.
 
 !\[Cosine similarity and relative error of each hidden state to the teacher's\]\(fidelity\.png\)
@@ -177,7 +237,44 @@ model-index:
 
 \[microsoft/wavlm-base\]\([^)]+\) with its first 4 transformer layers, fine-tuned with hf_prunable to classify 2 words\.
 
+## At a glance
+
+\| Base model \| \[microsoft/wavlm-base\]\([^)]+\) \|
+\| --- \| --- \|
+\| Method \| \[truncation\]\(https://github\.com/[^/]+/hf_prunable/tree/main/docs/tutorials/truncate_for_a_task\.md\) to layer 4 of 12, then fine-tuning \|
+\| Audio \| `speech_commands\.tar\.gz` \|
+\| Input \| one channel of audio at 16,000 Hz, [^\n]+ \|
+\| Output \| scores of the classes, once per clip \|
+\| Loads with \| transformers \|
+\| Made with \| \[hf_prunable\]\(https://github\.com/[^/]+/hf_prunable\) \|
+
+\|  \| Layers \| Parameters \| Latency \| Accuracy \| Macro F1 \| File \| Peak memory \|
+\| --- \|( ---: \|){7}
+\| full \| 12 \| 1,000 \| 8\.0\u00a0ms \| 0\.8900 \| 0\.8900 \|  \|  \|
+\| \*\*truncated:\u00a0this\u00a0model\*\* \| 4 \| 250 \| 8\.0\u00a0ms \| 0\.8000 \| 0\.8000 \| 1\.0\u00a0MB, float32 \| 20\.0\u00a0MB \|
+
+Parameters are those of the encoder\. Accuracy and F1: 100 test clips\. Latency and memory: one clip of 1 s, on a machine\.
+
+## Intended use
+
+- Clips of about 1 s, each with one of these classes: `no`, `yes`\.
+- A start for [^\n]+
+
+Not for:
+
+- Audio that is none of these 2 words: each clip gets one of them all the same\.
+- Longer or much shorter clips: it was trained and tested on clips of 1 s\.
+- Another sampling rate [^\n]+
+- Languages, [^\n]+
+- Live audio [^\n]+
+
 ## Usage
+
+### Load
+
+```bash
+pip install soundfile torch transformers
+```
 
 ```python
 import soundfile
@@ -196,6 +293,29 @@ print\(model\.config\.id2label\[outputs\.logits\.argmax\(\)\.item\(\)\]\)
 
 This is a standard transformers checkpoint; no other library is needed to load it\.
 
+### Fine-tune
+
+```python
+import soundfile
+[^`]*```
+
+The same model works with `transformers\.Trainer` and peft\.
+
+### Run in ONNX
+
+Export once:
+
+```bash
+pip install "hf_prunable\[export\] @ git\+https://github\.com/[^/]+/hf_prunable"
+hf-prunable export wavlm-words model\.onnx
+```
+
+The file runs with numpy, soundfile and onnxruntime alone:
+
+```python
+import numpy as np
+[^`]*```
+
 ## What was removed
 
 All transformer layers after layer 4 of 12\. The number of layers was chosen by convexity for the labels 'word': layer 4 \(0\.7000\) is the first layer within one standard error \(0\.0100\) of the best one, layer 5 \(0\.7050\)\.
@@ -206,7 +326,9 @@ All transformer layers after layer 4 of 12\. The number of layers was chosen by 
 
 \|  \| full \| truncated \| truncated / full \|
 \| --- \| ---: \| ---: \| ---: \|
-(\| [^\n]+ \|\n){6}
+(\| [^\n]+ \|\n){8}
+Peak memory is [^\n]+
+
 The most frequent class alone has a test accuracy of 0\.5000, and chance is 0\.5000 \(2 classes\)\.
 
 Accuracy of the full minus the truncated model, paired by clip over 2 seeds: [^\n]+
@@ -231,8 +353,6 @@ python run_finetune_speech_commands\.py
 
 ## Limitations
 
-- The model assigns every clip to one of 2 words; there is no class for other audio\.
-- It was trained and tested on clips of 1 s, [^\n]+
 - Latency was measured on the machine named above; [^\n]+
 - The limits and biases of [^\n]+
 
@@ -244,6 +364,10 @@ KNOWN = {
     "teacher_name": "microsoft/wavlm-base",
     "dataset_name": "org/speech",
     "commit": "3f2a with local changes",
+    "footprint": {
+        "dense": Footprint(WeightFiles(188_784_000, "float16"), 500_000_000, 10.0),
+        "pruned": Footprint(WeightFiles(105_700_000, "float32"), None, 10.0),
+    },
 }
 
 
@@ -251,9 +375,10 @@ def make_finetuning_report(tmp_path, **changes):
     archive = tmp_path / "speech_commands.tar.gz"
     archive.touch()
     latency = Latency(0.008, 0.008, 0.008, 0.008, 1.0, 1.0)
+    footprint = Footprint(WeightFiles(1_000_000, "float32"), 20_000_000, 1.0)
     variants = {
         FULL: Variant(12, 1000, latency, [result(10, num_layers=12), result(12, 2, num_layers=12)]),
-        TRUNCATED: Variant(4, 250, latency, [result(30), result(10, 2)]),
+        TRUNCATED: Variant(4, 250, latency, [result(30), result(10, 2)], footprint),
     }
     parts = (
         FinetuningInputs(
@@ -453,13 +578,42 @@ def test_names_of_the_hub_and_of_this_machine(tmp_path, monkeypatch):
 
 
 def test_a_card_is_addressed_anew(tmp_path):
-    text = saved(pruning_card(make_report(**KNOWN), "m"), tmp_path)
-    address_card(tmp_path, "org/other")
+    text = saved(pruning_card(make_report(**KNOWN), "old_name"), tmp_path)
+    address_card(tmp_path, "org/new_one")
     addressed = (tmp_path / "README.md").read_text()
-    assert addressed == text.replace('from_pretrained("m")', 'from_pretrained("org/other")') != text
+    expected = text.replace('from_pretrained("old_name"', 'from_pretrained("org/new_one"')
+    expected = expected.replace("- name: old_name\n", "- name: new_one\n").replace("# old_name\n", "# new_one\n")
+    expected = expected.replace("hf-prunable export old_name model.onnx", "hf-prunable export org/new_one model.onnx")
+    assert addressed == expected and "old_name" not in addressed
+    # The card of a repository is addressed like that of a folder.
+    address_card(tmp_path, "other/third")
+    assert (tmp_path / "README.md").read_text() == expected.replace("org/new_one", "other/third").replace(
+        "new_one", "third"
+    )
     (tmp_path / "README.md").unlink()
     address_card(tmp_path, "org/other")
     assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize("text", ["# Mine\n", "---\ntags: [x]\n---\n# Mine\n\nNo snippet\n", "---\n- x\n---\n"])
+def test_a_card_of_one_s_own_stays_as_it_is(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+    address_card(tmp_path, "org/other")
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_a_title_of_one_s_own_stays(tmp_path):
+    text = saved(pruning_card(make_report(**KNOWN), "old"), tmp_path)
+    (tmp_path / "README.md").write_text(text.replace("\n# old\n", "\n# A better title\n"))
+    address_card(tmp_path, "org/new")
+    addressed = (tmp_path / "README.md").read_text()
+    assert "\n# A better title\n" in addressed and "- name: new\n" in addressed
+
+
+def test_a_front_matter_that_is_not_yaml_is_named(tmp_path):
+    (tmp_path / "README.md").write_text("---\ntags: [\n---\n# Mine\n")
+    with pytest.raises(ValueError, match=r"the front matter of README\.md is not YAML; mend it"):
+        address_card(tmp_path, "org/other")
 
 
 def test_a_real_shape_is_counted(tmp_path):
@@ -498,7 +652,10 @@ def test_names_are_shown_as_they_are(tmp_path, name):
     sources = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert sources.count(name) == 2
     address_card(tmp_path, "org/other")
-    assert (tmp_path / "README.md").read_text().count('from_pretrained("org/other")') == 2
+    addressed = (tmp_path / "README.md").read_text()
+    assert addressed.count('from_pretrained("org/other"') == 4 and "\n# other\n" in addressed
+    assert "hf-prunable export org/other model.onnx" in addressed
+    assert ModelCard.load(tmp_path / "README.md").data.model_name == "other"
 
 
 def test_front_matter_stays_one_block(tmp_path):
