@@ -9,6 +9,7 @@ from hf_prunable.cli import prune as prune_command
 from hf_prunable.data.arguments import SpeechArguments
 from hf_prunable.pruning.arguments import PruningArguments, PruningTrainingArguments
 from hf_prunable.pruning.objective_arguments import ObjectiveArguments
+from hf_prunable.reporting.reload import Reload
 from tests.cli.test_run_prune import save_checkpoint
 from tests.helpers.speech_files import RATE, write
 from tests.helpers.tiny_models import tiny_stock
@@ -32,9 +33,10 @@ def run(tmp_path, monkeypatch):
     write_audio(tmp_path / "audio", seed=0)
 
     def prune(is_interrupted=False, override=False):
-        def verify_reload(*arguments):
+        def verify_reload(*arguments, **options):
             if is_interrupted:
                 raise Interrupted
+            return Reload()
 
         monkeypatch.setattr("hf_prunable.reporting.publication.verify_reload", verify_reload)
         folder = tmp_path / "out"

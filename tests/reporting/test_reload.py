@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from hf_prunable.reporting import reload
-from hf_prunable.reporting.reload import verify_reload
+from hf_prunable.reporting.reload import MemoryCheck, verify_reload
 from tests.helpers.tiny_models import tiny_inputs, tiny_prunable
 from tests.reporting.test_pruning_report import SHAPE
 
@@ -40,8 +41,14 @@ def in_process(monkeypatch):
     monkeypatch.setattr("hf_prunable.reporting.reload.subprocess.run", run)
 
 
-def test_reload_in_a_fresh_process_is_exact(saved_model):
-    assert verify_reload(*saved_model) == 0.0
+def test_reload_in_a_fresh_process_is_exact(saved_model, tmp_path):
+    other, missing = tmp_path / "other", str(tmp_path / "missing")
+    tiny_prunable("hubert").save_pretrained(other)
+    sources = [str(saved_model[0]), str(other), missing]
+    reload = verify_reload(*saved_model, memory_check=MemoryCheck(sources, 16000))
+    assert reload.largest_difference == 0.0
+    if sys.platform == "linux":
+        assert list(reload.memory) == sources[:2] and min(reload.memory.values()) > 0
 
 
 def test_reload_with_a_missing_key_fails_in_a_fresh_process(saved_model, tmp_path):
@@ -55,7 +62,7 @@ def test_reload_with_a_missing_key_fails_in_a_fresh_process(saved_model, tmp_pat
 
 def test_reload_of_tampered_weights_fails(saved_model, tmp_path, in_process):
     folder, input_values, hidden_states = saved_model
-    assert verify_reload(folder, input_values, hidden_states) == 0.0
+    assert verify_reload(folder, input_values, hidden_states).largest_difference == 0.0
     tampered, weights = _copy(folder, tmp_path / "tampered")
     weights["encoder.layers.0.feed_forward.output_dense.weight"][3, 2] += 0.1
     save_file(weights, tampered / "model.safetensors", metadata={"format": "pt"})
@@ -77,7 +84,7 @@ def test_reload_of_heads_and_other_dtypes(tmp_path, in_process):
     input_values = tiny_inputs(padded=False)["input_values"].to(torch.bfloat16)
     with torch.inference_mode():
         hidden_states = model(input_values, output_hidden_states=True).hidden_states
-    assert verify_reload(tmp_path, input_values, hidden_states, "AutoModelForCTC") == 0.0
+    assert verify_reload(tmp_path, input_values, hidden_states, "AutoModelForCTC").largest_difference == 0.0
     # Without its head, the model has keys that nothing takes.
     with pytest.raises(RuntimeError, match="lm_head"):
         verify_reload(tmp_path, input_values, hidden_states)
@@ -96,9 +103,9 @@ def test_differences_are_found_without_the_process(saved_model, monkeypatch):
         monkeypatch.setattr("hf_prunable.reporting.reload.subprocess.run", run)
 
     leave(*states)
-    assert verify_reload(folder, input_values, hidden_states) == 0.0
+    assert verify_reload(folder, input_values, hidden_states).largest_difference == 0.0
     leave(states[0] + 1e-6, *states[1:])
-    assert 0 < verify_reload(folder, input_values, hidden_states) < 2e-6
+    assert 0 < verify_reload(folder, input_values, hidden_states).largest_difference < 2e-6
     states[2][0, 0, 0] = float("nan")
     leave(*states)
     with pytest.raises(RuntimeError, match="hidden state 2 differs by nan"):
