@@ -112,7 +112,7 @@ def facts_table(
         "Made with": f"[{PACKAGE}]({project_url()}){f' {version}' if version else ''}",
     }
     return markdown_table(
-        ("Base model", link(inputs.model_name)), [(name, text) for name, text in rows.items() if text], "ll"
+        ("Base\u00a0model", link(inputs.model_name)), [(name, text) for name, text in rows.items() if text], "ll"
     )
 
 

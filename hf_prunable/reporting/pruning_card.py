@@ -89,17 +89,18 @@ def _overview(report: PruningReport) -> str:
     for name, cells in ((DENSE, dense), (PRUNED, pruned)):
         if name in results.footprint:
             footprint = results.footprint[name]
-            cells |= {"File": footprint.file_text, "Peak memory": footprint.peak_text}
+            cells |= {"File": footprint.file_text, "Memory": footprint.peak_text}
         if name in results.latency:
             latency = results.latency[name]
             cells |= {"Latency": f"{1000 * latency.median_seconds:.1f} ms", "Speed": f"{latency.speedup:.2f}x"}
     if results.latency:
-        notes.append(f"Latency and memory: {results.latency[PRUNED].audio_text}, on {report.provenance.machine}.")
+        notes.append(f"Latency and peak memory: {results.latency[PRUNED].audio_text}, on {report.provenance.machine}.")
     if results.fidelity is not None and math.isfinite(results.fidelity.mean_cosine):
         pruned["Cosine similarity"] = f"{results.fidelity.mean_cosine:.4f}"
+        lowest = min(results.fidelity.cosine)
         notes.append(
-            f"Cosine similarity: mean over all hidden states, to those of the {inputs.reference}, held-out audio; "
-            "[each hidden state](#results) is below."
+            f"Cosine similarity: mean over all hidden states, to those of the {inputs.reference}, held-out audio; the lowest is "
+            f"{lowest:.4f}, of hidden state {results.fidelity.cosine.index(lowest)}, and [each one](#results) is below."
         )
     loss = results.held_out_loss
     if loss is not None and inputs.objective != "distillation" and math.isfinite(loss.dense + loss.final):

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from ..runtime.project import project_url
 from .finetuning_report import TRUNCATED, FinetuningReport, Variant, format_table
-from .model_card_overview import SavedModel, facts_table, overview_table
+from .model_card_overview import THIS_MODEL, SavedModel, facts_table, overview_table
 from .model_card_parts import (
     CONFUSION_PICTURE,
     PIPELINE_TAGS,
@@ -95,14 +95,11 @@ def _overview(report: FinetuningReport) -> str:
     variants = report.results.variants
     saved = report.results.saved_variant
     table = overview_table(
-        {
-            f"**{name}:\u00a0this\u00a0model**" if variant is saved else name: _overview_cells(variant)
-            for name, variant in variants.items()
-        }
+        {THIS_MODEL if variant is saved else name: _overview_cells(variant) for name, variant in variants.items()}
     )
     return (
-        f"{table}\n\nParameters are those of the encoder. Accuracy and F1: {len(report.results.references):,} test clips. Latency and memory: "
-        f"{saved.latency.audio_text}, on {report.provenance.machine}."
+        f"{table}\n\nParameters are those of the encoder. Accuracy and F1: {len(report.results.references):,} test clips. "
+        f"Latency and peak memory: {saved.latency.audio_text}, on {report.provenance.machine}."
     )
 
 
@@ -115,7 +112,7 @@ def _overview_cells(variant: Variant) -> dict[str, str]:
         "Macro F1": f"{variant.mean('macro_f1'):.4f}",
     }
     if variant.footprint is not None:
-        cells |= {"File": variant.footprint.file_text, "Peak memory": variant.footprint.peak_text}
+        cells |= {"File": variant.footprint.file_text, "Memory": variant.footprint.peak_text}
     return cells
 
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
 from hf_prunable import truncate
-from hf_prunable.export import main as export
+from hf_prunable.cli.export import main as export
 from hf_prunable.reporting.model_card_overview import SavedModel
 from hf_prunable.reporting.model_card_snippets import usage
 from tests.helpers.fresh_processes import ragged
@@ -58,7 +58,7 @@ def test_the_code_of_a_pruned_encoder(folder):
 
 
 def test_the_code_of_a_truncated_classifier(folder):
-    model = truncate(tiny_prunable("wavlm", head="classification"), 2)
+    model = truncate(tiny_prunable("wavlm", head="classification", num_labels=3), 2)
     code = snippets(model, folder, "AutoModelForAudioClassification", normalizes=False)
     assert "hf_prunable" not in code["snippet"] + code["fine_tuning"] + code["onnx"] + code["install"]
     export([str(folder / "my-model"), str(folder / "model.onnx"), "--latency_seconds", "0"])
