@@ -140,7 +140,7 @@ def _read_audio_folders(folder: Path, content: FolderContent) -> Parts:
     return _by_split(folder, {child.name: _read_class_folders(child, part) for child, part in contents.items()})
 
 
-def _by_split(source: Path, parts: Mapping[str, Dataset]) -> Parts:
+def _by_split(source: str | os.PathLike, parts: Mapping[str, Dataset]) -> Parts:
     """Returns parts by their split instead of the name of their folder or file."""
     by_split: Parts = {}
     for name, part in parts.items():
@@ -162,11 +162,10 @@ def _read_class_folders(folder: Path, content: FolderContent) -> Dataset:
 
 def _read_splits(name_or_path: str | os.PathLike, config_name: str | None) -> Parts:
     """Reads the splits of a folder of parquet files or of a data set on the Hub."""
-    parts: Parts = {TRAIN: load_speech_dataset(name_or_path, split=TRAIN, config_name=config_name)}
-    for split in get_dataset_split_names(str(Path(name_or_path).expanduser()), config_name):
-        if SPLIT_NAMES.get(split.lower(), TRAIN) != TRAIN:
-            parts[SPLIT_NAMES[split.lower()]] = load_speech_dataset(name_or_path, split=split, config_name=config_name)
-    return parts
+    found = get_dataset_split_names(str(Path(name_or_path).expanduser()), config_name)
+    names = [TRAIN, *(split for split in found if SPLIT_NAMES.get(split.lower(), TRAIN) != TRAIN)]
+    parts = {split: load_speech_dataset(name_or_path, split=split, config_name=config_name) for split in names}
+    return _by_split(name_or_path, parts)
 
 
 def _read_table(path: Path, columns: LabelColumns) -> Dataset:
