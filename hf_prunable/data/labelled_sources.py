@@ -162,9 +162,11 @@ def _read_class_folders(folder: Path, content: FolderContent) -> Dataset:
 
 def _read_splits(name_or_path: str | os.PathLike, config_name: str | None) -> Parts:
     """Reads the splits of a folder of parquet files or of a data set on the Hub."""
-    found = get_dataset_split_names(str(Path(name_or_path).expanduser()), config_name)
-    names = [TRAIN, *(split for split in found if SPLIT_NAMES.get(split.lower(), TRAIN) != TRAIN)]
-    parts = {split: load_speech_dataset(name_or_path, split=split, config_name=config_name) for split in names}
+    # This says what is wrong with a source, unlike the list of its splits.
+    parts = {TRAIN: load_speech_dataset(name_or_path, split=TRAIN, config_name=config_name)}
+    for split in get_dataset_split_names(str(Path(name_or_path).expanduser()), config_name):
+        if SPLIT_NAMES.get(split.lower(), TRAIN) != TRAIN:
+            parts[split] = load_speech_dataset(name_or_path, split=split, config_name=config_name)
     return _by_split(name_or_path, parts)
 
 
