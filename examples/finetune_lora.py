@@ -4,6 +4,7 @@
     python examples/finetune_lora.py --model_name_or_path wavlm-pruned --dataset_name speech_commands_v0.02 \
         --output_dir wavlm-pruned-words --num_train_epochs 5 --learning_rate 1e-3
 
+`--audio recordings/ --target_sparsity 0.5` prunes a dense model first, in one shot on speech without labels.
 `--words yes no up down` uses these words only. Further options are those of transformers' Trainer. The merged model is an
 ordinary checkpoint of the same size.
 """
@@ -23,8 +24,10 @@ from transformers import (
 )
 
 # Importing the package registers pruned models with the Auto classes.
+from hf_prunable import load_prunable, one_shot_prune
 from hf_prunable.data.batches import LabelledClips, LabelledCollator
 from hf_prunable.data.speech_commands_tasks import load_speech_commands_task
+from hf_prunable.data.speech_dataset import load_speech_dataset
 
 
 @dataclass
@@ -37,6 +40,19 @@ class AdapterArguments:
     )
     words: list[str] | None = field(default=None, metadata={"help": "Words to classify; all words by default."})
     rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
+    audio: str | None = field(
+        default=None, metadata={"help": "Speech without labels for one-shot pruning: a folder or a Hub id."}
+    )
+    target_sparsity: float | None = field(
+        default=None,
+        metadata={
+            "help": "Fraction of the encoder's parameters to remove first; by default the model stays as it is."
+        },
+    )
+
+    def __post_init__(self):
+        if (self.audio is None) != (self.target_sparsity is None):
+            raise ValueError("`--audio` and `--target_sparsity` belong together. Give both or neither.")
 
 
 def main() -> None:
@@ -49,11 +65,19 @@ def main() -> None:
         arguments.dataset_name, "word", sampling_rate=sampling_rate, words=arguments.words
     )
     names = splits["train"].features["label"].names
-    model = AutoModelForAudioClassification.from_pretrained(
-        arguments.model_name_or_path,
-        id2label=dict(enumerate(names)),
-        label2id={name: label for label, name in enumerate(names)},
-    )
+    classes = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: label for label, name in enumerate(names)},
+    }
+    if arguments.target_sparsity is None:
+        model = AutoModelForAudioClassification.from_pretrained(arguments.model_name_or_path, **classes)
+    else:
+        model = one_shot_prune(
+            load_prunable(arguments.model_name_or_path, "AutoModelForAudioClassification", **classes),
+            load_speech_dataset(arguments.audio),
+            target_sparsity=arguments.target_sparsity,
+            feature_extractor=feature_extractor,
+        )
     # The head is new, so all of its weights are trained.
     adapted = get_peft_model(
         model,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from ..runtime.messages import first_names
 from .audio import AUDIO_EXTENSIONS, audio_dataset
 from .audio_folder import FolderContent, list_folder, load_audio_folder, load_table
 from .classification_task import TEST, TRAIN, VALIDATION
-from .speech_dataset import load_speech_dataset, with_audio_column
+from .speech_dataset import audio_columns, load_speech_dataset, with_audio_column
 
 
 # Names of splits in folders, files and columns.
@@ -120,7 +122,7 @@ def _read_folder(folder: Path, columns: LabelColumns, config_name: str | None) -
             f"{folder}: {first_names(unnamed)} is not named after a split. Give one table, or name them train, "
             "validation and test."
         )
-    return {SPLIT_NAMES[file.stem.lower()]: _read_table(file, columns) for file in tables}
+    return _by_split(folder, {file.stem: _read_table(file, columns) for file in tables})
 
 
 def _read_audio_folders(folder: Path, content: FolderContent) -> Parts:
@@ -130,10 +132,22 @@ def _read_audio_folders(folder: Path, content: FolderContent) -> Parts:
     are_splits = TRAIN in {SPLIT_NAMES.get(name) for name in names} and names <= SPLIT_NAMES.keys()
     if not are_splits:
         return {None: _read_class_folders(folder, content)}
-    return {
-        SPLIT_NAMES[child.name.lower()]: _read_class_folders(child, list_folder(child, AUDIO_EXTENSIONS))
-        for child in folders
-    }
+    contents = {child: list_folder(child, AUDIO_EXTENSIONS) for child in folders}
+    if empty := [child.name for child, part in contents.items() if not part.files]:
+        raise ValueError(
+            f"{folder}: there is no audio in {first_names(empty)}. Leave the folder of a split out that is to be drawn."
+        )
+    return _by_split(folder, {child.name: _read_class_folders(child, part) for child, part in contents.items()})
+
+
+def _by_split(source: str | os.PathLike, parts: Mapping[str, Dataset]) -> Parts:
+    """Returns parts by their split instead of the name of their folder or file."""
+    by_split: Parts = {}
+    for name, part in parts.items():
+        if (split := SPLIT_NAMES[name.lower()]) in by_split:
+            raise ValueError(f"{source}: {', '.join(parts)} hold the split {split!r} twice. Leave one of them.")
+        by_split[split] = part
+    return by_split
 
 
 def _read_class_folders(folder: Path, content: FolderContent) -> Dataset:
@@ -148,11 +162,12 @@ def _read_class_folders(folder: Path, content: FolderContent) -> Dataset:
 
 def _read_splits(name_or_path: str | os.PathLike, config_name: str | None) -> Parts:
     """Reads the splits of a folder of parquet files or of a data set on the Hub."""
-    parts: Parts = {TRAIN: load_speech_dataset(name_or_path, split=TRAIN, config_name=config_name)}
+    # This says what is wrong with a source, unlike the list of its splits.
+    parts = {TRAIN: load_speech_dataset(name_or_path, split=TRAIN, config_name=config_name)}
     for split in get_dataset_split_names(str(Path(name_or_path).expanduser()), config_name):
         if SPLIT_NAMES.get(split.lower(), TRAIN) != TRAIN:
-            parts[SPLIT_NAMES[split.lower()]] = load_speech_dataset(name_or_path, split=split, config_name=config_name)
-    return parts
+            parts[split] = load_speech_dataset(name_or_path, split=split, config_name=config_name)
+    return _by_split(name_or_path, parts)
 
 
 def _read_table(path: Path, columns: LabelColumns) -> Dataset:
@@ -195,30 +210,30 @@ def _with_audio(dataset: Dataset, path: Path, audio_column: str | None) -> Datas
     features = dataset.features
     if audio_column is not None and audio_column not in features:
         raise ValueError(f"{path}: there is no column {audio_column!r}; the columns are {', '.join(features)}.")
-    names = PATH_COLUMNS if audio_column is None else (audio_column,)
+    # Audio comes before paths, which are often those of another machine.
+    names = (audio_column,) if audio_column is not None else () if audio_columns(features) else PATH_COLUMNS
     column = next((name for name in names if getattr(features.get(name), "dtype", None) == "string"), None)
     if column is None:
-        if audio_column not in (None, "audio"):
-            dataset = _renamed(dataset, audio_column)
-        return with_audio_column(dataset, str(path))
-    files = dataset[column][:]
-    if empty := sum(not file for file in files):
-        raise ValueError(f"{path}: {empty} of {len(files)} rows have nothing in the column {column!r}.")
+        return with_audio_column(dataset, str(path), audio_column)
+    files = _named_files(path, column, dataset[column][:])
+    return audio_dataset(files, {name: dataset[name][:] for name in features if name not in (column, "audio")})
+
+
+def _named_files(path: Path, column: str, names: Sequence[str | None]) -> list[Path]:
+    """Returns the files that the rows of a table name, each of them once."""
+    if empty := sum(not name for name in names):
+        raise ValueError(f"{path}: {empty} of {len(names)} rows have nothing in the column {column!r}.")
     # A path that is absolute stays as it is.
-    files = [path.parent / file for file in files]
+    files = [path.parent / str(name) for name in names]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(files)} files in the column {column!r} are not there: {first_names(missing)}. "
             "Paths are relative to the table."
         )
-    return audio_dataset(files, {name: dataset[name][:] for name in features if name not in (column, "audio")})
-
-
-def _renamed(dataset: Dataset, audio_column: str) -> Dataset:
-    """Renames a column to `audio`, in place of a column of this name."""
-    if "audio" in dataset.column_names:
-        dataset = dataset.remove_columns("audio")
-    return dataset.rename_column(audio_column, "audio")
+    counts = Counter(os.path.normpath(file) for file in files)
+    if repeated := [os.path.relpath(file, path.parent) for file, count in counts.items() if count > 1]:
+        raise ValueError(f"{path}: more than one row for {first_names(repeated)}. Leave one for each file.")
+    return files
 
 
 def _with_labels(dataset: Dataset, columns: LabelColumns, split: str | None, name: str) -> Dataset:

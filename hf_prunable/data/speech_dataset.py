@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from datasets import Audio, Dataset, IterableDataset, load_dataset
+from datasets import Audio, Dataset, Features, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers.utils import logging
 
@@ -105,12 +105,30 @@ def _load_from_hub(name: str, config_name: str | None, split: str, streaming: bo
         ) from error
 
 
-def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+def audio_columns(features: Features) -> list[str]:
+    """Returns the names of the columns that hold audio.
+
+    Args:
+        features: Columns of a data set.
+    """
+    columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
+    # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
+    return columns or [
+        column
+        for column, feature in features.items()
+        if isinstance(feature, dict) and {"bytes"} <= feature.keys() <= {"bytes", "path"}
+    ]
+
+
+def with_audio_column(
+    dataset: Dataset | IterableDataset, name: str, audio_column: str | None = None
+) -> Dataset | IterableDataset:
     """Renames the column with audio to `audio` and turns its decoding off.
 
     Args:
         dataset: Data set with one column of audio, or with several of which one is named `audio`.
         name: Name of the data set in messages.
+        audio_column: Column of the audio, in place of a column `audio`; `None` to find it.
 
     Raises:
         ValueError: If no column holds audio, several do and none is named `audio`, or the columns of a stream are not
@@ -119,20 +137,21 @@ def with_audio_column(dataset: Dataset | IterableDataset, name: str) -> Dataset 
     features = dataset.features
     if features is None:
         raise ValueError(f"{name}: its columns are not known before it is read, so it cannot be streamed.")
-    columns = [column for column, feature in features.items() if isinstance(feature, Audio)]
-    if not columns:
-        # In a parquet file that was not written by datasets, audio is a structure of bytes and path.
-        columns = [
-            column
-            for column, feature in features.items()
-            if isinstance(feature, dict) and {"bytes"} <= feature.keys() <= {"bytes", "path"}
-        ]
+    columns = audio_columns(features)
     if not columns:
         raise ValueError(f"{name}: no column holds audio; the columns are {', '.join(features)}.")
+    if audio_column is not None:
+        if audio_column not in columns:
+            raise ValueError(
+                f"{name}: the column {audio_column!r} holds {features[audio_column]}, and no audio; {', '.join(columns)} does."
+            )
+        columns = [audio_column]
+        if audio_column != "audio" and "audio" in features:
+            dataset = dataset.remove_columns("audio")
     if len(columns) > 1 and "audio" not in columns:
         raise ValueError(f"{name}: several columns hold audio ({', '.join(columns)}); name the right one 'audio'.")
     column = "audio" if "audio" in columns else columns[0]
-    if column != "audio" and "audio" in features:
+    if audio_column is None and column != "audio" and "audio" in features:
         raise ValueError(
             f"{name}: the column 'audio' holds no audio, and the column {column!r} does. Rename the first."
         )

@@ -89,7 +89,7 @@ def profile_labels(
                 "which layer scores for this label need."
             )
             if label == task.name:
-                raise ValueError(f"{message} Give more clips, or set `truncate` to a number of layers.")
+                raise ValueError(f"{message} Give more clips of each class.")
             logger.warning(f"{message} This label is left out of the profile.")
             continue
         criteria = criteria_of_task if label == task.name else ["convexity"]

@@ -74,6 +74,12 @@ def test_class_folders_in_split_folders(tmp_path):
     assert sorted(zip(clips["split"][:], clips["label"][:], strict=True)) == sorted(
         (split, label) for split in ("train", "validation", "test") for label in ("train", "test")
     )
+    (tmp_path / "valid").mkdir()
+    with pytest.raises(ValueError, match="there is no audio in valid. Leave the folder of a split out"):
+        read_labelled_clips(tmp_path)
+    write(tmp_path / "valid/train/a.wav", tone(0.05))
+    with pytest.raises(ValueError, match="dev, test, train, valid hold the split 'validation' twice. Leave one"):
+        read_labelled_clips(tmp_path)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
@@ -110,6 +116,18 @@ def test_parquet_with_audio(tmp_path):
     assert clips["label"][:] == ["7"] * 3 and clips["is_loud"][:] == ["True"] * 3
     assert len(samples(clips)[0]) == round(0.05 * RATE)
     assert read_labelled_clips(path, LabelColumns(audio="sound"))["label"][:] == ["7"] * 3
+    with pytest.raises(ValueError, match=r"the column 'label' holds Value\('int64'\), and no audio; sound does"):
+        read_labelled_clips(path, LabelColumns(audio="label"))
+
+
+def test_audio_in_a_table_comes_before_paths(tmp_path):
+    """Parquet from the Hub has paths of the machine that it was made on beside the audio."""
+    high, low = ({"bytes": wav_bytes(tone(0.05, frequency=value)), "path": None} for value in (880.0, 220.0))
+    table = [{"path": "/data/a.wav", "sound": high, "audio": low, "label": "a"}] * 2
+    path = write_table(tmp_path / "clips.parquet", table)
+    np.testing.assert_array_equal(samples(read_labelled_clips(path))[0], samples([{"audio": low}])[0])
+    chosen = read_labelled_clips(path, LabelColumns(audio="sound"))
+    np.testing.assert_array_equal(samples(chosen)[0], samples([{"audio": high}])[0])
 
 
 def test_names_of_classes_and_unlabelled_clips(tmp_path):
@@ -138,6 +156,11 @@ def test_columns_of_an_audio_folder(folder):
             {"file_name": "cat/9.wav"},
             LabelColumns("kind"),
             r"4 of 4 files in the column 'file_name' are not there: .*9.wav",
+        ),
+        (
+            {"file_name": "cat/./1.wav"},
+            LabelColumns("kind"),
+            "more than one row for cat/1.wav. Leave one for each file",
         ),
         ({"file_name": ""}, LabelColumns("kind"), "4 of 4 rows have nothing in the column 'file_name'"),
         ({"split": "holdout"}, LabelColumns("kind"), "the column 'split' holds holdout; possible are train, training"),
