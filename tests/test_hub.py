@@ -166,9 +166,15 @@ def test_a_run_s_state_never_leaves_the_machine(hub, root, pushed):
     assert b"state" not in hub.large.values()
 
 
-def test_the_card_s_snippet_loads_from_where_it_was_pushed_to(hub, pushed):
+def test_the_card_names_the_repository_that_it_was_pushed_to(hub, pushed):
     card = hub.repositories[PRUNED].files["README.md"].decode()
-    assert card.count(f'from_pretrained("{PRUNED}")') == 2 and '("wavlm-pruned-28pct")' not in card
+    assert card.count(f'from_pretrained("{PRUNED}"') == 4 and '("wavlm-pruned-28pct"' not in card
+    value(pushed, "unlucky")
+    # The folder was made, and pushed before, under other names.
+    card = hub.repositories["org/unlucky"].files["README.md"].decode()
+    assert card.count('from_pretrained("org/unlucky"') == 4 and "\n# unlucky\n" in card
+    assert "\n- name: unlucky\n" in card and "\nhf-prunable export org/unlucky model.onnx\n" in card
+    assert "wavlm-pruned" not in card
 
 
 def test_truncated_models_are_plain_stock_repositories(hub, root, pushed):
