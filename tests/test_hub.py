@@ -48,7 +48,7 @@ def root(tmp_path_factory):
     model = ragged("wavlm")
     model.save_pretrained(pruned)
     make_report().save(pruned)
-    save_card(pruning_card(make_report(model_name=str(root)), "wavlm-pruned-28pct"), pruned)
+    save_card(pruning_card(make_report(model_name=str(root), dataset_name="org/speech"), "wavlm-pruned-28pct"), pruned)
     (pruned / "shape.png").write_bytes(b"\x89PNG with a picture in it")
     truncate(tiny_prunable("wavlm", head="classification"), 2).save_pretrained(words)
     for folder in (pruned, words):
