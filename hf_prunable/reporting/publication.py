@@ -94,7 +94,7 @@ def publish_finetuning(
     """
     variants = report.results.variants
     # Of two variants, the second is saved, and the first is as large as the base checkpoint.
-    sources = {name: str(folder) for name in variants} | (
+    sources = {variant: str(folder) for variant in variants} | (
         {FULL: report.inputs.model_name} if len(variants) > 1 else {}
     )
     inputs = report.inputs

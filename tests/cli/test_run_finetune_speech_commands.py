@@ -102,6 +102,10 @@ def test_a_comparison(run):
     profiles = report["layers"]["profiles"]
     assert set(profiles) == {"pretrained", "fine-tuned"} and set(profiles["pretrained"]) == {"word", "speaker"}
     card = (folder / "README.md").read_text()
+    saved_bytes = (folder / "model.safetensors").stat().st_size
+    assert truncated["footprint"]["files"] == {"num_bytes": saved_bytes, "dtype": "float32"}
+    assert full["footprint"]["files"]["num_bytes"] > saved_bytes and full["footprint"]["peak_bytes"] > 0
+    assert "| Memory |" in card
     assert "| Transformer layers | 3 | 1 |" in card and "All transformer layers after layer 1 of 3." in card
     assert report["provenance"]["machine"] in card
     for picture in ("confusion.png", "layer_profile.png"):

@@ -157,6 +157,9 @@ def test_the_report_of_a_run(result):
     report = read_report(folder)
     inputs, sizes, results = report["inputs"], report["sizes"], report["results"]
     assert inputs["num_skipped"] == SKIPPED
+    saved_bytes = (folder / "model.safetensors").stat().st_size
+    assert results["footprint"]["pruned"]["files"] == {"num_bytes": saved_bytes, "dtype": "float32"}
+    assert all(footprint["peak_bytes"] > 0 for footprint in results["footprint"].values())
     assert "5 of 12 clips cannot be used" in log and "1 with NaN or infinite samples" in log
     # The recipe is written out, so that the command alone makes the model again.
     python, script, *options = shlex.split(inputs["command"])
