@@ -57,6 +57,7 @@ def test_the_code_of_a_pruned_encoder(folder):
     assert "--" not in code["export"] and code["export"].endswith("\nhf-prunable export my-model model.onnx")
 
 
+@pytest.mark.slow
 def test_the_code_of_a_truncated_classifier(folder):
     model = truncate(tiny_prunable("wavlm", head="classification", num_labels=3), 2)
     code = snippets(model, folder, "AutoModelForAudioClassification", normalizes=False)
