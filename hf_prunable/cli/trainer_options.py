@@ -45,8 +45,8 @@ PRUNING_GROUPS = {
         "gradient_accumulation_steps bf16 use_cpu seed"
     ),
     "output": (
-        "output_dir override latency_seconds logging_steps save_steps save_total_limit report_to push_to_hub "
-        "hub_model_id hub_private_repo"
+        "output_dir override latency_seconds logging_steps eval_steps save_steps report_to push_to_hub hub_model_id "
+        "hub_private_repo"
     ),
 }
 PRUNING_RARE_GROUPS = {
