@@ -220,7 +220,7 @@ class PruningTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log entries."})
     eval_steps: float | None = field(
         default=None,
-        metadata={"help": "Steps between two evaluations on held-out clips; below 1, a fraction; by default none."},
+        metadata={"help": "Steps between two evaluations on held-out clips."},
     )
     save_steps: float = field(default=1000, metadata={"help": "Steps between two training checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Maximum number of training checkpoints."})
