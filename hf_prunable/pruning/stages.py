@@ -18,7 +18,7 @@ from ..modeling.size import PARAMETERS, Measure
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.device_moves import on_device
 from ..runtime.files import is_whole, remove
-from ..runtime.trackers import track_stage
+from ..runtime.trackers import tracked_stage
 from ..runtime.training_plan import TrainingPlan
 from .arguments import PruningTrainingArguments
 from .constraint import Lagrangian
@@ -259,10 +259,10 @@ class TrainingStages:
             held_out_similarity=self._held_out_similarity(objective.student) if args.evaluates else None,
             **trainer_options,
         )
-        track_stage(trainer, self.folder, name)
         if self.plan is not None:
             trainer.add_callback(self.plan.callback(name))
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with tracked_stage(trainer, self.folder, name):
+            trainer.train(resume_from_checkpoint=checkpoint)
         return trainer
 
     def _held_out_similarity(self, student: PrunableModelMixin) -> HeldOutSimilarity | None:
