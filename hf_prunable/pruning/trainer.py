@@ -278,18 +278,21 @@ class PruningTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the loss, training speed and, with gates, sparsities and gate statistics to a log entry.
 
-        With gates, "loss" is named "loss_with_constraint": it holds the terms of the multipliers.
+        With gates, "loss" is named "loss_with_constraint", because it holds the terms of the multipliers, and "train_loss",
+        its mean over the training, "train_loss_with_constraint".
 
         Args:
             logs: Entry of the Trainer's log; only entries of training steps are extended.
             *args: Passed to the Trainer.
             **kwargs: Passed to the Trainer.
         """
+        objective = self.unwrapped_model
+        if "train_loss" in logs and objective.lagrangian is not None:
+            logs["train_loss_with_constraint"] = logs.pop("train_loss")
         if "loss" in logs and self._losses:
             logs |= {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
             self._losses.clear()
             logs |= self._throughput.read(self.state.global_step)
-            objective = self.unwrapped_model
             if objective.lagrangian is not None:
                 logs["loss_with_constraint"] = logs.pop("loss")
                 logs["target_sparsity"] = self.current_target
