@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
@@ -48,7 +49,7 @@ def check_trackers(names: str | Sequence[str] | None) -> None:
         ValueError: If one is unknown or not installed.
     """
     available = get_available_reporting_integrations()
-    for name in [names] if isinstance(names, str) else names or ():
+    for name in _listed(names):
         if name not in INTEGRATION_TO_CALLBACK:
             raise ValueError(
                 f"`report_to` is {name!r}, which is no tracker of transformers. There are "
@@ -74,25 +75,27 @@ def tracked_stage(trainer: Trainer, folder: Path, stage: str) -> Iterator[None]:
         folder: Working folder of the whole run, whose name the runs have too if there is no `run_name`.
         stage: Name of the stage.
     """
-    args = trainer.args
-    begins_wandb = False
-    if args.report_to and trainer.is_world_process_zero():
+    args, names = trainer.args, _listed(trainer.args.report_to)
+    wandb_run = None
+    if names and trainer.is_world_process_zero():
         run_id = f"{stage}-{_run_id(folder)}"
         args.run_name = f"{args.run_name or folder.name.removesuffix(WORKING_SUFFIX)}-{run_id}"
-        if "wandb" in args.report_to:
-            begins_wandb = _begin_wandb_run(args.run_name, run_id, folder / RUNS)
+        if "wandb" in names:
+            wandb_run = _begin_wandb_run(args.run_name, run_id, folder / RUNS)
     for callback in list(trainer.callback_handler.callbacks):
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(Path(callback.logging_dir or folder / RUNS) / stage)
             trainer.add_callback(_PurgeAfterResume(callback))
     yield
-    if begins_wandb:
-        import wandb
-
+    if wandb_run is not None:
         # The next stage would go on in this run, with steps from 0.
-        wandb.finish()
-    for name in args.report_to:
+        wandb_run.finish()
+    for name in names:
         trainer.remove_callback(INTEGRATION_TO_CALLBACK[name])
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def _run_id(folder: Path) -> str:
@@ -104,8 +107,8 @@ def _run_id(folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _begin_wandb_run(name: str, run_id: str, folder: Path) -> bool:
-    """Begins a run of wandb or goes on with it; returns whether there was none, as one that the caller has begun.
+def _begin_wandb_run(name: str, run_id: str, folder: Path) -> Any:
+    """Begins a run of wandb or goes on with it, and returns it; `None` if the caller has begun one already.
 
     Args:
         name: Name of the run.
@@ -115,9 +118,9 @@ def _begin_wandb_run(name: str, run_id: str, folder: Path) -> bool:
     import wandb  # type: ignore[import-not-found]
 
     if wandb.run is not None:
-        return False
+        return None
     folder.mkdir(parents=True, exist_ok=True)
-    wandb.init(
+    return wandb.init(
         # As the Trainer does, which would write to the working directory.
         project=os.environ.get("WANDB_PROJECT", "huggingface"),
         name=name,
@@ -125,4 +128,3 @@ def _begin_wandb_run(name: str, run_id: str, folder: Path) -> bool:
         resume="allow",
         dir=os.environ.get("WANDB_DIR") or str(folder),
     )
-    return True

@@ -19,13 +19,14 @@ def wandb(monkeypatch):
 
     def init(**options):
         calls.append(options)
-        module.run = object()
+        module.run = SimpleNamespace(finish=finish)
+        return module.run
 
     def finish():
         calls.append("finish")
         module.run = None
 
-    module.init, module.finish = init, finish
+    module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
     for name in ("WANDB_DIR", "WANDB_PROJECT", "TENSORBOARD_LOGGING_DIR"):
         monkeypatch.delenv(name, raising=False)
