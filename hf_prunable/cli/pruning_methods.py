@@ -128,7 +128,7 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
 
     Raises:
         ValueError: If one was given, where a value that is the default counts as not given; or if there is nothing that
-            `compare_ragged` could compare.
+            `compare_ragged` could compare, or no training in which to evaluate.
     """
     given = {name for arguments in (options, one_shot, training) for name in given_options(arguments)}
     for needed, names in options_without_effect(options).items():
@@ -148,6 +148,11 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
         raise ValueError(
             f"`compare_ragged` compares models as they are pruned, but `final_steps` is {training.final_steps}, and only the "
             "model of the stock shape would be trained. Leave one of the two options out."
+        )
+    if training.evaluates and options.method != GATES and not training.final_steps:
+        raise ValueError(
+            f"`eval_steps` and `eval_strategy` evaluate while a model is trained, but the method {options.method!r} trains "
+            "none without `final_steps`. Give `final_steps`, or leave them out: the finished model is measured in any case."
         )
 
 

@@ -45,8 +45,8 @@ PRUNING_GROUPS = {
         "gradient_accumulation_steps bf16 use_cpu seed"
     ),
     "output": (
-        "output_dir override latency_seconds logging_steps save_steps save_total_limit report_to push_to_hub "
-        "hub_model_id hub_private_repo"
+        "output_dir override latency_seconds logging_steps eval_steps save_steps report_to push_to_hub hub_model_id "
+        "hub_private_repo"
     ),
 }
 PRUNING_RARE_GROUPS = {
@@ -57,6 +57,7 @@ PRUNING_RARE_GROUPS = {
         "ridge curve_clips price_clips price_fraction reconstruction_steps reconstruction_frames reconstruction_rate "
         "calibration_batch_size allow_few_frames compare_ragged"
     ),
+    "output, seldom needed": "save_total_limit",
 }
 FINETUNING_GROUPS = {
     "what to truncate": "model_name_or_path truncate layer_criterion n_neighbors max_pairs profile_clips num_permutations",

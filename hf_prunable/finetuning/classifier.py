@@ -28,7 +28,7 @@ from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.files import is_whole, read_tensors, save_tensors_atomically, write_text_atomically
 from ..runtime.settings import result_settings
-from ..runtime.trackers import track_stage
+from ..runtime.trackers import tracked_stage
 from ..truncation.truncated_model import truncate
 from .arguments import TruncationArguments
 from .metrics import ClassificationMetric
@@ -172,8 +172,8 @@ def fine_tune(
     trainer = _make_trainer(model, task, feature_extractor, args)
     for callback in callbacks:
         trainer.add_callback(callback)
-    track_stage(trainer, folder.parent, folder.name)
-    trainer.train(resume_from_checkpoint=common_checkpoint(args))
+    with tracked_stage(trainer, folder.parent, folder.name):
+        trainer.train(resume_from_checkpoint=common_checkpoint(args))
     result = _evaluate(
         trainer, model, LabelledClips(task.splits["test"], sampling_rate=feature_extractor.sampling_rate)
     )

@@ -218,6 +218,10 @@ class PruningTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Training clips per device and step."})
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Held-out clips per device and batch."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log entries."})
+    eval_steps: float | None = field(
+        default=None,
+        metadata={"help": "Steps between two evaluations on held-out clips."},
+    )
     save_steps: float = field(default=1000, metadata={"help": "Steps between two training checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Maximum number of training checkpoints."})
     ddp_find_unused_parameters: bool | None = field(
@@ -226,6 +230,14 @@ class PruningTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.eval_steps is not None:
+            if self.eval_steps <= 0:
+                raise ValueError(
+                    f"`eval_steps` is {self.eval_steps:g}; it must be above 0: steps between two evaluations, or below 1 a "
+                    "fraction of the steps. Leave it out to train without evaluations."
+                )
+            if self.eval_strategy == "no":
+                self.eval_strategy = "steps"
         super().__post_init__()
         for name, rate in default_gate_rates(self.max_steps).items():
             if getattr(self, name) is None:
@@ -235,6 +247,11 @@ class PruningTrainingArguments(TrainingArguments):
     def num_final_steps(self) -> int:
         """Number of steps of the second stage; as after learned gates if none was given."""
         return DEFAULT_FINAL_STEPS if self.final_steps is None else self.final_steps
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the held-out clips are evaluated during training."""
+        return self.eval_strategy != "no" or self.eval_on_start
 
     @property
     def micro_batches_per_step(self) -> int:

@@ -12,6 +12,10 @@ from .student import Student
 from .trainer import LOSS_NAMES, PruningTrainer
 
 
+# Losses by which the log entries of training steps and of evaluations are known.
+LOGGED_IN_HISTORY = {*LOSS_NAMES, "eval_loss"}
+
+
 def save_student(trainer: PruningTrainer, path: Path, stage: int) -> None:
     """Writes weights, projections and multipliers of a training, with its log as metadata.
 
@@ -22,7 +26,7 @@ def save_student(trainer: PruningTrainer, path: Path, stage: int) -> None:
         stage: Number of the stage in the history: 1 with gates, 2 after compaction.
     """
     tensors = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    history = [{"stage": stage, **entry} for entry in trainer.state.log_history if set(LOSS_NAMES) & entry.keys()]
+    history = [{"stage": stage, **entry} for entry in trainer.state.log_history if LOGGED_IN_HISTORY & entry.keys()]
     if trainer.is_world_process_zero():
         save_tensors_atomically(path, tensors, {"history": json.dumps(history)})
     trainer.accelerator.wait_for_everyone()

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import PARAMETERS, Measure
-from ..modeling.units import walk_gates
 from ..runtime.checkpoints import common_checkpoint
 from ..runtime.device_moves import on_device
 from ..runtime.files import is_whole, remove
-from ..runtime.trackers import track_stage
+from ..runtime.trackers import tracked_stage
 from ..runtime.training_plan import TrainingPlan
 from .arguments import PruningTrainingArguments
 from .constraint import Lagrangian
 from .distillation import Distillation
 from .fidelity import Fidelity, incomparable_reason, measure_fidelity
+from .frozen_convolutions import are_equal, convolutions, copied, freezes_feature_encoder
+from .held_out_similarity import HeldOutSimilarity
 from .objective import PruningObjective
 from .objective_arguments import ObjectiveArguments
 from .stage_files import load_student_after, save_student
@@ -110,13 +110,18 @@ class TrainingStages:
         self.plan = plan
         self.folder = Path(args.output_dir)
         # A copy, because mixed precision converts the teacher.
-        self._teachers_convolutions = {} if teacher is None else _copied(_convolutions(teacher))
-        has_teachers_convolutions = _are_equal(_convolutions(model), self._teachers_convolutions)
-        self.freezes_feature_encoder = _freezes_feature_encoder(model, args, has_teachers_convolutions)
+        self._teachers_convolutions = {} if teacher is None else copied(convolutions(teacher))
+        has_teachers_convolutions = are_equal(convolutions(model), self._teachers_convolutions)
+        self.freezes_feature_encoder = freezes_feature_encoder(model, args, has_teachers_convolutions)
         self.shares_features = self.freezes_feature_encoder and has_teachers_convolutions
         distillation = self._distillation(model.config, self.shares_features)
         self.initial_student = Student(model, {} if distillation is None else distillation.state_dict())
         self.has_projections = distillation is not None and distillation.has_projections
+        if args.evaluates and not len(data.held_out_clips):
+            raise ValueError(
+                "`eval_steps` or `eval_strategy` is given, and there are no held-out clips to evaluate on. Hold some out, or "
+                "leave the option out."
+            )
         if args.world_size > 1:
             data.check_ranks_agree()
 
@@ -229,9 +234,7 @@ class TrainingStages:
         Returns:
             The agreement; `None`, with a warning, if the hidden states of the two models cannot be compared.
         """
-        reason = incomparable_reason(model.config, reference.config)
-        if reason is not None:
-            logger.warning(f"The hidden states are not compared one by one. {reason}")
+        if not _can_compare(model, reference):
             return None
         with on_device([model, reference], self.args.device):
             return measure_fidelity(model, reference, self.held_out_batches())
@@ -246,13 +249,27 @@ class TrainingStages:
     ) -> PruningTrainer:
         """Trains an objective, from the last checkpoint in the stage's folder if there is one."""
         args = args.in_folder(self.folder / name)
-        clips = self.data.for_training(args, args.seed + stage)
-        trainer = self._trainer(objective, args, train_dataset=clips, **trainer_options)
-        track_stage(trainer, self.folder, name)
+        checkpoint = common_checkpoint(args)
+        # The log of a checkpoint has the evaluation of the start already.
+        args.eval_on_start = args.eval_on_start and checkpoint is None
+        trainer = self._trainer(
+            objective,
+            args,
+            train_dataset=self.data.for_training(args, args.seed + stage),
+            held_out_similarity=self._held_out_similarity(objective.student) if args.evaluates else None,
+            **trainer_options,
+        )
         if self.plan is not None:
             trainer.add_callback(self.plan.callback(name))
-        trainer.train(resume_from_checkpoint=common_checkpoint(args))
+        with tracked_stage(trainer, self.folder, name):
+            trainer.train(resume_from_checkpoint=checkpoint)
         return trainer
+
+    def _held_out_similarity(self, student: PrunableModelMixin) -> HeldOutSimilarity | None:
+        """Returns the measure of a training's evaluations; `None` without a teacher or if it cannot be compared."""
+        if self.teacher is None or not _can_compare(student, self.teacher):
+            return None
+        return HeldOutSimilarity(self.teacher, self.held_out_batches())
 
     def _trainer(
         self, objective: PruningObjective, args: PruningTrainingArguments, **trainer_options: Any
@@ -284,7 +301,7 @@ class TrainingStages:
     ) -> PruningObjective:
         """Builds the objective on copies of model and projections, because strategies such as FSDP change them in place."""
         # A method without gates may have pruned the convolutions, which then have something to learn.
-        is_unchanged = _are_equal(_convolutions(student.model), self._teachers_convolutions)
+        is_unchanged = are_equal(convolutions(student.model), self._teachers_convolutions)
         distillation = self._distillation(student.model.config, self.shares_features and is_unchanged)
         if distillation is not None:
             distillation.load_state_dict(student.projections)
@@ -296,32 +313,9 @@ class TrainingStages:
         return PruningObjective(model, distillation, lagrangian, task_weight, measure)
 
 
-def _freezes_feature_encoder(
-    model: PrunableModelMixin, args: PruningTrainingArguments, has_teachers_convolutions: bool
-) -> bool:
-    has_conv_gates = any(unit_gates.unit == "conv" for unit_gates in walk_gates(model))
-    if args.freeze_feature_encoder is None:
-        # Convolutions with the output of the teacher's have no distillation loss of their own to reduce.
-        return has_teachers_convolutions and not has_conv_gates
-    if args.freeze_feature_encoder and has_conv_gates:
-        raise ValueError(
-            "`freeze_feature_encoder` is given, and the convolutions have gates. Leave it out, or 'conv' of "
-            "`prune_units`."
-        )
-    return args.freeze_feature_encoder
-
-
-def _convolutions(model: PrunableModelMixin) -> dict[str, torch.Tensor]:
-    """Returns the weights of the convolutions by name."""
-    return model.base_model.feature_extractor.state_dict()
-
-
-def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-
-
-def _are_equal(tensors: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> bool:
-    return tensors.keys() == others.keys() and all(
-        tensor.dtype == others[name].dtype and torch.equal(tensor.cpu(), others[name])
-        for name, tensor in tensors.items()
-    )
+def _can_compare(model: PrunableModelMixin, reference: PrunableModelMixin) -> bool:
+    """Returns whether hidden states of two models can be compared one by one; warns if they cannot."""
+    reason = incomparable_reason(model.config, reference.config)
+    if reason is not None:
+        logger.warning(f"The hidden states are not compared one by one. {reason}")
+    return reason is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import TrainingArguments
@@ -32,6 +34,15 @@ class Throughput:
     def add(self, input_values: torch.Tensor) -> None:
         """Counts the audio of a micro-batch, of shape (batch, samples), once for each process."""
         self._seconds_of_audio += input_values.numel() / self.sampling_rate * self.args.world_size
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of a block that does not train."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - begin
 
     def read(self, step: int) -> dict[str, float]:
         """Computes the speed since the last call and starts a new interval.

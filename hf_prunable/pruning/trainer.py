@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..data.streaming import StreamedClips
@@ -16,15 +17,15 @@ from .arguments import PruningTrainingArguments
 from .constraint import SparsitySchedule
 from .decisions import deterministic_sparsity
 from .expected_size import expected_sparsity, gate_statistics
+from .held_out_similarity import HeldOutSimilarity
 from .objective import PruningObjective
 from .parameter_groups import parameter_groups
+from .step_callback import StepCallback
 from .throughput import Throughput
 
 
 logger = logging.get_logger(__name__)
 
-# Key of the schedule's state in the Trainer's own state, which is part of a training checkpoint.
-SCHEDULE_STATE = "SparsitySchedule"
 # Names of the loss in the log, with the constraint on gates and without one.
 LOSS_NAMES = ("loss_with_constraint", "loss")
 LOGGED_LOSSES = {"distillation_loss", "task_loss"}
@@ -38,37 +39,6 @@ def _constant(step: int) -> float:
     return 1.0
 
 
-class _StepCallback(TrainerCallback):
-    """Clamps the gates after each optimizer step, counts the micro-batches of a step and advances the schedule."""
-
-    def __init__(self, trainer: PruningTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if isinstance(self.trainer.train_dataset, StreamedClips):
-            self.trainer.train_dataset.batches_read = state.global_step * args.gradient_accumulation_steps
-        if self.trainer.schedule is not None and SCHEDULE_STATE in state.stateful_callbacks:
-            self.trainer.schedule.load_state_dict(state.stateful_callbacks[SCHEDULE_STATE])
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.trainer.micro_batch_idx = 0
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        for _, gate in self.trainer.unwrapped_model.student.named_gates():
-            gate.clamp_()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        schedule, sparsity = self.trainer.schedule, self.trainer.last_sparsity
-        if schedule is None or sparsity is None or len(schedule.targets) == 1:
-            # A single target stays to the end once it is asked for; reading the sparsity would synchronize with the GPU.
-            return
-        target_idx = schedule.observe(state.global_step, sparsity.item())
-        if target_idx is not None and target_idx < len(schedule.targets) - 1 and self.trainer.on_target is not None:
-            self.trainer.on_target(self.trainer, target_idx)
-        # The Trainer writes it into its checkpoints.
-        state.stateful_callbacks[SCHEDULE_STATE] = schedule.state_dict()
-
-
 class PruningTrainer(Trainer):
     """Trains a `PruningObjective`: gradient descent on weights and gates, gradient ascent on the multipliers.
 
@@ -79,10 +49,12 @@ class PruningTrainer(Trainer):
         targets: Targets of the constraint in its measure, between 0 and 1, in ascending order; empty without gates.
         on_target: Function that is called in all processes when a target is reached, with this trainer and the index of
             the target. It is not called for the last one, at which training goes on to its last step.
+        held_out_similarity: Similarity to the teacher that each evaluation measures beside the loss; `None` for the loss
+            alone.
         **kwargs: Passed to `Trainer`.
 
     Raises:
-        ValueError: If one process uses several GPUs.
+        ValueError: If one process uses several GPUs, or FSDP shards a student whose similarity is to be measured.
     """
 
     args: PruningTrainingArguments
@@ -94,6 +66,7 @@ class PruningTrainer(Trainer):
         sampling_rate: int,
         targets: Sequence[float] = (),
         on_target: Callable[[PruningTrainer, int], None] | None = None,
+        held_out_similarity: HeldOutSimilarity | None = None,
         **kwargs: Any,
     ):
         if args.n_gpu > 1:
@@ -104,16 +77,22 @@ class PruningTrainer(Trainer):
             )
         args.remove_unused_columns = False
         args.label_names = []
-        # A stream skips the batches of an interrupted run itself, see `_StepCallback`.
+        # A stream skips the batches of an interrupted run itself, see `StepCallback`.
         args.ignore_data_skip = isinstance(kwargs.get("train_dataset"), StreamedClips)
         super().__init__(model=model, args=args, **kwargs)
+        if held_out_similarity is not None and self.is_fsdp_enabled:
+            raise ValueError(
+                "The similarity to the teacher is measured by `eval_steps`, and FSDP shards the student, which then does not "
+                "run on its own. Leave `eval_steps` and `eval_strategy` out, or train without FSDP."
+            )
+        self.held_out_similarity = held_out_similarity
         self.on_target = on_target
         self.micro_batch_idx = 0
         self.schedule: SparsitySchedule | None = None
         self.last_sparsity: torch.Tensor | None = None
         self._losses: dict[str, list[torch.Tensor]] = {}
         self._throughput = Throughput(args, sampling_rate)
-        self.add_callback(_StepCallback(self))
+        self.add_callback(StepCallback(self))
         if model.distillation is not None:
             # The teacher is no submodule and so is not moved with the model. It is not trained: bfloat16 weights change
             # nothing where matrix products are computed in bfloat16.
@@ -248,6 +227,37 @@ class PruningTrainer(Trainer):
                 self._losses.setdefault(name, []).append(outputs[name])
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluates the held-out clips; a training goes on as without the evaluation.
+
+        Args:
+            *args: Passed to the Trainer.
+            **kwargs: Passed to the Trainer.
+
+        Returns:
+            Values of the log entry by name.
+        """
+        # A loader of batches draws from the random state that dropout of the next step uses.
+        with torch.random.fork_rng(devices=[]), self._throughput.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Computes the loss of held-out clips and, if asked for, the student's similarity to the teacher.
+
+        Args:
+            *args: Passed to the Trainer.
+            **kwargs: Passed to the Trainer.
+
+        Returns:
+            The values by name in `metrics`, and no predictions.
+        """
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.held_out_similarity is None:
+            return output
+        with self.compute_loss_context_manager():
+            similarity = self.held_out_similarity.measure(self.unwrapped_model.student)
+        return output._replace(metrics={**(output.metrics or {}), **similarity})
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, None, None]:
@@ -268,18 +278,21 @@ class PruningTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the loss, training speed and, with gates, sparsities and gate statistics to a log entry.
 
-        With gates, "loss" is named "loss_with_constraint": it holds the terms of the multipliers.
+        With gates, "loss" is named "loss_with_constraint", because it holds the terms of the multipliers, and "train_loss",
+        its mean over the training, "train_loss_with_constraint".
 
         Args:
             logs: Entry of the Trainer's log; only entries of training steps are extended.
             *args: Passed to the Trainer.
             **kwargs: Passed to the Trainer.
         """
+        objective = self.unwrapped_model
+        if "train_loss" in logs and objective.lagrangian is not None:
+            logs["train_loss_with_constraint"] = logs.pop("train_loss")
         if "loss" in logs and self._losses:
             logs |= {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
             self._losses.clear()
             logs |= self._throughput.read(self.state.global_step)
-            objective = self.unwrapped_model
             if objective.lagrangian is not None:
                 logs["loss_with_constraint"] = logs.pop("loss")
                 logs["target_sparsity"] = self.current_target

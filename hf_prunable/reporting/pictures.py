@@ -196,10 +196,11 @@ def draw_sparsity_curve(
 
     Args:
         history: Training log as in `PruningResults`. Missing values leave gaps; stages that count their steps from 1 are
-            drawn one after the other.
+            drawn one after the other. Entries of evaluations are not drawn.
         path: Output file; its extension selects the image format.
         measure: Unit of sparsity, as in `PruningSizes`.
     """
+    history = [entry for entry in history if "eval_loss" not in entry]
     steps, boundaries = _continuous_steps(history)
     figure = new_figure(*CURVES_SIZE)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))

@@ -91,7 +91,8 @@ class PruningResults:
         footprint: Sizes of these models on disk and in memory; empty until they are measured.
         history: One entry per logging step: `step`, `stage` (1 with gates, 2 after compaction), `loss`,
             `distillation_loss` and `task_loss` as far as they are part of the objective, and in stage 1
-            `target_sparsity`, `expected_sparsity` and `deterministic_sparsity`.
+            `target_sparsity`, `expected_sparsity` and `deterministic_sparsity`. Evaluations during training have entries of
+            their own, with `eval_loss` and the similarity to the teacher on the held-out clips.
         gate_sparsity: Sparsity of the learned gates beside the target, with a warning if they are far from it; `None`
             without gates.
         rounds: Rounds of one-shot pruning; empty for other methods.

@@ -1,5 +1,7 @@
 """--report_to tensorboard: curves of each stage in the finished folder, and nothing in the working directory."""
 
+import json
+
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -42,7 +44,9 @@ def test_pruning(place):
         PruningArguments(str(place / "dense"), method="gates", target_sparsity=[0.3], latency_seconds=0.1),
         SpeechArguments(str(place / "audio"), min_seconds=0.05, held_out_fraction=0.3),
         ObjectiveArguments(crop_seconds=0.05),
-        PruningTrainingArguments(str(place / "out"), max_steps=4, final_steps=2, gate_learning_rate=2.0, **TRAINING),
+        PruningTrainingArguments(
+            str(place / "out"), max_steps=4, final_steps=2, gate_learning_rate=2.0, eval_steps=2, **TRAINING
+        ),
     )
     folders = sorted((place / "out" / "runs").iterdir())
     assert [path.name.split("_0")[0] for path in folders] == ["stage_1", "stage_2"]
@@ -55,6 +59,13 @@ def test_pruning(place):
         "fractional_gates",
     ):
         assert gates[f"train/{name}"] == [1, 2, 3, 4], name
+    for name in ("loss", "cosine_similarity", "relative_error", *(f"cosine_similarity_layer_{n}" for n in range(4))):
+        assert gates[f"eval/{name}"] == [2, 4] and final[f"eval/{name}"] == [2], name
+    history = json.loads((place / "out" / "pruning_report.json").read_text())["results"]["history"]
+    assert [(entry["stage"], entry["step"]) for entry in history if "eval_cosine_similarity" in entry] == [
+        *((1, 2), (1, 4)),
+        (2, 2),
+    ]
     assert "train/loss" not in gates and final["train/loss"] == [1, 2] and final["train/distillation_loss"] == [1, 2]
     assert not list((place / "here").iterdir())
 

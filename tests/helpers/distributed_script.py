@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import gather_object
 from safetensors.torch import save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -18,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from hf_prunable.pruning.arguments import PruningTrainingArguments
 from hf_prunable.pruning.constraint import Lagrangian
 from hf_prunable.pruning.distillation import Distillation
+from hf_prunable.pruning.held_out_similarity import HeldOutSimilarity
 from hf_prunable.pruning.objective import PruningObjective
 from hf_prunable.pruning.parameter_groups import parameter_groups
 from hf_prunable.pruning.student import NOISE_OFF
@@ -29,8 +31,11 @@ from tests.helpers.tiny_models import FAMILIES, NORM_ORDERS, tiny_prunable
 class Clips(torch.utils.data.Dataset):
     """Random clips, a function of their number."""
 
+    def __init__(self, count=10_000):
+        self.count = count
+
     def __len__(self):
-        return 10_000
+        return self.count
 
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(index)
@@ -46,12 +51,21 @@ def make_objective(family, norm_order):
 def train(options, result):
     """Trains under whatever the launcher and Accelerate's environment variables ask for."""
     args = PruningTrainingArguments(**options["training"])
-    trainer = PruningTrainer(make_objective("wavlm", options["norm_order"]), args, RATE, [0.5], train_dataset=Clips())
+    objective = make_objective("wavlm", options["norm_order"])
+    # Two ranks do not have the same number of them.
+    held_out = Clips(5)
+    similarity = None
+    if args.evaluates:
+        batches = torch.utils.data.DataLoader(held_out, batch_size=args.eval_batch_size)
+        similarity = HeldOutSimilarity(objective.distillation.teacher, batches)
+    data = {"train_dataset": Clips(), "eval_dataset": held_out}
+    trainer = PruningTrainer(objective, args, RATE, [0.5], held_out_similarity=similarity, **data)
     trainer.train()
+    logs = gather_object([trainer.state.log_history])
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, result)
-        result.with_suffix(".json").write_text(json.dumps(trainer.state.log_history))
+        result.with_suffix(".json").write_text(json.dumps(logs))
         kind = type(trainer.model_wrapped).__name__
         result.with_suffix(".kind").write_text(f"{kind} {os.environ.get('WORLD_SIZE', '1')}")
 

@@ -1,6 +1,7 @@
 """Several processes compute what one does."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -37,7 +38,7 @@ def launch(result, job, ranks=1, environment=None, **options):
 
 
 def train(folder, name, ranks=1, environment=None, norm_order="post", **training):
-    """Trains a tiny student; returns its weights, its log and what it was wrapped in."""
+    """Trains a tiny student; returns its weights, the log of each rank and what it was wrapped in."""
     training = {
         "output_dir": str(folder / name),
         "per_device_train_batch_size": 2,
@@ -51,8 +52,17 @@ def train(folder, name, ranks=1, environment=None, norm_order="post", **training
     }
     result = folder / f"{name}.safetensors"
     launch(result, "train", ranks, environment, norm_order=norm_order, training=training)
-    log = json.loads(result.with_suffix(".json").read_text())
-    return load_file(result), step_entries(log), result.with_suffix(".kind").read_text()
+    logs = json.loads(result.with_suffix(".json").read_text())
+    return load_file(result), logs, result.with_suffix(".kind").read_text()
+
+
+def evaluations(log):
+    """Losses and similarities of a log on the held-out clips, by step."""
+    return {
+        entry["step"]: {name: value for name, value in entry.items() if re.match("eval_(loss|cos|rel)", name)}
+        for entry in log
+        if "eval_loss" in entry
+    }
 
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
@@ -61,11 +71,20 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path, norm_order)
         "norm_order": norm_order,
         "max_steps": 50,
         "use_cpu": True,
+        "eval_steps": 20,
+        "per_device_eval_batch_size": 2,
         "environment": {"ACCELERATE_USE_CPU": "true"},
     }
-    state, log, kind = train(tmp_path, "one", gradient_accumulation_steps=2, **options)
+    state, (log,), kind = train(tmp_path, "one", gradient_accumulation_steps=2, **options)
     states, logs, kinds = train(tmp_path, "two", ranks=2, **options)
     assert kind.endswith(" 1") and kinds == "DistributedDataParallel 2"
+    found, expected = [evaluations(rank) for rank in logs], evaluations(log)
+    assert found[0] == found[1] and list(expected) == list(found[0]) == [20, 40, 50]
+    for step, values in expected.items():
+        # The Trainer's mean loss weights batches of unequal size by the number of ranks.
+        assert values.pop("eval_loss") > 0 < found[0][step].pop("eval_loss")
+        assert len(values) == 6 and found[0][step] == pytest.approx(values, abs=1e-5), step
+    log, logs = step_entries(log), step_entries(logs[0])
     for name in ("loss_with_constraint", "expected_sparsity", "grad_norm"):
         torch.testing.assert_close(
             torch.tensor([entry[name] for entry in logs]),
@@ -124,7 +143,7 @@ def test_fsdp2_takes_the_step_of_ddp(tmp_path):
         for name, environment in (("ddp", {}), ("fsdp", FSDP2))
     )
     assert kind == "DistributedDataParallel 2" and sharded_kind == "FSDPPruningObjective 2"
-    assert losses_of(sharded_log) == pytest.approx(losses_of(log), abs=1e-5)
+    assert losses_of(step_entries(sharded_log[0])) == pytest.approx(losses_of(step_entries(log[0])), abs=1e-5)
     assert state.keys() == sharded.keys()
     for name, tensor in state.items():
         torch.testing.assert_close(sharded[name], tensor, rtol=0, atol=1e-5, msg=name)

@@ -28,3 +28,17 @@ def test_speed_between_two_log_entries(clock, tmp_path):
     clock.now += 2
     second = counted.read(15)
     assert (second["audio_seconds_per_second"], second["steps_per_second"]) == (1.0, 2.5)
+
+
+def test_a_pause_takes_no_time(clock, tmp_path):
+    counted = Throughput(TrainingArguments(str(tmp_path), use_cpu=True), sampling_rate=16000)
+    clock.now += 4
+    counted.read(10)
+    counted.add(torch.zeros(2, 16000))
+    clock.now += 1
+    with pytest.raises(KeyError), counted.paused():
+        clock.now += 5
+        raise KeyError
+    clock.now += 3
+    found = counted.read(12)
+    assert (found["audio_seconds_per_second"], found["steps_per_second"]) == (0.5, 0.5)

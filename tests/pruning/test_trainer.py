@@ -377,9 +377,12 @@ def test_logs_show_the_three_sparsities(tmp_path):
     blocks = [gate.deterministic_mask() for name, gate in student.named_gates() if name.endswith(("mha", "ffn"))]
     assert logs[-1]["block_gates"] == pytest.approx(torch.cat(blocks).mean().item())
     assert logs[0]["distillation_loss"] > 0
+    assert "train_loss_with_constraint" in trainer.state.log_history[-1]
+    assert "train_loss" not in trainer.state.log_history[-1]
     small = make_trainer(tmp_path, student_and_teacher(units=None), max_steps=1)
     small.train()
     assert not [name for name in logs_of(small)[0] if "sparsity" in name or "gates" in name]
+    assert "train_loss" in small.state.log_history[-1]
     assert logs_of(small)[0]["distillation_loss"] == pytest.approx(logs_of(small)[0]["loss"])
 
 

@@ -72,6 +72,8 @@ def figures(monkeypatch):
 )
 def test_the_losses_of_the_objective_are_drawn(figures, losses, label):
     history = [{"step": step, "stage": 1, "target_sparsity": 0.1} | dict.fromkeys(losses, 0.5) for step in (1, 2)]
+    # An evaluation makes no gap.
+    history.insert(1, {"step": 1, "stage": 1, "eval_loss": 0.7})
     draw_sparsity_curve(history, "curve.png", "multiply-accumulates of a 10 s clip")
     top, bottom = figures[0].axes
     assert top.get_ylabel() == "Sparsity of encoder\nmultiply-accumulates of a 10 s clip"
