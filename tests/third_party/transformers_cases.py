@@ -113,13 +113,29 @@ def pruned(config):
 
 
 def cases(common, family, kind):
-    """The module's cases of models by name, in stock or other form."""
+    """Cases of a family's models by name, in the family's module for one kind."""
     module = load_module(family, kind)
     return {
         name: case
         for name, case in vars(module).items()
         if isinstance(case, type) and issubclass(case, common.ModelTesterMixin) and issubclass(case, unittest.TestCase)
     }
+
+
+def prunable_cases(source):
+    """Cases of all families by name, for dense and for pruned models.
+
+    Args:
+        source: Root of a checkout of transformers at the installed version.
+    """
+    common = add_source(source)
+    made = {}
+    for family in FILES:
+        stock_cases = cases(common, family, "stock")
+        for kind in ("dense", "pruned"):
+            for name, case in cases(common, family, kind).items():
+                made[f"{name}_{kind}"] = prunable_case(kind, case, stock_cases[name])
+    return made
 
 
 def prunable_case(kind, case, stock_case):
