@@ -91,7 +91,9 @@ METHODS = (
     Method("AdaMSS", "AdamssConfig", {"r": 2}),
     Method("PEANuT", "PeanutConfig", {"r": 2}),
     Method("Lily", "LilyConfig", {"r": 2}, merges=False, note="peft does not merge it"),
-    _of_odd_widths("VB-LoRA", "VBLoRAConfig", "divisible by `vector_length`", r=2, num_vectors=8, vector_length=6, topk=2),
+    _of_odd_widths(
+        "VB-LoRA", "VBLoRAConfig", "divisible by `vector_length`", r=2, num_vectors=8, vector_length=6, topk=2
+    ),
     _of_odd_widths("RoAd", "RoadConfig", "divisible by group_size", group_size=2),
     _of_odd_widths("C3A", "C3AConfig", "factor of the output size", block_size=6),
     _of_odd_widths("GraLoRA", "GraloraConfig", "divisible by gralora_k", r=2, gralora_k=2),

@@ -70,5 +70,7 @@ def test_fine_tuning(model, family, tmp_path):
     optimizer = torch.optim.SGD([parameter for parameter in wrapped.parameters() if parameter.requires_grad], lr=0.1)
     wrapped(AUDIO).square().mean().backward()
     optimizer.step()
-    changed = {name for name, parameter in wrapped.model.named_parameters() if not torch.equal(parameter, before[name])}
+    changed = {
+        name for name, parameter in wrapped.model.named_parameters() if not torch.equal(parameter, before[name])
+    }
     assert changed and not any(name.startswith("feature_extractor") for name in changed)
