@@ -16,16 +16,18 @@ from tests.helpers.processes import ROOT, with_root
 if importlib.util.find_spec("s3prl") is None:
     pytest.skip("s3prl is not installed", allow_module_level=True)
 
-# torchaudio 2.9 has no choice of backends any more, and s3prl 0.4.18 makes one.
+# s3prl 0.4.18 imports what torchaudio 2.9 removed; its example task calls none of it but the choice of a backend.
 RUN = """
 import runpy
 import sys
+import types
 
 import torchaudio
 
-for name in ("set_audio_backend", "get_audio_backend"):
-    if not hasattr(torchaudio, name):
-        setattr(torchaudio, name, lambda *backend: None)
+if not hasattr(torchaudio, "set_audio_backend"):
+    torchaudio.set_audio_backend = lambda backend: None
+    sox = torchaudio.sox_effects = sys.modules["torchaudio.sox_effects"] = types.ModuleType("torchaudio.sox_effects")
+    sox.apply_effects_file = sox.apply_effects_tensor = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
