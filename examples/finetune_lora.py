@@ -17,13 +17,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoFeatureExtractor,
-    AutoModelForAudioClassification,
     HfArgumentParser,
     Trainer,
     TrainingArguments,
 )
 
-# Importing the package registers pruned models with the Auto classes.
 from hf_prunable import load_prunable, one_shot_prune
 from hf_prunable.data.batches import LabelledClips, LabelledCollator
 from hf_prunable.data.speech_commands_tasks import load_speech_commands_task
@@ -69,11 +67,11 @@ def main() -> None:
         "id2label": dict(enumerate(names)),
         "label2id": {name: label for label, name in enumerate(names)},
     }
-    if arguments.target_sparsity is None:
-        model = AutoModelForAudioClassification.from_pretrained(arguments.model_name_or_path, **classes)
-    else:
+    # The stock class of WavLM hands the weights of queries and values on, past their adapters.
+    model = load_prunable(arguments.model_name_or_path, "AutoModelForAudioClassification", **classes)
+    if arguments.target_sparsity is not None:
         model = one_shot_prune(
-            load_prunable(arguments.model_name_or_path, "AutoModelForAudioClassification", **classes),
+            model,
             load_speech_dataset(arguments.audio),
             target_sparsity=arguments.target_sparsity,
             feature_extractor=feature_extractor,
