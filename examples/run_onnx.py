@@ -51,7 +51,9 @@ class OnnxEncoder:
         """
         samples, sampling_rate = soundfile.read(path, dtype="float32", always_2d=True)
         if sampling_rate != self.sampling_rate:
-            raise ValueError(f"{path} has {sampling_rate} Hz; the model takes {self.sampling_rate}. Resample it first.")
+            raise ValueError(
+                f"{path} has {sampling_rate} Hz; the model takes {self.sampling_rate}. Resample it first."
+            )
         return samples.mean(axis=1)
 
     def normalize(self, samples: np.ndarray) -> np.ndarray:
@@ -172,7 +174,9 @@ class OnnxEncoder:
         outputs = self.run(samples[start * self.frame_stride : stop])
         for name, output in outputs.items():
             if len(output.shape) < 2 or len(output) != end - start:
-                raise ValueError(f"{name} does not have one vector for each frame, and can only be run on a whole clip.")
+                raise ValueError(
+                    f"{name} does not have one vector for each frame, and can only be run on a whole clip."
+                )
         return {name: output[first - start : last - start] for name, output in outputs.items()}
 
 
@@ -181,7 +185,9 @@ def main() -> None:
     parser.add_argument("model", help="ONNX file")
     parser.add_argument("audio", help="audio file")
     parser.add_argument("--window_seconds", type=float, help="length of a window in seconds; by default one of all")
-    parser.add_argument("--overlap_seconds", type=float, default=1.0, help="context on each side of a window in seconds")
+    parser.add_argument(
+        "--overlap_seconds", type=float, default=1.0, help="context on each side of a window in seconds"
+    )
     parser.add_argument("--output", help="file for the outputs, in numpy's .npz format")
     arguments = parser.parse_args()
     encoder = OnnxEncoder(arguments.model)
