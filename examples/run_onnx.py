@@ -170,7 +170,8 @@ class OnnxEncoder:
 
     def _kept(self, samples: np.ndarray, start: int, end: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Runs frames `start` to `end`, without the end, and returns the frames `first` to `last` of them."""
-        stop = (end - 1) * self.frame_stride + self.frame_length
+        # As a whole clip, the last window has the samples that do not make up another frame.
+        stop = end * self.frame_stride + self.frame_length - 1
         outputs = self.run(samples[start * self.frame_stride : stop])
         for name, output in outputs.items():
             if len(output.shape) < 2 or len(output) != end - start:

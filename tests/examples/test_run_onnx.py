@@ -66,7 +66,7 @@ def test_equal_to_pytorch_without_this_package(with_group_norm, tmp_path):
     command = [sys.executable, "-c", BLOCKED, *arguments, "--output", str(tmp_path / "found.npz")]
     done = subprocess.run(command, env=with_root(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{name}: 49 x 24" for name in ("last_hidden_state", "first", "unit")]
+    assert done.stdout.splitlines() == [f"{name}: 50 x 24" for name in ("last_hidden_state", "first", "unit")]
     feature_extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
     inputs = feature_extractor(speech(0.5), sampling_rate=RATE, return_tensors="pt")
     with torch.no_grad():
@@ -81,12 +81,12 @@ def test_windows_of_convolutions_are_exact_without_a_group_norm(run_onnx, with_l
     encoder = run_onnx.OnnxEncoder(str(with_layer_norms[1]))
     samples = speech(seconds)
     whole = encoder.whole(samples)
-    # The position convolution sees 4 frames on each side.
-    windows = encoder.in_windows(samples, 20 * FRAME_SECONDS, 4 * FRAME_SECONDS)
+    # The position convolution sees 8 frames on each side.
+    windows = encoder.in_windows(samples, 24 * FRAME_SECONDS, 8 * FRAME_SECONDS)
     np.testing.assert_allclose(windows["first"], whole["first"], atol=1e-5)
     assert windows["last_hidden_state"].shape == whole["last_hidden_state"].shape
     chunks = [samples[start : start + 500] for start in range(0, len(samples), 500)]
-    parts = list(encoder.stream(chunks, 4 * FRAME_SECONDS, 4 * FRAME_SECONDS))
+    parts = list(encoder.stream(chunks, 8 * FRAME_SECONDS, 8 * FRAME_SECONDS))
     np.testing.assert_allclose(np.concatenate([part["first"] for part in parts]), whole["first"], atol=1e-5)
     if seconds > 0.2:
         assert len(parts) > 3
@@ -109,7 +109,7 @@ def test_wrong_input(run_onnx, with_group_norm, with_layer_norms, tmp_path):
     encoder = run_onnx.OnnxEncoder(str(with_group_norm[1]))
     with pytest.raises(ValueError, match="Nothing is left of a window of 1 s without 0.5 s on each side"):
         encoder.in_windows(speech(2.0), 1.0, 0.5)
-    with pytest.raises(ValueError, match="The clip has 20 samples; the model needs 30 or more"):
+    with pytest.raises(ValueError, match="The clip has 20 samples; the model needs 130 or more"):
         encoder.whole(speech(2.0)[:20])
     write(tmp_path / "slow.wav", speech(0.1), rate=8000)
     with pytest.raises(ValueError, match="slow.wav has 8000 Hz; the model takes 16000. Resample it first"):
