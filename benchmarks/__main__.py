@@ -12,6 +12,7 @@ BENCHMARKS = {
     "convexity": "convexity_speed",
     "step_overhead": "step_overhead",
     "audio_crops": "audio_crops",
+    "long_audio": "long_audio",
     "student_shapes": "student_shapes",
 }
 

@@ -5,35 +5,38 @@ python -m hf_prunable.export CHECKPOINT FILE.onnx
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.hf_argparser import string_to_bool
-from transformers.models.auto.feature_extraction_auto import get_feature_extractor_config
 from transformers.utils import logging
 
 from .modeling.checkpoint_weights import check_weights
 from .modeling.inference import make_layers_fast_
 from .modeling.loading import load_prunable, saved_auto_class
 from .modeling.pretrained import PrunableModelMixin
-from .modeling.size import SAMPLING_RATE
 from .reporting.measurement import Latency, describe_machine, measure_latency
-from .reporting.onnx_agreement import Agreement, OnnxModel, TensorModel, check_agreement, compare, random_batch
+from .reporting.onnx_agreement import Agreement, OnnxModel, check_agreement, compare, random_batch
+from .reporting.onnx_graph import (
+    AUDIO,
+    MASK,
+    OUTPUTS,
+    TensorModel,
+    check_value_name,
+    name_hidden_states,
+    trace,
+    write,
+)
+from .reporting.onnx_metadata import onnx_metadata
 from .runtime.auto_classes import AUDIO_XVECTOR
-from .runtime.command_parser import CommandParser
-from .runtime.console import console_output
 from .runtime.files import replacing
-from .runtime.user_errors import user_errors
 
 
-# The name is `__main__` when this module is run.
-logger = logging.get_logger("hf_prunable.export")
-
-PROGRAM = "hf-prunable export"
+logger = logging.get_logger(__name__)
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # torch writes larger weights to a second file, and two files cannot be replaced in one step.
@@ -53,9 +56,10 @@ class OnnxExport:
     Attributes:
         path: ONNX file.
         auto_class: Name of the Auto class of the exported head.
-        inputs: Names of the inputs: "input_values" (float32, batch x samples) and, if taken, "attention_mask" (int64, same
+        inputs: Names of the inputs: the audio (float32, batch x samples) and, if taken, "attention_mask" (int64, same
             shape).
         outputs: Names of the outputs, in order.
+        metadata: Metadata of the file, see `hf_prunable.reporting.onnx_metadata.onnx_metadata`.
         opset_version: ONNX opset version.
         num_bytes: File size in bytes.
         agreements: Differences between onnxruntime and PyTorch, one per checked batch.
@@ -68,6 +72,7 @@ class OnnxExport:
     auto_class: str
     inputs: list[str]
     outputs: list[str]
+    metadata: dict[str, str]
     opset_version: int
     num_bytes: int
     agreements: list[Agreement]
@@ -86,8 +91,10 @@ def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
     path: str | Path,
     *,
     auto_class: str | None = None,
-    attention_mask: bool | None = None,
+    attention_mask: bool = False,
     output_hidden_states: bool = False,
+    hidden_states: Mapping[int, str] | None = None,
+    input_name: str = AUDIO,
     opset_version: int | None = None,
     check_seconds: Sequence[float] = CHECK_SECONDS,
     latency_seconds: float | None = LATENCY_SECONDS,
@@ -106,9 +113,12 @@ def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
         model_dir: Folder or Hub id of a checkpoint without gates.
         path: Output file.
         auto_class: Name of the Auto class of the head; `None` takes the saved one.
-        attention_mask: Whether the graph takes a mask that is 1 for audio and 0 for padding. `None` means yes, except for
-            x-vectors, whose graph cannot take one and needs clips of equal length.
-        output_hidden_states: Whether the graph also returns the hidden states, as "hidden_states.0" and so on.
+        attention_mask: Whether the graph takes a mask that is 1 for audio and 0 for padding. Without one, clips of a batch
+            must be equally long. The graph of x-vectors cannot take one.
+        output_hidden_states: Whether the graph also returns all hidden states, as "hidden_states.0" and so on.
+        hidden_states: Names of further outputs by the index of a hidden state; 0 is the input of the first layer and n the
+            output of layer n, as in the model's `hidden_states`. `None` for none.
+        input_name: Name of the audio input.
         opset_version: ONNX opset version; `None` takes torch's default.
         check_seconds: Length in seconds of the clips of each checked batch.
         latency_seconds: Length in seconds of the clip that latency is measured on; `None` skips the measurement.
@@ -119,20 +129,25 @@ def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
 
     Raises:
         ImportError: If a package that only the export needs is not installed.
+        TypeError: If `hidden_states` is not a dict of texts by integers, or a name is not a text.
         ValueError: If the checkpoint has gates, lacks weights or is too large for one file, or an option is invalid.
         RuntimeError: If onnxruntime and PyTorch disagree.
     """
     target = Path(path)
-    _check_request(target, check_seconds)
+    _check_request(target, check_seconds, input_name)
     auto_class = auto_class or saved_auto_class(model_dir)
-    attention_mask = _takes_mask(auto_class, attention_mask)
-    sampling_rate = get_feature_extractor_config(model_dir).get("sampling_rate", SAMPLING_RATE)
+    if attention_mask and auto_class in WITHOUT_MASK:
+        raise ValueError(f"{auto_class} cannot be exported with `attention_mask`. Leave it out, or give False.")
     model = _load(model_dir, auto_class)
-    graph = TensorModel(model, output_hidden_states).eval()
+    names = name_hidden_states(hidden_states, output_hidden_states, model.config.num_hidden_layers, input_name)
+    metadata = onnx_metadata(model, model_dir, auto_class, names)
+    sampling_rate = int(metadata["sampling_rate"])
+    graph = TensorModel(model, names).eval()
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as partial:
         traced_batch = random_batch(TRACED_CLIPS, TRACED_SECONDS, sampling_rate, attention_mask)
-        used_opset_version = _write(graph, partial, traced_batch, opset_version)
+        program = trace(graph, traced_batch, input_name, opset_version)
+        write(program, partial, metadata)
         exported = OnnxModel(partial, num_threads)
         agreements = [
             compare(graph, exported, batch_size, seconds, sampling_rate)
@@ -154,7 +169,8 @@ def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
         auto_class=auto_class,
         inputs=exported.inputs,
         outputs=exported.outputs,
-        opset_version=used_opset_version,
+        metadata=exported.metadata,
+        opset_version=program.model.opset_imports[""],
         num_bytes=target.stat().st_size,
         agreements=agreements,
         latencies=latencies,
@@ -165,7 +181,7 @@ def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
     return export
 
 
-def _check_request(target: Path, check_seconds: Sequence[float]) -> None:
+def _check_request(target: Path, check_seconds: Sequence[float], input_name: str) -> None:
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise ImportError(f"Export needs {', '.join(missing)}. Install `pip install hf_prunable[export]`.")
@@ -173,12 +189,9 @@ def _check_request(target: Path, check_seconds: Sequence[float]) -> None:
         raise ValueError(f"{str(target)!r} is a folder. Give the name of a file, such as 'model.onnx' in it.")
     if not check_seconds or min(check_seconds) <= 0:
         raise ValueError(f"`check_seconds` must be one or more positive lengths, but is {tuple(check_seconds)}.")
-
-
-def _takes_mask(auto_class: str, attention_mask: bool | None) -> bool:
-    if attention_mask and auto_class in WITHOUT_MASK:
-        raise ValueError(f"{auto_class} cannot be exported with `attention_mask`. Leave it out, or give False.")
-    return auto_class not in WITHOUT_MASK if attention_mask is None else attention_mask
+    check_value_name(input_name, "`input_name`")
+    if input_name in (MASK, *OUTPUTS):
+        raise ValueError(f"`input_name` is {input_name!r}, the name of another input or output. Give another one.")
 
 
 def _load(model_dir: str | Path, auto_class: str) -> PrunableModelMixin:
@@ -198,94 +211,14 @@ def _load(model_dir: str | Path, auto_class: str) -> PrunableModelMixin:
     return model.prepare_for_inference_(standard_layers_only=True)
 
 
-@torch.no_grad()
-def _write(graph: TensorModel, path: Path, inputs: dict[str, torch.Tensor], opset_version: int | None) -> int:
-    """Traces the graph on a batch, writes the file and returns its opset version."""
-    program = torch.onnx.export(
-        graph,
-        tuple(inputs.values()),
-        dynamo=True,
-        input_names=list(inputs),
-        output_names=list(graph.named_outputs(**inputs)),
-        dynamic_shapes=tuple({0: "batch", 1: "samples"} for _ in inputs),
-        opset_version=opset_version,
-        verbose=False,
-    )
-    # `export` returns `None` only without `dynamo`.
-    assert program is not None
-    program.save(path, external_data=False)
-    return program.model.opset_imports[""]
-
-
-def make_parser() -> CommandParser:
-    """Returns the parser of the command's options."""
-    parser = CommandParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} MODEL FILE [--option value ...]",
-        description="Exports a model to ONNX, compares the file with PyTorch and measures the latency of both.",
-    )
-    parser.add_argument("model_dir", metavar="MODEL", help="folder or Hub id of a stock or pruned checkpoint")
-    parser.add_argument("path", metavar="FILE", help="output file, such as model.onnx")
-    parser.add_argument(
-        "--auto_class", help="Auto class of the head, such as AutoModelForCTC; by default the saved one"
-    )
-    parser.add_argument(
-        "--attention_mask",
-        type=string_to_bool,
-        nargs="?",
-        const=True,
-        help="whether the graph takes a mask of padding; by default it does, except for x-vectors",
-    )
-    parser.add_argument(
-        "--output_hidden_states",
-        type=string_to_bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="also return the hidden states of all layers",
-    )
-    parser.add_argument("--opset_version", type=int, help="ONNX opset version; by default that of torch")
-    parser.add_argument(
-        "--check_seconds",
-        type=float,
-        nargs="+",
-        default=list(CHECK_SECONDS),
-        help="length in seconds of the clips of each batch that is compared with PyTorch",
-    )
-    parser.add_argument(
-        "--latency_seconds",
-        type=_optional_seconds,
-        default=LATENCY_SECONDS,
-        help="length in seconds of the clip that latency is measured on; 0 for no measurement",
-    )
-    parser.add_argument(
-        "--num_threads", type=int, help="CPU threads of the latency measurement; by default as many as torch uses"
-    )
-    return parser
-
-
-def _optional_seconds(text: str) -> float | None:
-    return float(text) or None
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exports a model, and reports its agreement with PyTorch and the latency of both.
+    """Runs the command `hf-prunable export`.
 
     Args:
         arguments: Arguments of the command; `None` for those of this process.
     """
-    with console_output():
-        options = make_parser().read(arguments)
-        with user_errors(PROGRAM):
-            export = export_onnx(**vars(options))
-        logger.info(
-            f"{export.path}: {export.num_bytes / 2**20:.1f} MiB, opset {export.opset_version}, differs from PyTorch by at "
-            f"most {export.largest_difference:.1e}."
-        )
-        for name, latency in export.latencies.items():
-            logger.info(f"{name}: {1000 * latency.median_seconds:.1f} ms ({latency.speedup:.2f}x)")
-        if export.latencies:
-            logger.info(f"Measured with {export.latency_seconds:g} s of audio on: {export.machine}.")
+    # The commands are in the room above, which is imported only where one of them is run.
+    import_module("hf_prunable.cli.export").main(arguments)
 
 
 if __name__ == "__main__":

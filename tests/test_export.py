@@ -1,5 +1,6 @@
 """Exported models against the ones they came from, at batch sizes and lengths that were not traced."""
 
+import json
 import logging
 import re
 import shutil
@@ -47,7 +48,7 @@ def wavlm(tmp_path_factory):
     root = tmp_path_factory.mktemp("wavlm")
     model = ragged("wavlm")
     saved(model, root / "model")
-    options = {"output_hidden_states": True, "latency_seconds": 0.1, "num_threads": 1}
+    options = {"attention_mask": True, "output_hidden_states": True, "latency_seconds": 0.1, "num_threads": 1}
     return model, root / "model", short_export(root / "model", root / "new" / "model.onnx", **options)
 
 
@@ -83,8 +84,9 @@ def test_dense_classifier(tmp_path):
     model = tiny_prunable("wav2vec2", "pre", "classification", num_labels=3)
     folder = saved(model, tmp_path / "model")
     exported = short_export(folder, tmp_path / "model.onnx")
-    assert exported.outputs == ["logits"] and not exported.latencies and exported.latency_seconds is None
-    assert_agrees(OnnxModel(exported.path), model)
+    assert exported.inputs == ["input_values"] and exported.outputs == ["logits"]
+    assert not exported.latencies and exported.latency_seconds is None
+    assert_agrees(OnnxModel(exported.path), model, with_mask=False)
 
 
 @pytest.mark.slow
@@ -92,15 +94,15 @@ def test_dense_classifier(tmp_path):
 @pytest.mark.parametrize(("family", "head"), FAMILY_HEADS)
 def test_every_head(tmp_path, family, head, make):
     model = make(family, head=head)
-    exported = short_export(saved(model, tmp_path / "model"), tmp_path / "model.onnx")
-    assert exported.auto_class == AUTO_CLASSES[head]
     with_mask = head != "xvector"
+    exported = short_export(saved(model, tmp_path / "model"), tmp_path / "model.onnx", attention_mask=with_mask)
+    assert exported.auto_class == AUTO_CLASSES[head]
     assert exported.inputs == ["input_values", "attention_mask"][: 1 + with_mask]
     graph = OnnxModel(exported.path)
     assert_agrees(graph, model, with_mask)
     if not with_mask:
         assert exported.outputs == ["logits", "embeddings"]
-        with pytest.raises(ValueError, match="exported without `attention_mask`"):
+        with pytest.raises(ValueError, match="The file takes no mask"):
             graph(**tiny_inputs())
 
 
@@ -159,11 +161,7 @@ def test_torch_export_with_named_sizes(family, make):
 def test_a_graph_that_disagrees_is_not_written(wavlm, tmp_path, monkeypatch):
     _, _, other = wavlm
 
-    def write(graph, path, inputs, opset_version):
-        shutil.copy(other.path, path)
-        return 20
-
-    monkeypatch.setattr(export, "_write", write)
+    monkeypatch.setattr(export, "write", lambda program, path, metadata: shutil.copy(other.path, path))
     folder = saved(randomize_(ragged("wavlm"), seed=7), tmp_path / "model")
     path = tmp_path / "model.onnx"
     path.write_text("before")
@@ -188,6 +186,10 @@ def test_nan_is_no_agreement():
         ({"auto_class": "AutoModelForX"}, "prunable_wavlm has no AutoModelForX"),
         ({"check_seconds": ()}, "`check_seconds` must be one or more positive"),
         ({"check_seconds": (1.0, 0.0)}, "`check_seconds` must be one or more positive"),
+        ({"hidden_states": {4: "a"}}, "no hidden state 4: the model has 3 layers"),
+        ({"hidden_states": {1: "a"}, "output_hidden_states": True}, "Both `hidden_states` and"),
+        ({"input_name": ""}, "`input_name` is ''; give a letter"),
+        ({"input_name": "logits"}, "`input_name` is 'logits', the name of another input or output"),
     ),
 )
 def test_impossible_options(wavlm, tmp_path, options, message):
@@ -226,17 +228,56 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
 def test_the_command_reports_agreement_and_latency(wavlm, tmp_path, caplog):
     _, folder, _ = wavlm
     path = tmp_path / "model.onnx"
-    options = ["--attention_mask", "false", "--check_seconds", "0.1", "--latency_seconds", "0.1", "--num_threads", "1"]
-    with caplog.at_level(logging.INFO, "hf_prunable.export"):
-        export.main([str(folder), str(path), *options])
+    options = ["--check_seconds", "0.1", "--latency_seconds", "0.1", "--num_threads", "1"]
+    with caplog.at_level(logging.INFO, "hf_prunable"):
+        export.main(
+            [str(folder), str(path), *options, "--hidden_states", "2=unit12", "0=first", "--input_name", "audio"]
+        )
     first, *latencies, machine = [record.getMessage() for record in caplog.records][-4:]
     assert re.fullmatch(rf"{path}: \d+\.\d MiB, opset \d+, differs from PyTorch by at most \d\.\de-\d+\.", first)
     assert [line.split(":")[0] for line in latencies] == ["PyTorch", "onnxruntime"]
     assert re.match(r"Measured with 0\.1 s of audio on: .*1 thread", machine)
-    assert OnnxModel(path).inputs == ["input_values"]
+    exported = OnnxModel(path)
+    assert exported.inputs == ["audio"] and exported.outputs == ["last_hidden_state", "unit12", "first"]
     caplog.clear()
-    export.main([str(folder), str(path), "--check_seconds", "0.1", "--latency_seconds", "0"])
-    assert "Measured" not in caplog.text and OnnxModel(path).inputs[-1] == "attention_mask"
+    export.main([str(folder), str(path), "--attention_mask", "--check_seconds", "0.1", "--latency_seconds", "0"])
+    assert "Measured" not in caplog.text and OnnxModel(path).inputs == ["input_values", "attention_mask"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hidden_states", "x=a"], "'x=a' is not an index and a name"),
+        (["--hidden_states", "2="], "'2=' is not an index and a name"),
+        (["--hidden_states", "1=a", "1=b"], "`--hidden_states 1=a 1=b` names an index twice"),
+        (["--hidden_states", "4=a"], "no hidden state 4"),
+    ],
+)
+def test_hidden_states_that_the_command_refuses(wavlm, tmp_path, capsys, options, message):
+    _, folder, _ = wavlm
+    with pytest.raises(SystemExit):
+        export.main([str(folder), str(tmp_path / "x.onnx"), *options])
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_chosen_hidden_states(tmp_path):
+    """With pre-norm layers, the last hidden state is before the final norm. Names inside the graph are no obstacle."""
+    model = tiny_prunable("wav2vec2", "pre")
+    folder = saved(model, tmp_path / "secret folder" / "model")
+    names = {3: "unit12", 1: "linear", 0: "add"}
+    exported = short_export(folder, tmp_path / "model.onnx", hidden_states=names)
+    assert exported.outputs == ["last_hidden_state", "unit12", "linear", "add"]
+    graph, audio = OnnxModel(exported.path), tiny_inputs(2, 700, padded=False)["input_values"]
+    with torch.no_grad():
+        expected, found = model(audio, output_hidden_states=True), graph(audio)
+    for layer_idx, name in names.items():
+        torch.testing.assert_close(found[name], expected.hidden_states[layer_idx], atol=TOLERANCE, rtol=0)
+    assert not torch.allclose(found["unit12"], found["last_hidden_state"], atol=0.1)
+    assert json.loads(exported.metadata["hidden_states"]) == {"3": "unit12", "1": "linear", "0": "add"}
+    assert exported.metadata == graph.metadata and exported.metadata["source"] == "model"
+    # Neither the checkpoint's folder nor that of the installed packages.
+    content = exported.path.read_bytes()
+    assert not [name for name in ("secret folder", "site-packages", "hf_prunable/") if name.encode() in content]
 
 
 def test_audio_has_the_rate_of_the_feature_extractor(wavlm, tmp_path, monkeypatch):

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..modeling.pretrained import PrunableModelMixin
+from .onnx_graph import AUDIO, MASK, TensorModel
 
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Outputs of the models that the graph returns.
-OUTPUTS = ("last_hidden_state", "logits", "embeddings")
 # Largest allowed difference, relative to the largest value of an output: above float32 rounding through 24 layers.
 TOLERANCE = 1e-4
 
@@ -45,6 +43,11 @@ class OnnxModel(nn.Module):
     Args:
         path: ONNX file.
         num_threads: Number of CPU threads of onnxruntime; `None` takes torch's number.
+
+    Attributes:
+        inputs: Names of the inputs; the first one is the audio.
+        outputs: Names of the outputs.
+        metadata: Metadata of the file, see `hf_prunable.reporting.onnx_metadata.onnx_metadata`.
     """
 
     def __init__(self, path: str | Path, num_threads: int | None = None):
@@ -58,6 +61,7 @@ class OnnxModel(nn.Module):
         )
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
+        self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -74,50 +78,17 @@ class OnnxModel(nn.Module):
         Raises:
             ValueError: If a mask is given but the graph was exported without one.
         """
-        values = {"input_values": input_values.numpy()}
-        if "attention_mask" in self.inputs:
+        values = {self.inputs[0]: input_values.numpy()}
+        if MASK in self.inputs:
             mask = torch.ones_like(input_values) if attention_mask is None else attention_mask
-            values["attention_mask"] = mask.long().numpy()
+            values[MASK] = mask.long().numpy()
         elif attention_mask is not None:
             raise ValueError(
-                "The file was exported without `attention_mask`. Give clips of equal length, or export it with the mask."
+                "The file takes no mask. Give one clip at a time or clips of equal length, or export it with "
+                "`attention_mask=True`."
             )
         outputs = self.session.run(self.outputs, values)
         return {name: torch.from_numpy(output) for name, output in zip(self.outputs, outputs, strict=True)}
-
-
-class TensorModel(nn.Module):
-    """A model whose inputs and outputs are tensors, as `torch.onnx.export` needs them.
-
-    Args:
-        model: Model to wrap.
-        output_hidden_states: Whether the outputs include the hidden states.
-    """
-
-    def __init__(self, model: PrunableModelMixin, output_hidden_states: bool):
-        super().__init__()
-        self.model = model
-        self.output_hidden_states = output_hidden_states
-
-    def named_outputs(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Returns the outputs by name; arguments are those of the model."""
-        output = self.model(
-            input_values, attention_mask=attention_mask, output_hidden_states=self.output_hidden_states
-        )
-        named = {name: output[name] for name in OUTPUTS if name in output}
-        if self.output_hidden_states:
-            # Copies, because the last one may be `last_hidden_state`, and torch 2.7 exports a tensor under one name only.
-            hidden_states = enumerate(output.hidden_states)
-            named |= {f"hidden_states.{layer_idx}": state.clone() for layer_idx, state in hidden_states}
-        return named
-
-    def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, ...]:
-        """Returns the outputs in order; arguments are those of the model."""
-        return tuple(self.named_outputs(input_values, attention_mask).values())
 
 
 def random_batch(batch_size: int, seconds: float, sampling_rate: int, attention_mask: bool) -> dict[str, torch.Tensor]:
@@ -136,10 +107,10 @@ def random_batch(batch_size: int, seconds: float, sampling_rate: int, attention_
     generator = torch.Generator().manual_seed(batch_size)
     audio = torch.randn(batch_size, samples, generator=generator)
     if not attention_mask:
-        return {"input_values": audio}
+        return {AUDIO: audio}
     lengths = torch.tensor([samples - samples * clip_idx // (2 * batch_size) for clip_idx in range(batch_size)])
     mask = (torch.arange(samples) < lengths.unsqueeze(1)).long()
-    return {"input_values": audio * mask, "attention_mask": mask}
+    return {AUDIO: audio * mask, MASK: mask}
 
 
 @torch.inference_mode()
@@ -153,7 +124,7 @@ def compare(graph: TensorModel, exported: OnnxModel, batch_size: int, seconds: f
         seconds: Length of each clip in seconds.
         sampling_rate: Sampling rate in Hz.
     """
-    inputs = random_batch(batch_size, seconds, sampling_rate, "attention_mask" in exported.inputs)
+    inputs = random_batch(batch_size, seconds, sampling_rate, MASK in exported.inputs)
     expected, found = graph.named_outputs(**inputs), exported(**inputs)
     differences = {name: (found[name] - value).abs().max().item() for name, value in expected.items()}
     relative = [difference / expected[name].abs().max().item() for name, difference in differences.items()]
