@@ -16,6 +16,8 @@ from .encoder_layers import is_supported_family
 
 # Default maximum number of clips per forward pass.
 BATCH_SIZE = 8
+# Two frames of filterbanks, of 25 ms each 10 ms: by their variance, clips are normalised.
+FILTERBANK_SECONDS = 0.035
 TOO_SHORT = "too short for one frame"
 TOO_LONG = "longer than the feature extractor takes"
 
@@ -89,7 +91,13 @@ def unusable_cause(
         feature_extractor: Feature extractor of the same checkpoint.
         num_samples: Length of the clip.
     """
-    if num_samples < 1 or (hasattr(model.config, "conv_kernel") and count_frames(model.config, num_samples) < 1):
+    config = model.config
+    if hasattr(config, "conv_kernel"):
+        # SEW takes several frames at once.
+        is_too_short = count_frames(config, num_samples) < getattr(config, "squeeze_factor", 1)
+    else:
+        is_too_short = num_samples < FILTERBANK_SECONDS * feature_extractor.sampling_rate
+    if is_too_short:
         return TOO_SHORT
     # Whisper's feature extractor cuts longer clips.
     return TOO_LONG if num_samples > getattr(feature_extractor, "n_samples", num_samples) else None

@@ -65,14 +65,14 @@ def truncate(model: Model, num_layers: int, inputs: Mapping[str, torch.Tensor] |
     check_own_layers(model)
     _check_inputs(model, inputs)
     config = truncated_config(model.config, num_layers)
-    name = layers_name(model)
-    state = _truncated_state(model, name, config)
+    layers = layers_name(model)
+    state = _truncated_state(model, layers, config)
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     small = build_like(model, config, state)
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(trainable[name])
     if inputs is not None:
-        _check_prefix(model, small, name, inputs)
+        _check_prefix(model, small, layers, inputs)
     return small
 
 
@@ -90,10 +90,10 @@ def _check_inputs(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor] | N
 
 
 def _check_prefix(
-    model: PreTrainedModel, truncated: PreTrainedModel, name: str, inputs: Mapping[str, torch.Tensor]
+    model: PreTrainedModel, truncated: PreTrainedModel, layers: str, inputs: Mapping[str, torch.Tensor]
 ) -> None:
     """Raises `RuntimeError` if a hidden state of a truncated model is not that of the model, to the bit."""
-    whole, kept = run_layers(model, name, inputs).states, run_layers(truncated, name, inputs).states
+    whole, kept = run_layers(model, layers, inputs).states, run_layers(truncated, layers, inputs).states
     for layer_idx, (expected, found) in enumerate(zip(whole, kept, strict=False)):
         if not torch.equal(expected, found):
             raise RuntimeError(
@@ -148,8 +148,7 @@ def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedCon
 def _truncated_state(model: PreTrainedModel, layers: str, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """Copies the tensors of a model's state dict that a truncated configuration needs; `layers` names its layers."""
     removed = tuple(
-        f"{layers}.{layer_idx}."
-        for layer_idx in range(config.num_hidden_layers, model.config.num_hidden_layers)
+        f"{layers}.{layer_idx}." for layer_idx in range(config.num_hidden_layers, model.config.num_hidden_layers)
     )
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(removed)}
     if LAYER_WEIGHTS in state:
