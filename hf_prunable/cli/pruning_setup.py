@@ -29,6 +29,7 @@ from ..runtime.digests import tensors_digest
 from ..runtime.library_versions import installed_versions
 from .pruning_methods import calibration_of, steps_of_stages
 
+
 logger = logging.get_logger(__name__)
 
 
