@@ -83,7 +83,7 @@ def similarity(states, others):
 def test_a_pruned_contentvec_keeps_frames_layers_and_projection(place, tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(logger, "warning", warnings.append)
-    folder = prune_contentvec(place, tmp_path, keep_other_weights=True, target_sparsity=[0.5])
+    folder = prune_contentvec(place, tmp_path, keep_other_weights=True, target_sparsity=[0.2])
     assert warnings == [
         "PrunableHubertModel has no place for weights of the checkpoint: final_proj.bias, final_proj.weight. They are kept "
         "in other_weights.safetensors."
@@ -112,9 +112,9 @@ def test_a_pruned_contentvec_keeps_frames_layers_and_projection(place, tmp_path,
             "12": similarity(small["12"], states[12]),
             "units": similarity(small["units"], dense.final_proj(states[9])),
         }
-    assert min(found.values()) > 0.9 and not torch.equal(small["9"], states[9]), found
+    assert min(found.values()) > 0.85 and not torch.equal(small["9"], states[9]), found
     # The layer before is another one.
-    assert similarity(small["9"], states[8]) < 0.5
+    assert similarity(small["9"], states[8]) < found["9"] - 0.05
     # Pruned again, they are still there.
     assert read_other_weights(folder, load_prunable(folder)).keys() == kept.keys()
 
