@@ -1,4 +1,4 @@
-"""Batches of clips for one forward pass, and when clips of different lengths may share one."""
+"""Batches of clips for one forward pass: which clips share one, their inputs, and which of their frames are their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .encoder_layers import is_supported_family
 
 # Default maximum number of clips per forward pass.
 BATCH_SIZE = 8
-# Two frames of filterbanks, of 25 ms each 10 ms: by their variance, clips are normalised.
+# Two frames of filterbanks, 25 ms long and 10 ms apart, because features are normalised by their variance over frames.
 FILTERBANK_SECONDS = 0.035
 TOO_SHORT = "too short for one frame"
 TOO_LONG = "longer than the feature extractor takes"
@@ -25,9 +25,10 @@ TOO_LONG = "longer than the feature extractor takes"
 def padding_changes_features(model: PreTrainedModel, feature_extractor: SequenceFeatureExtractor) -> bool:
     """Whether padding a clip to the length of another one changes the hidden states of its own frames.
 
-    Of families without prunable classes, it is assumed. In the others, it does in four cases: the feature encoder normalises over time (`feat_extract_norm="group"`, base models); the
-    feature extractor returns no attention mask; a batch norm moves padding off zero before the position convolution
-    (HuBERT's `conv_pos_batch_norm`); or one position convolution follows another (data2vec-audio).
+    For families without prunable classes, it is assumed that it does. In the others, it does in four cases: the feature
+    encoder normalises over time (`feat_extract_norm="group"`, base models); the feature extractor returns no attention
+    mask; a batch norm moves padding off zero before the position convolution (HuBERT's `conv_pos_batch_norm`); or one
+    position convolution follows another (data2vec-audio).
 
     Args:
         model: Encoder of any family, stock or prunable, with or without a head.

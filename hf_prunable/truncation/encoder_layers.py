@@ -30,6 +30,22 @@ def is_supported_family(config: PreTrainedConfig) -> bool:
     )
 
 
+def check_layer_count(config: PreTrainedConfig) -> None:
+    """Checks that a configuration counts its layers.
+
+    Args:
+        config: Configuration of a model.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not isinstance(getattr(config, LAYER_COUNT, None), int):
+        raise ValueError(
+            f"The configuration of a model of type {config.model_type!r} has no `{LAYER_COUNT}`. Give a model with one stack of "
+            "transformer layers; of a model with several parts, give the audio encoder."
+        )
+
+
 def layers_name(model: PreTrainedModel) -> str:
     """Returns the name of the module list of a model's transformer layers, such as "encoder.layers".
 
@@ -50,11 +66,7 @@ def layers_name(model: PreTrainedModel) -> str:
             f"{kind} has a decoder, which reads the last layer of its encoder. Give the encoder alone: "
             "`model.get_encoder()`, or a class without a decoder, such as WhisperForAudioClassification."
         )
-    if not isinstance(getattr(model.config, LAYER_COUNT, None), int):
-        raise ValueError(
-            f"The configuration of {kind} has no `{LAYER_COUNT}`. Give a model with one stack of transformer layers; of a "
-            "model with several parts, give the audio encoder."
-        )
+    check_layer_count(model.config)
     config = copy.deepcopy(model.config)
     setattr(config, LAYER_COUNT, config.num_hidden_layers + 1)
     with torch.device("meta"):

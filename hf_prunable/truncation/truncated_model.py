@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling.loading import build_like
 from ..modeling.other_libraries import check_own_layers
-from .encoder_layers import LAYER_COUNT, is_supported_family, layers_name, run_layers
+from .encoder_layers import check_layer_count, is_supported_family, layers_name, run_layers
 
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -119,11 +119,7 @@ def truncated_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedCon
         raise TypeError(
             f"`num_layers` is {num_layers!r}, a {type(num_layers).__name__}; give the number of layers to keep, an integer."
         ) from error
-    if not isinstance(getattr(config, LAYER_COUNT, None), int):
-        raise ValueError(
-            f"A model of type {config.model_type!r} cannot be truncated: its configuration has no `{LAYER_COUNT}`. Give a "
-            "model with one stack of transformer layers; of a model with several parts, give the audio encoder."
-        )
+    check_layer_count(config)
     if getattr(config, "gates", None) is not None:
         raise ValueError(
             "The model has gates, some of them on layers that truncation removes. Call `compact(model)` or "
