@@ -31,6 +31,7 @@ PUBLISHED = {
     "config.json",
     "model.safetensors",
     "modeling_hf_prunable.py",
+    "other_weights.safetensors",
     "preprocessor_config.json",
     "pruning_report.json",
     "shape.png",
@@ -49,6 +50,7 @@ def root(tmp_path_factory):
     model.save_pretrained(pruned)
     make_report().save(pruned)
     save_card(pruning_card(make_report(model_name=str(root), dataset_name="org/speech"), "wavlm-pruned-28pct"), pruned)
+    save_file({"final_proj.bias": torch.zeros(2)}, pruned / "other_weights.safetensors")
     (pruned / "shape.png").write_bytes(b"\x89PNG with a picture in it")
     truncate(tiny_prunable("wavlm", head="classification"), 2).save_pretrained(words)
     for folder in (pruned, words):

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoFeatureExtractor
-
 from ..finetuning.arguments import TruncationArguments
 from ..finetuning.classifier import FinetuningArguments, fine_tune, make_classifier
 from ..finetuning.stage_plan import plan_stages, stage_name
@@ -24,7 +22,8 @@ from ..finetuning.task_data import TaskData, TrainedVariant
 from ..finetuning.task_profiles import choose_depth, profile_labels
 from ..hub import HubPush, PushError
 from ..modeling.auto import prunable_class
-from ..modeling.loading import load_complete, load_config
+from ..modeling.loading import load_complete, load_config, load_feature_extractor
+from ..modeling.other_weights import describe_other_weights, read_other_weights
 from ..modeling.pretrained import PrunableModelMixin
 from ..reporting.finetuning_report import (
     FULL,
@@ -110,6 +109,9 @@ class FinetuningRecipe:
         prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
         model = load_complete(self.options.model_name_or_path)
+        other_weights = read_other_weights(self.options.model_name_or_path, model)
+        if other_weights and self.is_main_process:
+            logger.warning(describe_other_weights(other_weights, model, is_kept=False))
         self.data = self._setup_data(model)
         self.report = self._setup_report(model)
         self.plan = plan_stages(
@@ -125,7 +127,7 @@ class FinetuningRecipe:
         return hub
 
     def _setup_data(self, model: PrunableModelMixin) -> TaskData:
-        feature_extractor = AutoFeatureExtractor.from_pretrained(self.options.model_name_or_path)
+        feature_extractor = load_feature_extractor(self.options.model_name_or_path)
         with self.training.main_process_first(desc="reading the clips"):
             data = TaskData(feature_extractor, self.options.load_task(feature_extractor.sampling_rate))
             if self.is_main_process:

@@ -23,6 +23,7 @@ from pathlib import Path
 from ..data.arguments import SpeechArguments
 from ..hub import HubPush, PushError
 from ..modeling.loading import load_complete
+from ..modeling.other_weights import OTHER_WEIGHTS_FILE
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import UnitCounts
 from ..one_shot.arguments import OneShotArguments
@@ -48,6 +49,7 @@ from ..reporting.public_text import command_line
 from ..reporting.publication import publish_pruning
 from ..reporting.ragged_shape import RaggedShape
 from ..runtime.console import console_output
+from ..runtime.files import save_tensors_atomically
 from ..runtime.interruptions import stoppable
 from ..runtime.options import OptionParser
 from ..runtime.process_group import leave_process_group
@@ -64,7 +66,7 @@ logger = logging.getLogger("hf_prunable")
 
 PROGRAM = "hf-prunable prune"
 # Options that a result does not depend on.
-UNRECORDED = ("override", "latency_seconds", "compare_ragged")
+UNRECORDED = ("override", "latency_seconds", "compare_ragged", "keep_other_weights")
 
 
 class PruningRecipe:
@@ -196,6 +198,8 @@ class PruningRecipe:
         restore_noise_(student.model, loaded.original_config)
         student.model.save_pretrained(folder)
         loaded.feature_extractor.save_pretrained(folder)
+        if self.options.keep_other_weights and loaded.other_weights:
+            save_tensors_atomically(folder / OTHER_WEIGHTS_FILE, loaded.other_weights)
         if loaded.labels is not None and loaded.labels.tokenizer is not None:
             loaded.labels.tokenizer.save_pretrained(folder)
         report = self._report(student, target, losses, ragged)

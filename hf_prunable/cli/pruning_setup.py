@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, set_seed
+from transformers import Wav2Vec2FeatureExtractor, set_seed
+from transformers.utils import logging
 
 from ..data.arguments import SpeechArguments, leave_out_transcripts, load_speech
 from ..data.clip_identity import identify_tokenizer
 from ..data.labels import LabelEncoding, load_label_encoding
 from ..modeling.auto import prunable_class
 from ..modeling.identity import identify_model
-from ..modeling.loading import load_complete, load_config
+from ..modeling.loading import load_complete, load_config, load_feature_extractor
+from ..modeling.other_weights import describe_other_weights, read_other_weights
 from ..pruning.arguments import GATES, PruningArguments, PruningTrainingArguments
 from ..pruning.method import PruningMethod
 from ..pruning.objective_arguments import ObjectiveArguments
@@ -26,6 +28,9 @@ from ..runtime.auto_classes import BASE_MODEL
 from ..runtime.digests import tensors_digest
 from ..runtime.library_versions import installed_versions
 from .pruning_methods import calibration_of, steps_of_stages
+
+
+logger = logging.get_logger(__name__)
 
 
 class PruningSetup:
@@ -44,6 +49,7 @@ class PruningSetup:
         speech: Training and held-out clips.
         labels: Encoding of the labels; `None` without labels.
         teacher_name: Folder or Hub id of the teacher; `None` without distillation.
+        other_weights: Weights of the checkpoint that the model has no place for, by name; for the main process alone.
 
     Raises:
         ValueError: If the checkpoint is of another kind, or the audio cannot be used.
@@ -62,7 +68,7 @@ class PruningSetup:
         self.teacher_name = (options.teacher_name_or_path or name) if objective.has_distillation else None
         # Another kind of model is refused before anything but its configuration is read.
         prunable_class(load_config(name))
-        self.feature_extractor: Wav2Vec2FeatureExtractor = AutoFeatureExtractor.from_pretrained(name)
+        self.feature_extractor: Wav2Vec2FeatureExtractor = load_feature_extractor(name)
         self.speech = load_speech(speech_options, self.feature_extractor.sampling_rate, training.seed)
         self.labels: LabelEncoding | None = None
         if objective.task is not None:
@@ -80,6 +86,7 @@ class PruningSetup:
         self._models: dict[str, Any] = {}
         if self._is_main_process:
             self._models["model"] = identify_model(self.model, self.feature_extractor)
+        self.other_weights = self._read_other_weights() if self._is_main_process else {}
 
     @property
     def auto_class(self) -> str:
@@ -92,6 +99,13 @@ class PruningSetup:
         # A method of the stock classes.
         model: Any = self.model
         return int(model._get_feat_extract_output_lengths(torch.tensor(num_samples)))
+
+    def _read_other_weights(self) -> dict[str, torch.Tensor]:
+        """Reads the weights that the model has no place for, and names them in a warning."""
+        weights = read_other_weights(self.options.model_name_or_path, self.model)
+        if weights:
+            logger.warning(describe_other_weights(weights, self.model, self.options.keep_other_weights))
+        return weights
 
     def stages(self, method: PruningMethod, output_dir: Path) -> TrainingStages:
         """Prepares the student for a method, loads the teacher, and returns the stages of the run with their plan.

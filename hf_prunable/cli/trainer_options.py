@@ -50,6 +50,7 @@ PRUNING_GROUPS = {
     ),
 }
 PRUNING_RARE_GROUPS = {
+    "what to prune, seldom needed": "keep_other_weights",
     "objective and gates, seldom needed": (
         "shortest_crop_seconds distillation_form share_projections gate_start initial_norm_spread refit"
     ),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from .auto import prunable_class
 from .checkpoint_weights import ENCODER_PARTS, check_weights
@@ -41,6 +41,26 @@ def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
     # The last three for a file that holds no object, or thousands of them in each other.
     except (StrictDataclassError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"The config.json of {str(pretrained_model_name_or_path)!r}: {error}") from error
+
+
+def load_feature_extractor(pretrained_model_name_or_path: str | Path) -> Wav2Vec2FeatureExtractor:
+    """Loads the feature extractor of a checkpoint.
+
+    Args:
+        pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+
+    Raises:
+        OSError: If the checkpoint has none, as those of some projects.
+    """
+    try:
+        return AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path)
+    except OSError as error:
+        raise OSError(
+            f"There is no feature extractor (preprocessor_config.json) in {str(pretrained_model_name_or_path)!r}. Download the "
+            "checkpoint to a folder, and save the one that it was trained with there, such as "
+            "`Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)`; its authors say whether audio is "
+            "normalised. Then give the folder."
+        ) from error
 
 
 def saved_auto_class(pretrained_model_name_or_path: str | Path) -> str:

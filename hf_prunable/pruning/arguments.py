@@ -91,6 +91,10 @@ class PruningArguments:
         default=False,
         metadata={"help": "Make a checkpoint of a stock class: one feed-forward width, attention whole."},
     )
+    keep_other_weights: bool = field(
+        default=False,
+        metadata={"help": "Keep weights that the model has no place for in a file of their own beside it."},
+    )
     ste: bool = field(default=True, metadata={"help": "Straight-through estimator for the gates' limits 0 and 1."})
     gate_start: str = field(
         default=BY_WEIGHTS,

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
 
 from ..modeling.configuration import SHIM_FILE
+from ..modeling.other_weights import OTHER_WEIGHTS_FILE
 from ..runtime.messages import first_names
 from .finetuning_report import FinetuningReport
 from .model_card_parts import (
@@ -52,6 +53,7 @@ PUBLISHED_NAMES = frozenset(
         PruningReport.FILE_NAME,
         FinetuningReport.FILE_NAME,
         *(SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE, PRICES_PICTURE, PROFILE_PICTURE, CONFUSION_PICTURE),
+        OTHER_WEIGHTS_FILE,
         *(CARD_FILE, SHIM_FILE, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE"),
     }
 )
@@ -85,7 +87,7 @@ def published_files(folder: Path) -> list[str]:
             "run; links are not followed."
         )
     published = sorted(name for name in regular if _is_published(name))
-    weights = [name for name in published if name.endswith(".safetensors")]
+    weights = [name for name in published if WEIGHTS.fullmatch(name)]
     shards = _shards(folder / SAFE_WEIGHTS_INDEX_NAME) if SAFE_WEIGHTS_INDEX_NAME in regular else set()
     missing = sorted(shards.difference(weights))
     if missing or not weights:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset
 from scipy import stats
-from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import PreTrainedModel
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.utils import logging
 
 from .class_pairs import ClassPairs, Label, PointClasses
@@ -132,7 +133,7 @@ class LayerProfile:
 def layer_convexity(
     model: PreTrainedModel,
     dataset: Dataset,
-    feature_extractor: Wav2Vec2FeatureExtractor,
+    feature_extractor: SequenceFeatureExtractor,
     config: ConvexityConfig | None = None,
     *,
     labels: Sequence[str] = ("word",),
@@ -141,13 +142,15 @@ def layer_convexity(
 ) -> LayerProfile:
     """Scores every hidden state of a model, averaged over the frames of each clip, for one or more sets of labels.
 
-    The audio is read and encoded once for all sets of labels. For pre-norm models (`do_stable_layer_norm`), the
-    features of layer l are `encoder.layer_norm(h_l)`, which the model outputs if it is truncated after this layer.
+    The audio is read and encoded once for all sets of labels. For models with a final norm, such as pre-norm ones
+    (`do_stable_layer_norm`) and Whisper, the features of layer l are that norm of h_l, which the model outputs if it is
+    truncated after this layer.
 
         layer_convexity(model, dataset, feature_extractor, labels=["word", "speaker"], n_neighbors=5)
 
     Args:
-        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head.
+        model: WavLM, HuBERT, wav2vec 2.0 or related model, stock or prunable, or an encoder of another family of
+            transformers, with or without a head.
         dataset: Clips, with a column `audio` and the columns of labels.
         feature_extractor: Feature extractor of the model's checkpoint.
         config: Settings of the scores; `None` for the defaults of `ConvexityConfig`.

@@ -7,28 +7,37 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import PreTrainedModel
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.utils import logging
 
 from ..data.audio import AudioError, audio_name, count_samples, decode_audio, undecoded_audio
 from ..data.speech_dataset import SkippedAudio
 from ..modeling.identity import computing_fields
-from ..modeling.size import count_frames
 from ..runtime.digests import add_tensors
 from ..runtime.evaluation_mode import evaluation_mode
 from ..runtime.files import DamagedFileError, read_tensors, save_tensors_atomically
-from .clip_batches import BATCH_SIZE, group_by_length, padding_changes_features, plan_batches
+from .clip_batches import (
+    BATCH_SIZE,
+    batch_inputs,
+    count_own_frames,
+    group_by_length,
+    padding_changes_features,
+    plan_batches,
+    unusable_cause,
+)
+from .encoder_layers import layers_name, run_layers
 
 
 logger = logging.get_logger(__name__)
 
-TOO_SHORT = "too short for one frame"
 # Format of the cached features. Raise it when the same weights and clips give other features.
 FORMAT_VERSION = 1
 # Bytes of an audio file that are read at once.
@@ -51,7 +60,7 @@ class PooledFeatures:
 
 def pooled_features(
     model: PreTrainedModel,
-    feature_extractor: Wav2Vec2FeatureExtractor,
+    feature_extractor: SequenceFeatureExtractor,
     dataset: Dataset,
     *,
     batch_size: int = BATCH_SIZE,
@@ -63,7 +72,7 @@ def pooled_features(
     for what is pooled and which clips share a batch.
 
     Args:
-        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head.
+        model: Encoder of any family, stock or prunable, with or without a head.
         feature_extractor: Feature extractor of the model's checkpoint.
         dataset: Clips, with a column `audio`.
         batch_size: Maximum number of clips per forward pass, 1 or more.
@@ -89,7 +98,7 @@ def pooled_features(
 
 
 def _pool_dataset(
-    model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, clips: Dataset, batch_size: int
+    model: PreTrainedModel, feature_extractor: SequenceFeatureExtractor, clips: Dataset, batch_size: int
 ) -> PooledFeatures:
     """Pools a data set of undecoded audio; see `pooled_features`."""
     sampling_rate = feature_extractor.sampling_rate
@@ -120,7 +129,7 @@ def _pool_dataset(
 
 def pool_clips(
     model: PreTrainedModel,
-    feature_extractor: Wav2Vec2FeatureExtractor,
+    feature_extractor: SequenceFeatureExtractor,
     lengths: Sequence[int],
     read: Callable[[int], np.ndarray],
     *,
@@ -131,43 +140,41 @@ def pool_clips(
     The mean is taken over the clip's own frames, without padding. Where padding would change these frames (see
     `padding_changes_features`), only clips of equal length share a batch.
 
-    A pre-norm model (`do_stable_layer_norm`) that is truncated after layer l outputs `encoder.layer_norm(h_l)`. This
-    is what is pooled for pre-norm models, for every l, instead of h_l.
+    A model with a final norm, such as a pre-norm one (`do_stable_layer_norm`), outputs `encoder.layer_norm(h_l)` if it is
+    truncated after layer l. This is what is pooled for such models, for every l, instead of h_l.
 
     Args:
-        model: WavLM, HuBERT or wav2vec 2.0 model, stock or prunable, with or without a head. It runs in evaluation
-            mode.
-        feature_extractor: Feature extractor of the model's checkpoint; its `do_normalize` and `return_attention_mask`
-            apply.
+        model: Encoder of any family, stock or prunable, with or without a head. It runs in evaluation mode.
+        feature_extractor: Feature extractor of the model's checkpoint, with its settings, such as `do_normalize`.
         lengths: Expected length of each clip in samples, by which batches are planned; 0 leaves the clip out.
         read: Function from a clip index to the waveform of this clip, of shape (samples,).
         batch_size: Maximum number of clips per forward pass, 1 or more.
 
     Returns:
         The features, and cause to the indices of the clips that were left out for it: those for which `read` raised an
-        `AudioError`, and those too short for one frame.
+        `AudioError`, those too short for one frame, and those longer than the feature extractor takes.
 
     Raises:
-        ValueError: If the batch size is below 1.
+        ValueError: If the batch size is below 1, or the model has no one stack of layers.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
-    config, base = model.config, model.base_model
     # Counted, because a model may have been truncated by hand without changing its configuration.
-    num_layers = len(list(base.get_submodule("encoder.layers").children()))
+    layers = layers_name(model)
+    num_layers = len(list(model.get_submodule(layers).children()))
     equal_lengths = padding_changes_features(model, feature_extractor)
-    features = np.empty((num_layers + 1, len(lengths), config.hidden_size), dtype=np.float32)
+    features = np.empty((num_layers + 1, len(lengths), model.config.hidden_size), dtype=np.float32)
     is_pooled = np.zeros(len(lengths), dtype=bool)
     left_out: dict[str, list[int]] = {}
     progress = logging.tqdm(total=len(lengths), desc="Hidden states", unit="clip")
-    with progress, evaluation_mode([base]):
+    with progress:
         for batch in plan_batches(lengths, batch_size, equal_lengths):
-            waveforms = _read_waveforms(batch, read, config, left_out)
+            waveforms = _read_waveforms(batch, read, partial(unusable_cause, model, feature_extractor), left_out)
             # Clips may turn out longer or shorter than planned.
             for clip_indices in group_by_length(waveforms) if equal_lengths else [list(waveforms)]:
                 if clip_indices:
-                    pooled = _pool_batch(model, feature_extractor, [waveforms[clip_idx] for clip_idx in clip_indices])
-                    features[:, clip_indices] = pooled
+                    clips_of_batch = [waveforms[clip_idx] for clip_idx in clip_indices]
+                    features[:, clip_indices] = _pool_batch(model, layers, feature_extractor, clips_of_batch)
                     is_pooled[clip_indices] = True
             progress.update(len(batch))
     clips = np.flatnonzero(is_pooled)
@@ -177,10 +184,17 @@ def pool_clips(
 def _read_waveforms(
     batch: Sequence[int],
     read: Callable[[int], np.ndarray],
-    config: PreTrainedConfig,
+    cause_of: Callable[[int], str | None],
     left_out: dict[str, list[int]],
 ) -> dict[int, np.ndarray]:
-    """Reads the clips of a batch; the indices of those that cannot be used are added to `left_out` by cause."""
+    """Reads the clips of a batch; the indices of those that cannot be used are added to `left_out` by cause.
+
+    Args:
+        batch: Indices of the clips.
+        read: Function from a clip index to the waveform.
+        cause_of: Function from a number of samples to the cause why such a clip cannot be used, or `None`.
+        left_out: Cause to the indices of clips that are left out for it; changed in place.
+    """
     waveforms = {}
     for clip_idx in batch:
         try:
@@ -188,35 +202,31 @@ def _read_waveforms(
         except AudioError as error:
             left_out.setdefault(error.cause, []).append(clip_idx)
             continue
-        if count_frames(config, len(waveform)) < 1:
-            left_out.setdefault(TOO_SHORT, []).append(clip_idx)
-        else:
+        cause = cause_of(len(waveform))
+        if cause is None:
             waveforms[clip_idx] = waveform
+        else:
+            left_out.setdefault(cause, []).append(clip_idx)
     return waveforms
 
 
 def _pool_batch(
-    model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, waveforms: list[np.ndarray]
+    model: PreTrainedModel, layers: str, feature_extractor: SequenceFeatureExtractor, waveforms: list[np.ndarray]
 ) -> np.ndarray:
     """Averages each hidden state of clips over frames; the result has shape (layers + 1, clips, hidden size)."""
-    # transformers types the property as a plain module.
-    base = cast(PreTrainedModel, model.base_model)
-    inputs = feature_extractor(
-        waveforms, sampling_rate=feature_extractor.sampling_rate, padding=True, return_tensors="pt"
-    ).to(base.device)
-    inputs["input_values"] = inputs["input_values"].to(base.dtype)
-    states = base(**inputs, output_hidden_states=True).hidden_states
-    num_frames = torch.tensor([count_frames(base.config, len(waveform)) for waveform in waveforms], device=base.device)
-    is_padding = (torch.arange(states[0].shape[1], device=base.device) >= num_frames[:, None]).unsqueeze(-1)
-    # data2vec-audio has no such field, and post-norm layers alone.
-    if getattr(base.config, "do_stable_layer_norm", False):
-        final_norm = base.get_submodule("encoder.layer_norm")
-        states = [final_norm(state) for state in states]
+    inputs = batch_inputs(model, feature_extractor, waveforms)
+    record = run_layers(model, layers, inputs)
+    states = record.states
+    num_frames = count_own_frames(model, inputs, waveforms, states[0].shape[1]).to(states[0].device)
+    is_padding = (torch.arange(states[0].shape[1], device=states[0].device) >= num_frames[:, None]).unsqueeze(-1)
+    if record.final_norm is not None:
+        with evaluation_mode([record.final_norm]):
+            states = [record.final_norm(state) for state in states]
     pooled = [state.float().masked_fill(is_padding, 0).sum(1) / num_frames[:, None] for state in states]
     return torch.stack(pooled).cpu().numpy()
 
 
-def _cache_key(model: PreTrainedModel, feature_extractor: Wav2Vec2FeatureExtractor, clips: Dataset) -> str:
+def _cache_key(model: PreTrainedModel, feature_extractor: SequenceFeatureExtractor, clips: Dataset) -> str:
     """A hash of everything that the features depend on: weights, configuration, feature extractor and audio."""
     base = model.base_model
     settings = [FORMAT_VERSION, type(base).__name__, computing_fields(model.config), feature_extractor.to_dict()]

@@ -19,11 +19,20 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import torch
 import yaml
 from sybil import Document
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
-from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
 
 from hf_prunable import PrunableHubertForCTC, PrunableWavLMModel, compact
 from hf_prunable.cli.main import main
@@ -68,7 +77,7 @@ _SIZES = {
     "num_conv_pos_embedding_groups": 4,
     "classifier_proj_size": 16,
 }
-_WAVLM, _CTC = "microsoft/wavlm-base-plus", "facebook/hubert-large-ls960-ft"
+_WAVLM, _CTC, _WHISPER = "microsoft/wavlm-base-plus", "facebook/hubert-large-ls960-ft", "openai/whisper-tiny"
 _WORDS, _SPEAKERS, _TAKES = ("down", "no", "up", "yes"), "abcde", 5
 # Takes that are not for training.
 _LISTS = {"validation": 3, "test": 4}
@@ -93,6 +102,7 @@ def make_scratch(folder: Path, short: bool = True) -> Path:
     vocabulary = {token: number for number, token in enumerate(("<pad>", "<unk>", "|", "A", "B"))}
     (folder / "vocab.json").write_text(str(vocabulary).replace("'", '"'))
     Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None).save_pretrained(folder / _CTC)
+    _save_other_models(folder)
     _write_audio(folder)
     recipe = {"model_name_or_path": _WAVLM, "dataset_name": "recordings", "output_dir": "pruned-by-recipe"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -194,6 +204,24 @@ def _write_commands(folder: Path, options: dict[str, str]) -> None:
 def _save(model, folder: Path) -> None:
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
+
+
+def _save_other_models(folder: Path) -> None:
+    """Saves ContentVec's layout without a feature extractor, and Whisper with encoder and decoder, which hears a second."""
+    contentvec = HubertModel(HubertConfig(**(_SIZES | {"num_hidden_layers": 12})))
+    contentvec.final_proj = torch.nn.Linear(_SIZES["hidden_size"], _SIZES["classifier_proj_size"])
+    contentvec.save_pretrained(folder / "contentvec")
+    layers = {f"{part}_{kind}": 4 for part in ("encoder", "decoder") for kind in ("layers", "attention_heads")}
+    widths = {
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "d_model": 48,
+        "vocab_size": 60,
+        "max_source_positions": 50,
+    }
+    tokens = {name: 0 for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")}
+    WhisperModel(WhisperConfig(**layers, **widths, **tokens)).save_pretrained(folder / _WHISPER)
+    WhisperFeatureExtractor(chunk_length=1).save_pretrained(folder / _WHISPER)
 
 
 def _write_audio(folder: Path) -> None:
