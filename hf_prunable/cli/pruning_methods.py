@@ -128,7 +128,7 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
 
     Raises:
         ValueError: If one was given, where a value that is the default counts as not given; or if there is nothing that
-            `compare_ragged` could compare, or no training in which to evaluate.
+            `compare_ragged` could compare, or no training to evaluate or to report.
     """
     given = {name for arguments in (options, one_shot, training) for name in given_options(arguments)}
     for needed, names in options_without_effect(options).items():
@@ -149,10 +149,21 @@ def check_options(options: PruningArguments, one_shot: OneShotArguments, trainin
             f"`compare_ragged` compares models as they are pruned, but `final_steps` is {training.final_steps}, and only the "
             "model of the stock shape would be trained. Leave one of the two options out."
         )
-    if training.evaluates and options.method != GATES and not training.final_steps:
+    if options.method != GATES and not training.final_steps:
+        _check_without_training(options.method, training)
+
+
+def _check_without_training(method: str, training: PruningTrainingArguments) -> None:
+    """Checks that nothing was asked for that only training has."""
+    if training.evaluates:
         raise ValueError(
-            f"`eval_steps` and `eval_strategy` evaluate while a model is trained, but the method {options.method!r} trains "
+            f"`eval_steps` and `eval_strategy` evaluate while a model is trained, but the method {method!r} trains "
             "none without `final_steps`. Give `final_steps`, or leave them out: the finished model is measured in any case."
+        )
+    if training.report_to:
+        raise ValueError(
+            f"`report_to` keeps curves of a training, but the method {method!r} trains nothing without `final_steps`. Give "
+            "`final_steps`, or leave it out: the measurements are in the report."
         )
 
 

@@ -44,6 +44,14 @@ class SpeechArguments:
         },
     )
 
+    def __post_init__(self):
+        if self.held_out_clips is not None and self.held_out_clips < 1:
+            raise ValueError(
+                f"`held_out_clips` is {self.held_out_clips}; it must be 1 or more, because the result is measured on them."
+            )
+        if self.held_out_clips is None and not 0 < self.held_out_fraction < 1:
+            raise ValueError(f"`held_out_fraction` is {self.held_out_fraction}; it must lie between 0 and 1.")
+
 
 @dataclass(frozen=True)
 class Speech:

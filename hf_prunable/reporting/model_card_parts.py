@@ -38,6 +38,8 @@ LICENSE_FIELDS = ("license", "license_name", "license_link")
 SHAPE_PICTURE, CURVE_PICTURE, FIDELITY_PICTURE = "shape.png", "sparsity_curve.png", "fidelity.png"
 PRICES_PICTURE = "prices.png"
 PROFILE_PICTURE, CONFUSION_PICTURE = "layer_profile.png", "confusion.png"
+# arXiv numbers by which the template chooses the entry under "Citation".
+GATES_PAPER, CONVEXITY_PAPER = "2306.01385", "2408.11858"
 PRUNED_TAGS = ["pruned", "structured-pruning"]
 
 

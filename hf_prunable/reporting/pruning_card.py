@@ -24,6 +24,7 @@ from .model_card_overview import THIS_MODEL, SavedModel, facts_table, overview_t
 from .model_card_parts import (
     CURVE_PICTURE,
     FIDELITY_PICTURE,
+    GATES_PAPER,
     PIPELINE_TAGS,
     PRICES_PICTURE,
     PRUNED_TAGS,
@@ -77,7 +78,7 @@ def pruning_card(report: PruningReport, name: str, model: SavedModel, *, source:
         command=inputs.command,
         reproduction=_reproduction(report),
         limits=_limits(report),
-        citation=inputs.method == GATES,
+        citation=GATES_PAPER if inputs.method == GATES else None,
     )
 
 

@@ -10,6 +10,7 @@ from .finetuning_report import TRUNCATED, FinetuningReport, Variant, format_tabl
 from .model_card_overview import THIS_MODEL, SavedModel, facts_table, overview_table
 from .model_card_parts import (
     CONFUSION_PICTURE,
+    CONVEXITY_PAPER,
     PIPELINE_TAGS,
     PROFILE_PICTURE,
     PRUNED_TAGS,
@@ -73,7 +74,7 @@ def truncation_card(report: FinetuningReport, name: str, model: SavedModel, *, s
             "Latency was measured on the machine named above; ratios differ on other machines.",
             inherited_limits(inputs.model_name),
         ],
-        citation=True,
+        citation=CONVEXITY_PAPER,
     )
 
 

@@ -58,7 +58,7 @@ def check_trackers(names: str | Sequence[str] | None) -> None:
         if name not in available:
             raise ValueError(
                 f"`report_to` is {name!r}, and its package is not installed. Install it, such as by `pip install {name}`, or take "
-                f"one of {', '.join(sorted(available)) or 'none'}."
+                f"{' or '.join([*sorted(available), 'none'])}."
             )
 
 

@@ -98,6 +98,11 @@ def test_defaults_are_allowed(tmp_path, method):
         ("magnitude", {"rounds": 2}, "`rounds` has no effect"),
         ("magnitude", {"compare_ragged": True, "stock_shape": True}, "`compare_ragged` has no effect"),
         ("one_shot", {"eval_steps": 5}, "the method 'one_shot' trains none without `final_steps`"),
+        (
+            "magnitude",
+            {"report_to": "tensorboard"},
+            "`report_to` .* the method 'magnitude' trains nothing without `final_steps`",
+        ),
         ("magnitude", {"eval_strategy": "steps", "final_steps": 0}, "the method 'magnitude' trains none without"),
         ("one_shot", {"compare_ragged": True}, "Give `stock_shape` as well"),
         (

@@ -308,7 +308,7 @@ class TestBadInput:
             ({"initial_drop_rate": 0.0}, "`initial_drop_rate` must be between 0 and 1, but is 0.0"),
             ({"distillation_layers": [0, 9]}, r"must be in 0\.\.3, but are \[0, 9\]"),
             ({"min_seconds": 5.0}, "No clip is left: 12 of 12 .*Give audio that soundfile can read, of 5 s or longer"),
-            ({"held_out_fraction": 1.0}, "fraction is 1.0; it must lie between 0 and 1"),
+            ({"held_out_fraction": 1.0}, "`held_out_fraction` is 1.0; it must lie between 0 and 1"),
             ({"crop_seconds": 0.0}, "crop_seconds is 0.0; it must be above 0"),
             ({"dataset_split": "test"}, "no sub-folder 'test'; .* only the split 'train'"),
         ],

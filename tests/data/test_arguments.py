@@ -39,6 +39,18 @@ def test_clips_are_held_out_by_number_or_fraction(folder, options, count):
     assert facts["training clips"]["clips"] == NUM_CLIPS - count and facts["held-out clips"]["clips"] == count
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"held_out_clips": 0}, "`held_out_clips` is 0; it must be 1 or more"),
+        ({"held_out_fraction": 1.0}, "`held_out_fraction` is 1.0; it must lie between 0 and 1"),
+    ],
+)
+def test_held_out_clips_that_are_refused(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(folder, **options)
+
+
 def test_clips_are_identified_by_what_was_chosen(folder):
     first = load(folder, held_out_clips=5).identity()
     assert load(folder, held_out_clips=5).identity() == first

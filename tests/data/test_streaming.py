@@ -124,7 +124,10 @@ def test_nothing_that_can_be_used(tmp_path):
         AudioError, match=r"Not one of the 3 clips that worker 0 of rank 0 reads .* shorter than 0.05 s"
     ):
         read(speech, 1)
-    for count, message in ((0, "count is 0"), (3, "3 clips cannot be held out of a stream of 3")):
+    for count, message in (
+        (0, "`held_out_clips` is 0; it must be 1 or more"),
+        (3, "3 clips cannot be held out of a stream of 3"),
+    ):
         with pytest.raises(ValueError, match=message):
             load(tmp_path, held_out_clips=count)
 

@@ -194,11 +194,10 @@ python run_prune\.py --target_sparsity 0\.72
 
 ```bibtex
 @inproceedings\{wang2023taskagnostic,
-[^`]*2306\.01385[^`]*
-@misc\{dorszewski2024convexity,
-[^`]*2408\.11858[^`]*```
+[^@`]*2306\.01385[^@`]*
+```
 
-Papers: \[arXiv 2306\.01385\]\(https://arxiv\.org/abs/2306\.01385\), \[arXiv 2408\.11858\]\(https://arxiv\.org/abs/2408\.11858\)\.
+Paper: \[arXiv 2306\.01385\]\(https://arxiv\.org/abs/2306\.01385\)\.
 """
 
 TRUNCATION_CARD = r"""---
@@ -357,7 +356,14 @@ python run_finetune_speech_commands\.py
 - The limits and biases of [^\n]+
 
 ## Citation
-.*"""
+
+```bibtex
+@misc\{dorszewski2024convexity,
+[^@`]*2408\.11858[^@`]*
+```
+
+Paper: \[arXiv 2408\.11858\]\(https://arxiv\.org/abs/2408\.11858\)\.
+"""
 
 KNOWN = {
     "steps": {"with gates": 1500, "after compaction": 500},
