@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION, BASE_MODEL, CTC
+from ..runtime.project import project_url
 from .finetuning_report import FinetuningInputs
 from .model_card_overview import SavedModel
 from .model_card_parts import dataset_text, link
@@ -103,5 +104,6 @@ def _misuses_of_all(inputs: RunInputs, model: SavedModel) -> list[str]:
     return [
         f"Another sampling rate than {model.sampling_rate:,} Hz, or several channels: resample, and take one channel.",
         f"Languages, voices and noise that neither {link(inputs.model_name)} nor {data} covers: nothing was measured there.",
-        "Live audio frame by frame: each frame depends on the whole clip.",
+        "Live audio frame by frame: each frame depends on the whole clip. "
+        f"[Long recordings and streams]({project_url('Documentation')}/guides/long_audio.md) says what parts of it cost.",
     ]

@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from ..runtime.auto_classes import AUDIO_CLASSIFICATION
 from ..runtime.project import project_url
-from .finetuning_report import TRUNCATED, FinetuningReport, Variant, format_table
+from .finetuning_report import TRUNCATED, FinetuningInputs, FinetuningReport, Variant, format_table
 from .model_card_overview import THIS_MODEL, SavedModel, facts_table, overview_table
 from .model_card_parts import (
     CONFUSION_PICTURE,
@@ -25,7 +25,7 @@ from .model_card_parts import (
 )
 from .model_card_snippets import usage
 from .model_card_uses import misuses_of_classifier, task_texts, uses_of_classifier
-from .public_text import escape_markdown
+from .public_text import code_span, escape_markdown
 
 
 def truncation_card(report: FinetuningReport, name: str, model: SavedModel, *, source: str | None = None) -> ModelCard:
@@ -70,12 +70,22 @@ def truncation_card(report: FinetuningReport, name: str, model: SavedModel, *, s
         pictures=[{"file": CONFUSION_PICTURE, "caption": "Confusion matrix of the test clips"}],
         command=inputs.command,
         reproduction=_reproduction(report),
-        limits=[
-            "Latency was measured on the machine named above; ratios differ on other machines.",
-            inherited_limits(inputs.model_name),
-        ],
+        limits=_limits(inputs),
         citation=CONVEXITY_PAPER,
     )
+
+
+def _limits(inputs: FinetuningInputs) -> list[str]:
+    """Returns sentences on what the figures do not say."""
+    limits = ["Latency was measured on the machine named above; ratios differ on other machines."]
+    if inputs.group_column is not None:
+        limits.append(f"No group of the column {code_span(inputs.group_column)} is in two of the splits.")
+    elif inputs.has_own_labels:
+        limits.append(
+            "The run did not check whether speakers or recordings of the training clips are in the test clips as well. On "
+            "others, the accuracy may be lower."
+        )
+    return [*limits, inherited_limits(inputs.model_name)]
 
 
 def _first_layers(num_layers: int) -> str:
@@ -170,7 +180,7 @@ def _reproduction(report: FinetuningReport) -> str:
     clips = ", ".join(f"{count:,} {split}" for split, count in report.inputs.num_clips.items())
     seeds = ("seed " if len(results) == 1 else "seeds ") + ", ".join(str(result.seed) for result in results)
     return bullets(
-        f"Clips: {clips}; {results[0].epochs:g} epochs; {seeds}.",
+        f"Clips: {clips}; {results[0].epochs:g} {'epoch' if results[0].epochs == 1 else 'epochs'}; {seeds}.",
         data_line(report.inputs),
         *software_lines(report.provenance),
         f"All measurements: [{report.FILE_NAME}]({report.FILE_NAME}).",

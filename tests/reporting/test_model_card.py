@@ -425,6 +425,30 @@ def test_the_whole_card_of_a_truncation_run(tmp_path):
     assert re.fullmatch(TRUNCATION_CARD, text, re.DOTALL), text
 
 
+@pytest.mark.parametrize(
+    "changes, present, absent",
+    [
+        ({}, "ratios differ", "accuracy may be lower"),
+        ({"has_own_labels": True}, "did not check whether speakers or recordings", "No group of the column"),
+        (
+            {"has_own_labels": True, "group_column": "speaker_id"},
+            "No group of the column `speaker_id` is in two of the splits.",
+            "accuracy may be lower",
+        ),
+    ],
+)
+def test_what_a_card_says_on_groups_of_test_clips(tmp_path, changes, present, absent):
+    limits = truncation_card(make_finetuning_report(tmp_path, **changes), "m").text.partition("## Limitations")[2]
+    assert present in limits and absent not in limits
+
+
+def test_one_epoch_is_in_the_singular(tmp_path):
+    report = make_finetuning_report(tmp_path)
+    for trained in report.results.saved_variant.results:
+        trained.epochs = 1.0
+    assert "; 1 epoch; seeds 1, 2." in truncation_card(report, "m").text
+
+
 def test_what_is_not_known_is_not_there(tmp_path):
     text = saved(pruning_card(make_report(held_out_loss=HeldOutLoss(-1.0, float("nan"))), "m"), tmp_path)
     data = ModelCard(text).data
