@@ -105,5 +105,5 @@ def _misuses_of_all(inputs: RunInputs, model: SavedModel) -> list[str]:
         f"Another sampling rate than {model.sampling_rate:,} Hz, or several channels: resample, and take one channel.",
         f"Languages, voices and noise that neither {link(inputs.model_name)} nor {data} covers: nothing was measured there.",
         "Live audio frame by frame: each frame depends on the whole clip. "
-        f"[Long recordings and streams]({project_url('Documentation')}/guides/long_audio.md) says what parts of it cost.",
+        f"[Long recordings and streams]({project_url('Documentation')}/guides/long_audio.md) says what it costs to run it in parts.",
     ]
