@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from transformers import HfArgumentParser
 
-from benchmarks import process_memory
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
 from examples.run_onnx import OnnxEncoder
 from hf_prunable import OnnxModel, export_onnx
 from hf_prunable.modeling.loading import load_config
 from hf_prunable.reporting.measurement import describe_machine
+from hf_prunable.runtime import process_memory
 from hf_prunable.runtime.tables import markdown_table
 
 

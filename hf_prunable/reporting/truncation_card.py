@@ -108,8 +108,10 @@ def _overview(report: FinetuningReport) -> str:
     table = overview_table(
         {THIS_MODEL if variant is saved else name: _overview_cells(variant) for name, variant in variants.items()}
     )
+    num_seeds = len(saved.results)
+    of_seeds = f", means of {num_seeds} seeds" if num_seeds > 1 else ""
     return (
-        f"{table}\n\nParameters are those of the encoder. Accuracy and F1: {len(report.results.references):,} test clips. "
+        f"{table}\n\nParameters are those of the encoder. Accuracy and F1: {len(report.results.references):,} test clips{of_seeds}. "
         f"Latency and peak memory: {saved.latency.audio_text}, on {report.provenance.machine}."
     )
 

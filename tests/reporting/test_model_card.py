@@ -252,7 +252,7 @@ model-index:
 \| full \| 12 \| 1,000 \| 8\.0\u00a0ms \| 0\.8900 \| 0\.8900 \|  \|  \|
 \| \*\*this\u00a0model\*\* \| 4 \| 250 \| 8\.0\u00a0ms \| 0\.8000 \| 0\.8000 \| 1\.0\u00a0MB, float32 \| 20\.0\u00a0MB \|
 
-Parameters are those of the encoder\. Accuracy and F1: 100 test clips\. Latency and peak memory: one clip of 1 s, on a machine\.
+Parameters are those of the encoder\. Accuracy and F1: 100 test clips, means of 2 seeds\. Latency and peak memory: one clip of 1 s, on a machine\.
 
 ## Intended use
 
