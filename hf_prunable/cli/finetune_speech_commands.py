@@ -50,6 +50,7 @@ from ..runtime.settings import remember_settings
 from ..runtime.trackers import check_trackers
 from ..runtime.training_plan import TrainingPlan
 from ..runtime.user_errors import one_line_errors, user_errors
+from ..truncation.layer_choice import check_num_layers
 from .trainer_options import FINETUNING_TABLE
 
 
@@ -109,6 +110,8 @@ class FinetuningRecipe:
         prunable_class(load_config(self.options.model_name_or_path))
         self.hub = self._setup_hub()
         model = load_complete(self.options.model_name_or_path)
+        if self.options.truncate.isdecimal():
+            check_num_layers(int(self.options.truncate), model.config.num_hidden_layers)
         other_weights = read_other_weights(self.options.model_name_or_path, model)
         if other_weights and self.is_main_process:
             logger.warning(describe_other_weights(other_weights, model, is_kept=False))

@@ -86,6 +86,10 @@ def load_labelled_clips(
     columns, settings = columns or LabelColumns(), settings or LabelledClipsSettings()
     name, group_column = str(name_or_path), settings.group_column
     groups_too = () if group_column is None else (group_column,)
+    if settings.clip_seconds is not None and settings.clip_seconds * sampling_rate < MIN_SAMPLES:
+        raise ValueError(
+            f"`clip_seconds` is {settings.clip_seconds}; it must be {MIN_SAMPLES / sampling_rate:g} or more, the shortest clip."
+        )
     read = replace(columns, others=tuple(dict.fromkeys((*columns.others, *groups_too))))
     clips = read_labelled_clips(name_or_path, read, config_name=config_name)
     for column in (columns.label_name, *groups_too):
@@ -133,10 +137,7 @@ def _with_rare(skipped: SkippedAudio, clips: Dataset, rare: Collection[int], lab
     """Adds clips of rare classes to those that are left out, with a warning that names the classes."""
     if not rare:
         return skipped
-    num_classes = len({labels[row] for row in rare})
-    logger.warning(
-        f"{num_classes} classes have too few clips or groups for three splits and are left out: {_class_sizes(rare, labels)}."
-    )
+    logger.warning(f"Classes left out, with too few clips or groups for three splits: {_class_sizes(rare, labels)}.")
     audio = undecoded_audio(clips)
     names = [clip_name(audio[row]["audio"], row) for row in sorted(rare)]
     return SkippedAudio(skipped.num_clips, skipped.names | {TOO_FEW_CLIPS: names})

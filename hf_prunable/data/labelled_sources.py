@@ -33,6 +33,8 @@ SPLIT_NAMES = {
 SPLIT_COLUMN, FOLDER_LABEL = "split", "label"
 # Columns that hold paths of audio files, if none is named.
 PATH_COLUMNS = ("audio", "file_name", "path", "file", "filename")
+# pandas and polars write text to parquet as large strings.
+TEXT_TYPES = ("string", "large_string")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_EXTENSIONS = (*DELIMITERS, ".json", ".jsonl", ".parquet")
 
@@ -157,6 +159,8 @@ def _read_class_folders(folder: Path, content: FolderContent) -> Dataset:
         return dataset
     # The outermost folder is the class; a file beside the folders has none.
     parts = [file.relative_to(folder).parts for file in content.files]
+    if all(len(names) == 1 for names in parts):
+        return dataset
     return dataset.add_column(FOLDER_LABEL, [names[0] if len(names) > 1 else None for names in parts])
 
 
@@ -194,6 +198,8 @@ def _read_delimited(path: Path, delimiter: str) -> Dataset:
         raise ValueError(
             f"{path}: some rows do not have as many cells as the first line. Quote cells that hold {delimiter!r}."
         )
+    if len(rows[0]) == 1:
+        raise ValueError(f"{path}: there is one column, {next(iter(rows[0]))!r}. Separate cells by {delimiter!r}.")
     texts = Features({name: Value("string") for name in rows[0]})
     return Dataset.from_dict({name: [row[name] or None for row in rows] for name in texts}, features=texts)
 
@@ -212,7 +218,12 @@ def _with_audio(dataset: Dataset, path: Path, audio_column: str | None) -> Datas
         raise ValueError(f"{path}: there is no column {audio_column!r}; the columns are {', '.join(features)}.")
     # Audio comes before paths, which are often those of another machine.
     names = (audio_column,) if audio_column is not None else () if audio_columns(features) else PATH_COLUMNS
-    column = next((name for name in names if getattr(features.get(name), "dtype", None) == "string"), None)
+    column = next((name for name in names if getattr(features.get(name), "dtype", None) in TEXT_TYPES), None)
+    if column is None and audio_column is None and not audio_columns(features):
+        raise ValueError(
+            f"{path}: no column holds audio; the columns are {', '.join(features)}. Name that of the audio, or of paths, by "
+            f"`audio_column`; without it, paths are in one of {', '.join(PATH_COLUMNS)}."
+        )
     if column is None:
         return with_audio_column(dataset, str(path), audio_column)
     files = _named_files(path, column, dataset[column][:])
@@ -248,7 +259,14 @@ def _with_labels(dataset: Dataset, columns: LabelColumns, split: str | None, nam
     wanted = [columns.label_name, *columns.others]
     if missing := [column for column in wanted if column not in dataset.column_names]:
         others = ", ".join(column for column in dataset.column_names if column != "audio") or "no other than the audio"
-        raise ValueError(f"{name}: there is no column {', '.join(map(repr, missing))}; the columns are {others}.")
+        advice = (
+            ""
+            if columns.label is not None or FOLDER_LABEL not in missing
+            else " Name that of the classes by `label_column`, or give a folder with one folder of audio files per class."
+        )
+        raise ValueError(
+            f"{name}: there is no column {', '.join(map(repr, missing))}; the columns are {others}.{advice}"
+        )
     texts = {column: _as_text(dataset, column, name) for column in dict.fromkeys(wanted)}
     texts[SPLIT_COLUMN] = _splits(dataset, name) if split is None else [split] * len(dataset)
     dataset = dataset.select_columns("audio")
@@ -274,6 +292,6 @@ def _as_text(dataset: Dataset, column: str, name: str) -> list[str | None]:
     if isinstance(feature, ClassLabel):
         return [None if value is None or value < 0 else feature.int2str(value) for value in values]
     dtype = getattr(feature, "dtype", "")
-    if dtype not in ("string", "large_string", "bool") and "int" not in dtype:
+    if dtype not in (*TEXT_TYPES, "bool") and "int" not in dtype:
         raise ValueError(f"{name}: the column {column!r} holds {feature}, and labels are text or integers.")
     return [None if value is None or not str(value).strip() else str(value).strip() for value in values]

@@ -63,8 +63,7 @@ def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labe
             missing or unknown.
     """
     if isinstance(criterion, int):
-        if not 1 <= criterion <= profile.num_layers:
-            raise ValueError(f"{criterion} layers cannot be kept; the model has layers 1 to {profile.num_layers}.")
+        check_num_layers(criterion, profile.num_layers)
         return LayerChoice(criterion, "explicit")
     if criterion not in CRITERIA:
         raise ValueError(
@@ -76,6 +75,20 @@ def choose_layer(profile: LayerProfile, criterion: str | int = "convexity", labe
     if criterion == "cka":
         return _choose_by_cka(profile)
     return _choose_by_labels(profile, criterion, labels)
+
+
+def check_num_layers(num_layers: int, num_model_layers: int) -> None:
+    """Checks a number of layers to keep.
+
+    Args:
+        num_layers: Number of layers to keep.
+        num_model_layers: Number of layers of the model.
+
+    Raises:
+        ValueError: If the model does not have so many layers, or none is to be kept.
+    """
+    if not 1 <= num_layers <= num_model_layers:
+        raise ValueError(f"{num_layers} layers cannot be kept; the model has layers 1 to {num_model_layers}.")
 
 
 def _choose_by_block_influence(profile: LayerProfile) -> LayerChoice:

@@ -51,7 +51,7 @@ def test_drawn_splits(folder, warnings):
     }
     assert task.splits["test"].column_names == ["audio", "label", "seconds"]
     assert task.skipped.counts == {"of a class with too few clips": 2}
-    assert "1 classes have too few clips or groups for three splits and are left out: owl (2)" in warnings[0]
+    assert "Classes left out, with too few clips or groups for three splits: owl (2)" in warnings[0]
     assert task.clip_seconds == max(task.splits["train"]["seconds"])
     assert load(folder, clip_seconds=0.04).clip_seconds == 0.04
 
@@ -78,6 +78,8 @@ def test_what_is_refused(folder, warnings):
         load(folder, min_clips_per_class=2)
     with pytest.raises(ValueError, match="`clip_seconds` is 0; it must be above 0"):
         load(folder, clip_seconds=0)
+    with pytest.raises(ValueError, match="`clip_seconds` is 0.01; it must be 0.025 or more, the shortest clip"):
+        load(folder, clip_seconds=0.01)
     write(folder / "alone.wav", tone(0.05))
     with pytest.raises(
         ValueError, match=r"1 of 27 clips have nothing in the column 'label': .*alone.wav. Leave them out"

@@ -120,6 +120,16 @@ def test_parquet_with_audio(tmp_path):
         read_labelled_clips(path, LabelColumns(audio="label"))
 
 
+def test_parquet_with_large_strings(folder):
+    """Text as pandas and polars write it."""
+    table = pa.Table.from_pylist(rows())
+    table = table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
+    pq.write_table(table, folder / "table.parquet")
+    for columns in (LabelColumns("kind"), LabelColumns("kind", audio="file_name")):
+        clips = read_labelled_clips(folder / "table.parquet", columns)
+        assert clips["kind"][:] == ["cat", "cat", "dog", "dog"] and len(samples(clips)) == 4
+
+
 def test_audio_in_a_table_comes_before_paths(tmp_path):
     """Parquet from the Hub has paths of the machine that it was made on beside the audio."""
     high, low = ({"bytes": wav_bytes(tone(0.05, frequency=value)), "path": None} for value in (880.0, 220.0))
@@ -151,6 +161,7 @@ def test_columns_of_an_audio_folder(folder):
     "changes, columns, message",
     [
         ({}, LabelColumns("genre"), r"there is no column 'genre'; the columns are kind, speaker, split"),
+        ({}, None, r"the columns are kind, speaker, split. Name that of the classes by `label_column`"),
         ({}, LabelColumns("kind", audio="sound"), r"there is no column 'sound'; the columns are file_name, kind"),
         (
             {"file_name": "cat/9.wav"},
@@ -192,6 +203,23 @@ def test_tables_without_rows_or_cells(folder, content):
     (folder / "table.csv").write_text(content)
     with pytest.raises(ValueError, match="the table has no rows|do not have as many cells as the first line"):
         read_labelled_clips(folder / "table.csv", LabelColumns("kind"))
+
+
+def test_tables_without_audio(folder):
+    table = write_table(folder / "table.csv", [{"recording": row["file_name"], "kind": row["kind"]} for row in rows()])
+    with pytest.raises(
+        ValueError, match="columns are recording, kind. Name that of the audio, or of paths, by `audio_col"
+    ):
+        read_labelled_clips(table, LabelColumns("kind"))
+    assert len(read_labelled_clips(table, LabelColumns("kind", audio="recording"))) == 4
+    table.write_text(table.read_text().replace(",", ";"))
+    with pytest.raises(ValueError, match="there is one column, 'recording;kind'. Separate cells by ','"):
+        read_labelled_clips(table, LabelColumns("kind"))
+
+
+def test_a_folder_without_class_folders(folder):
+    with pytest.raises(ValueError, match="no other than the audio. Name .* one folder of audio files per class"):
+        read_labelled_clips(folder / "cat")
 
 
 def test_other_files(folder):
