@@ -100,8 +100,9 @@ class OnnxEncoder:
             Frames of each output, as `run` returns them.
 
         Raises:
-            ValueError: If nothing is left of a window without its context.
+            ValueError: If a length is negative, or nothing is left of a window without its context.
         """
+        _check_not_negative(window_seconds=window_seconds, overlap_seconds=overlap_seconds)
         samples = self.normalize(samples)
         num_frames, window = self.count_frames(len(samples)), self._frames_in(window_seconds)
         overlap = self._frames_in(overlap_seconds)
@@ -135,7 +136,11 @@ class OnnxEncoder:
 
         Yields:
             New frames of each output, as `run` returns them; all together, they are as many as those of the whole.
+
+        Raises:
+            ValueError: If a length is negative.
         """
+        _check_not_negative(context_seconds=context_seconds, lookahead_seconds=lookahead_seconds)
         context, lookahead = self._frames_in(context_seconds), self._frames_in(lookahead_seconds)
         # Samples from frame `start` on; frames before `done` have been returned.
         samples, start, done = np.zeros(0, np.float32), 0, 0
@@ -181,6 +186,12 @@ class OnnxEncoder:
         return {name: output[first - start : last - start] for name, output in outputs.items()}
 
 
+def _check_not_negative(**lengths: float) -> None:
+    for name, seconds in lengths.items():
+        if seconds < 0:
+            raise ValueError(f"`{name}` is {seconds:g}; it must be 0 or more.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs an ONNX file of `hf-prunable export` on a recording.")
     parser.add_argument("model", help="ONNX file")
@@ -191,12 +202,15 @@ def main() -> None:
     )
     parser.add_argument("--output", help="file for the outputs, in numpy's .npz format")
     arguments = parser.parse_args()
-    encoder = OnnxEncoder(arguments.model)
-    samples = encoder.read(arguments.audio)
-    if arguments.window_seconds is None:
-        outputs = encoder.whole(samples)
-    else:
-        outputs = encoder.in_windows(samples, arguments.window_seconds, arguments.overlap_seconds)
+    try:
+        encoder = OnnxEncoder(arguments.model)
+        samples = encoder.read(arguments.audio)
+        if arguments.window_seconds is None:
+            outputs = encoder.whole(samples)
+        else:
+            outputs = encoder.in_windows(samples, arguments.window_seconds, arguments.overlap_seconds)
+    except (ValueError, soundfile.LibsndfileError) as error:
+        parser.error(str(error))
     for name, output in outputs.items():
         print(f"{name}: {' x '.join(map(str, output.shape))}")
     if arguments.output:

@@ -142,11 +142,13 @@ def export_onnx(  # noqa: PLR0913 - a public function whose options are keywords
     names = name_hidden_states(hidden_states, output_hidden_states, model.config.num_hidden_layers, input_name)
     metadata = onnx_metadata(model, model_dir, auto_class, names)
     sampling_rate = int(metadata["sampling_rate"])
+    _check_lengths(check_seconds, sampling_rate, int(metadata["frame_length"]))
     graph = TensorModel(model, names).eval()
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as partial:
         traced_batch = random_batch(TRACED_CLIPS, TRACED_SECONDS, sampling_rate, attention_mask)
         program = trace(graph, traced_batch, input_name, opset_version)
+        _check_opset(program.model.opset_imports[""], opset_version)
         write(program, partial, metadata)
         exported = OnnxModel(partial, num_threads)
         agreements = [
@@ -192,6 +194,22 @@ def _check_request(target: Path, check_seconds: Sequence[float], input_name: str
     check_value_name(input_name, "`input_name`")
     if input_name in (MASK, *OUTPUTS):
         raise ValueError(f"`input_name` is {input_name!r}, the name of another input or output. Give another one.")
+
+
+def _check_lengths(check_seconds: Sequence[float], sampling_rate: int, frame_length: int) -> None:
+    if min(check_seconds) * sampling_rate < frame_length:
+        raise ValueError(
+            f"`check_seconds` has {min(check_seconds):g} s; the shortest clip of this model has "
+            f"{frame_length / sampling_rate:g} s. Give longer ones."
+        )
+
+
+def _check_opset(written: int, opset_version: int | None) -> None:
+    """Checks the version of a graph; torch keeps its own where it cannot convert to the requested one."""
+    if opset_version is not None and written != opset_version:
+        raise ValueError(
+            f"`opset_version` {opset_version} cannot be written; torch wrote {written}. Give that, or none."
+        )
 
 
 def _load(model_dir: str | Path, auto_class: str) -> PrunableModelMixin:

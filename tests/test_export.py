@@ -186,6 +186,8 @@ def test_nan_is_no_agreement():
         ({"auto_class": "AutoModelForX"}, "prunable_wavlm has no AutoModelForX"),
         ({"check_seconds": ()}, "`check_seconds` must be one or more positive"),
         ({"check_seconds": (1.0, 0.0)}, "`check_seconds` must be one or more positive"),
+        ({"check_seconds": (1.0, 0.001)}, "`check_seconds` has 0.001 s; the shortest clip of this model has 0"),
+        ({"opset_version": 3}, "`opset_version` 3 cannot be written; torch wrote 18. Give that, or none"),
         ({"hidden_states": {4: "a"}}, "no hidden state 4: the model has 3 layers"),
         ({"hidden_states": {1: "a"}, "output_hidden_states": True}, "Both `hidden_states` and"),
         ({"input_name": ""}, "`input_name` is ''; give a letter"),

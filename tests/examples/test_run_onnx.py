@@ -111,6 +111,10 @@ def test_wrong_input(run_onnx, with_group_norm, tmp_path):
     encoder = run_onnx.OnnxEncoder(str(with_group_norm[1]))
     with pytest.raises(ValueError, match="Nothing is left of a window of 1 s without 0.5 s on each side"):
         encoder.in_windows(speech(2.0), 1.0, 0.5)
+    with pytest.raises(ValueError, match="`overlap_seconds` is -1; it must be 0 or more"):
+        encoder.in_windows(speech(2.0), 1.0, -1.0)
+    with pytest.raises(ValueError, match="`lookahead_seconds` is -0.1; it must be 0 or more"):
+        next(encoder.stream([speech(2.0)], 1.0, -0.1))
     with pytest.raises(ValueError, match="The clip has 20 samples; the model needs 130 or more"):
         encoder.whole(speech(2.0)[:20])
     write(tmp_path / "slow.wav", speech(0.1), rate=8000)
@@ -126,3 +130,13 @@ def test_wrong_input(run_onnx, with_group_norm, tmp_path):
     _, path = export(tmp_path / "classifier", "group", True, "classification")
     with pytest.raises(ValueError, match="logits does not have one vector for each frame"):
         run_onnx.OnnxEncoder(str(path)).in_windows(speech(2.0), 1.0, 0.1)
+
+
+def test_wrong_input_of_the_program(run_onnx, with_group_norm, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "slow.wav", speech(0.1), rate=8000)
+    (tmp_path / "text.wav").write_text("no audio")
+    for name, message in {"slow.wav": "has 8000 Hz", "text.wav": "Format not recognised"}.items():
+        monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(with_group_norm[1]), str(tmp_path / name)])
+        with pytest.raises(SystemExit, match="2"):
+            run_onnx.main()
+        assert message in capsys.readouterr().err
