@@ -52,5 +52,5 @@ def prunable_class(config: PreTrainedConfig, auto_class: str = "AutoModel") -> t
     supported = ", ".join(repr(config_class.stock_config_class.model_type) for config_class in FAMILIES)
     raise ValueError(
         f"Model type {config.model_type!r} cannot be pruned here. Supported are {supported} and pruned models of these "
-        "families."
+        "families. `truncate` and `layer_convexity`, in Python, take other encoders too."
     )

@@ -155,10 +155,16 @@ def pool_clips(
         `AudioError`, those too short for one frame, and those longer than the feature extractor takes.
 
     Raises:
-        ValueError: If the batch size is below 1, or the model has no one stack of layers.
+        ValueError: If the batch size is below 1, the feature extractor is that of another kind of model, or the model has
+            no one stack of layers.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
+    if model.main_input_name not in feature_extractor.model_input_names:
+        raise ValueError(
+            f"{type(model).__name__} takes {model.main_input_name!r}, and {type(feature_extractor).__name__} gives "
+            f"{', '.join(map(repr, feature_extractor.model_input_names))}. Give the feature extractor of the model's checkpoint."
+        )
     # Counted, because a model may have been truncated by hand without changing its configuration.
     layers = layers_name(model)
     num_layers = len(list(model.get_submodule(layers).children()))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Audio, Dataset
-from transformers import AutoModel, Wav2Vec2FeatureExtractor
+from transformers import AutoModel, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from hf_prunable.data.audio import audio_dataset
 from hf_prunable.data.speech_commands import load_speech_commands
@@ -156,6 +156,12 @@ def test_clips_that_cannot_be_used_are_left_out_and_counted(clips, tmp_path, mon
 def test_batches_below_one_are_refused(waveforms):
     with pytest.raises(ValueError, match="batch_size is 0; it must be 1 or more"):
         pool(tiny_stock("wavlm"), extractor(), waveforms, batch_size=0)
+
+
+def test_the_feature_extractor_of_another_model_is_refused(waveforms):
+    message = "WavLMModel takes 'input_values', and WhisperFeatureExtractor gives 'input_features'. Give the feature"
+    with pytest.raises(ValueError, match=message):
+        pool(tiny_stock("wavlm"), WhisperFeatureExtractor(), waveforms)
 
 
 def test_cached_features_are_read(clips, tmp_path, monkeypatch):
