@@ -37,7 +37,8 @@ def load_config(pretrained_model_name_or_path: str | Path) -> PreTrainedConfig:
             check_fields(PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)[0])
         return AutoConfig.from_pretrained(pretrained_model_name_or_path)
     except OSError as error:
-        raise OSError(f"The model {str(pretrained_model_name_or_path)!r} cannot be loaded: {error}") from error
+        place = "" if Path(pretrained_model_name_or_path).exists() else "it is no folder here, and on the Hub: "
+        raise OSError(f"The model {str(pretrained_model_name_or_path)!r} cannot be loaded: {place}{error}") from error
     # The last three for a file that holds no object, or thousands of them in each other.
     except (StrictDataclassError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"The config.json of {str(pretrained_model_name_or_path)!r}: {error}") from error

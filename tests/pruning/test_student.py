@@ -39,7 +39,9 @@ def test_a_checkpoint_that_is_not_there_is_named(monkeypatch):
         raise OSError("no connection")
 
     monkeypatch.setattr("hf_prunable.modeling.loading.AutoConfig.from_pretrained", from_pretrained)
-    with pytest.raises(OSError, match="The model 'org/nowhere' cannot be loaded: no connection"):
+    with pytest.raises(
+        OSError, match="The model 'org/nowhere' cannot be loaded: it is no folder here, and on the Hub: no connection"
+    ):
         load_student("org/nowhere")
 
 
