@@ -160,10 +160,12 @@ def pool_clips(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
-    if model.main_input_name not in feature_extractor.model_input_names:
+    # The base class lacks this attribute, and every feature extractor has it.
+    given: list[str] = feature_extractor.model_input_names  # type: ignore[attr-defined]
+    if model.main_input_name not in given:
         raise ValueError(
             f"{type(model).__name__} takes {model.main_input_name!r}, and {type(feature_extractor).__name__} gives "
-            f"{', '.join(map(repr, feature_extractor.model_input_names))}. Give the feature extractor of the model's checkpoint."
+            f"{', '.join(map(repr, given))}. Give the feature extractor of the model's checkpoint."
         )
     # Counted, because a model may have been truncated by hand without changing its configuration.
     layers = layers_name(model)
