@@ -111,7 +111,7 @@ def test_run_prune_pushes_a_repository_for_each_target(hub, tmp_path):
         assert not [name for name in repository.files if name.endswith((".bin", ".pt", ".pth"))]
         card = ModelCard(repository.files["README.md"].decode())
         assert (card.data.license, card.data.base_model) == ("mit", "org/base")
-        assert f'from_pretrained("org/wavlm-{part}")' in card.text and f"# pruned-{part}" in card.text
+        assert f'from_pretrained("org/wavlm-{part}")' in card.text and f"# wavlm-{part}\n" in card.text
         assert f"/org/wavlm-{part}." in log
     everything = b"".join(content for repository in hub.repositories.values() for content in repository.files.values())
     assert b"hf_ada" not in everything
