@@ -8,26 +8,18 @@ The mean over pairs of a class, then over classes, is the graph convexity of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.sparse.csgraph import dijkstra
 
 from .class_pairs import ClassPairs, Label, PointClasses
 from .convexity_config import ConvexityConfig
 from .neighbor_graph import NeighborGraph, check_features, nearest_neighbor_graph
+from .path_scores import PathScorer, score_blocks
 
 
-# Maximum bytes of shortest-path trees held at once, for any number of points.
-BLOCK_BYTES = 8 * 2**20
-# Bytes per point of one tree: a float64 distance and an int32 predecessor.
-POINT_BYTES = 12
-# Maximum number of pairs whose paths are followed at once.
-PAIRS_AT_ONCE = 2**17
-# scipy's predecessor of a point that has none: the source itself and points that cannot be reached.
-NO_PREDECESSOR = -9999
 # The settings that `graph_convexity` uses.
 GRAPH_SETTINGS = ("n_neighbors", "max_pairs", "seed")
 
@@ -142,36 +134,14 @@ def score_paths(
     Returns:
         Scores of each set of labels.
     """
-    num_points = len(graph.neighbors)
-    inverses = [np.argsort(permutation) for permutation in permutations]
-    sources = _sources_of_pairs(num_points, label_sets, inverses)
+    scorer = PathScorer.of(graph, label_sets, permutations)
     path_scores = [np.empty(len(pairs.sources)) for pairs in label_sets]
     permuted_sums = [np.zeros((len(permutations), len(pairs.classes.names))) for pairs in label_sets]
-    for block, predecessors in _shortest_paths(graph, sources):
-        tree_rows = np.full(num_points, -1)
-        tree_rows[block] = np.arange(len(block))
-        trees = _Trees(predecessors, tree_rows)
-        for pairs, scores, sums in zip(label_sets, path_scores, permuted_sums, strict=True):
-            codes = pairs.classes.codes
-            chosen = pairs.starting_at(block)
-            scores[chosen] = trees.score(pairs.sources[chosen], pairs.targets[chosen], codes)
-            for permutation_idx, (permutation, inverse) in enumerate(zip(permutations, inverses, strict=True)):
-                chosen = pairs.starting_at(inverse[block])
-                ends = permutation[pairs.sources[chosen]], permutation[pairs.targets[chosen]]
-                permuted_scores = trees.score(*ends, codes[inverse])
-                classes_of_pairs = codes[pairs.sources[chosen]]
-                sums[permutation_idx] += np.bincount(classes_of_pairs, permuted_scores, len(pairs.classes.names))
+    for block in score_blocks(scorer):
+        for scores, sums, (chosen, chosen_scores, added) in zip(path_scores, permuted_sums, block, strict=True):
+            scores[chosen] = chosen_scores
+            sums += added
     return [_summarize(*scores) for scores in zip(label_sets, path_scores, permuted_sums, strict=True)]
-
-
-def _sources_of_pairs(num_points: int, label_sets: Sequence[ClassPairs], inverses: Sequence[np.ndarray]) -> np.ndarray:
-    """Ascending indices of the points that are the first of a pair of any set of labels, permuted or not."""
-    is_source = np.zeros(num_points, dtype=bool)
-    for pairs in label_sets:
-        is_source |= pairs.has_pairs
-        for inverse in inverses:
-            is_source |= pairs.has_pairs[inverse]
-    return np.flatnonzero(is_source)
 
 
 def _summarize(pairs: ClassPairs, paths: np.ndarray, permuted_sums: np.ndarray) -> PathScores:
@@ -183,58 +153,3 @@ def _summarize(pairs: ClassPairs, paths: np.ndarray, permuted_sums: np.ndarray) 
         standard_errors=deviations / np.sqrt(pairs.classes.counts),
         permuted_class_means=permuted_sums / np.diff(pairs.bounds),
     )
-
-
-def _shortest_paths(graph: NeighborGraph, sources: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields blocks of sources with their shortest-path trees: the predecessors, of shape (block, points)."""
-    block_size = max(1, BLOCK_BYTES // (POINT_BYTES * len(graph.neighbors)))
-    for start in range(0, len(sources), block_size):
-        block = sources[start : start + block_size]
-        # The matrix is symmetric already. With `directed=False`, scipy would visit each edge twice.
-        yield block, dijkstra(graph.distances, directed=True, indices=block, return_predecessors=True)[1]
-
-
-@dataclass(frozen=True)
-class _Trees:
-    """Shortest-path trees of some source points.
-
-    Attributes:
-        predecessors: Point before each point on the shortest path from each source, of shape (sources, points).
-        rows: Row of each source point in `predecessors`, of shape (points,).
-    """
-
-    predecessors: np.ndarray
-    rows: np.ndarray
-
-    def score(self, sources: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Computes the share of the inner points of each shortest path that are of the class of its source.
-
-        Args:
-            sources: Index of the first point of each path, of shape (paths,).
-            targets: Index of the last point of each path, of shape (paths,).
-            codes: Class of every point, of shape (points,).
-        """
-        scores = np.empty(len(sources))
-        for start in range(0, len(sources), PAIRS_AT_ONCE):
-            chunk = slice(start, start + PAIRS_AT_ONCE)
-            scores[chunk] = self._follow(sources[chunk], targets[chunk], codes)
-        return scores
-
-    def _follow(self, sources: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Follows all paths backwards from target to source, one step of every path at a time."""
-        rows = self.rows[sources]
-        num_inner = np.zeros(len(sources))
-        num_inside = np.zeros(len(sources))
-        points = self.predecessors[rows, targets]
-        is_reached = points != NO_PREDECESSOR
-        unfinished = np.flatnonzero(is_reached & (points != sources))
-        points = points[unfinished]
-        while len(unfinished):
-            num_inner[unfinished] += 1
-            num_inside[unfinished] += codes[points] == codes[sources[unfinished]]
-            points = self.predecessors[rows[unfinished], points]
-            is_inner = points != sources[unfinished]
-            unfinished, points = unfinished[is_inner], points[is_inner]
-        # A path without inner points is an edge between two points of the class, which scores 1.
-        shares = np.divide(num_inside, num_inner, out=np.ones(len(sources)), where=num_inner > 0)
-        return np.where(is_reached, shares, 0)

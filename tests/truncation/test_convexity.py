@@ -1,15 +1,18 @@
 """Graph convexity equals the authors' code and a plain implementation; wrong input is refused."""
 
+import dataclasses
 import itertools
 import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib import Parallel
 
 from hf_prunable import ConvexityConfig, graph_convexity
-from hf_prunable.truncation import convexity
+from hf_prunable.truncation import path_scores
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import score_paths
 from hf_prunable.truncation.neighbor_graph import nearest_neighbor_graph
@@ -144,12 +147,34 @@ def toy_points(count=120, num_classes=4, seed=0):
 def test_blocks_do_not_matter(monkeypatch):
     features, labels = toy_points()
     whole = graph_convexity(features, labels, max_pairs=100, return_path_scores=True)
-    monkeypatch.setattr(convexity, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(convexity, "PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(path_scores, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(path_scores, "PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(path_scores, "SOURCES_OF_TASK", 7)
     parts = graph_convexity(features, labels, max_pairs=100, return_path_scores=True)
     for label in range(4):
         np.testing.assert_array_equal(parts.path_scores[label], whole.path_scores[label])
     assert parts.standard_error == whole.standard_error
+
+
+def test_processes_do_not_matter(monkeypatch):
+    features, labels = toy_points(400)
+    graph = nearest_neighbor_graph(features, 5)
+    pairs = [
+        ClassPairs(PointClasses.from_labels(names, 400), ConvexityConfig()) for names in (labels, labels[::-1] // 2)
+    ]
+    permutations = [np.random.default_rng(seed).permutation(400) for seed in range(3)]
+    alone = score_paths(graph, pairs, permutations)
+    monkeypatch.setattr(path_scores, "SHARED_FROM", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    started = []
+    monkeypatch.setattr(
+        path_scores, "Parallel", lambda count, **options: started.append(count) or Parallel(count, **options)
+    )
+    shared = score_paths(graph, pairs, permutations)
+    assert started == [2]
+    for expected, found in zip(alone, shared, strict=True):
+        for field in dataclasses.fields(expected):
+            np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
 
 
 def test_the_seed_alone_decides_which_pairs_are_sampled():
