@@ -8,21 +8,24 @@ elapsed time. Memory is measured on Linux only.
 
 from __future__ import annotations
 
+import os
+import resource
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 from transformers import HfArgumentParser
 
 from benchmarks.process_memory import in_fresh_process
 from benchmarks.result_files import save_result
 from hf_prunable.reporting.measurement import describe_machine
-from hf_prunable.runtime import process_memory
+from hf_prunable.runtime.process_memory import peak, reset_peak
 from hf_prunable.runtime.tables import markdown_table
 from hf_prunable.truncation.class_pairs import ClassPairs, PointClasses
 from hf_prunable.truncation.convexity import graph_convexity, score_paths
@@ -35,8 +38,8 @@ NUM_POINTS, NUM_CLASSES, DIMENSIONS = 1995, 35, 768
 REFERENCE_SECONDS = (78, 181)
 # The speaker task: number of clips, and hidden states of a base model.
 SPEAKER_CLIPS, HIDDEN_STATES = 43474, 13
-# Smaller numbers of points are left out of the fit, because constant costs dominate there.
-LEAST_POINTS_OF_FIT = 4000
+# Classes of the speaker task, with about 72 clips each.
+SPEAKERS = 600
 NUM_PERMUTATIONS = ConvexityConfig.num_permutations
 # Standard deviation of the class centers; within a class it is 1.
 CENTER_SPREAD = 0.25
@@ -53,54 +56,71 @@ class SpeedArguments:
     )
     repeats: int = field(default=3, metadata={"help": "Number of measurements at the size of the published figures."})
     threads: int = field(
-        default=2, metadata={"help": "Number of threads for the neighbor search; shortest paths use one."}
+        default=2,
+        metadata={"help": "Number of threads of the neighbor search, and of processes for the paths of large graphs."},
+    )
+    speaker_clips: int = field(
+        default=SPEAKER_CLIPS, metadata={"help": "Number of points of the speaker task, of which one layer is scored."}
     )
 
 
-def make_points(num_points: int) -> tuple[np.ndarray, np.ndarray]:
+def make_points(num_points: int, num_classes: int = NUM_CLASSES) -> tuple[np.ndarray, np.ndarray]:
     """Draws points around class centers, with a fixed random seed.
 
     Args:
         num_points: Number of points.
+        num_classes: Number of classes.
 
     Returns:
         Features of shape (points, 768), float32, and the class index of each point.
     """
     random = np.random.default_rng(0)
-    classes = np.arange(num_points) % NUM_CLASSES
-    centers = CENTER_SPREAD * random.standard_normal((NUM_CLASSES, DIMENSIONS))
+    classes = np.arange(num_points) % num_classes
+    centers = CENTER_SPREAD * random.standard_normal((num_classes, DIMENSIONS))
     return (centers[classes] + random.standard_normal((num_points, DIMENSIONS))).astype(np.float32), classes
 
 
-def measure(num_points: int, threads: int) -> dict[str, Any]:
+def measure(num_points: int, threads: int, num_classes: int = NUM_CLASSES) -> dict[str, Any]:
     """Computes the convexity of synthetic points once. Call it in a fresh process.
 
     Args:
         num_points: Number of points.
-        threads: Number of threads for the neighbor search.
+        threads: Number of threads for the neighbor search, and of processes for the paths of large graphs.
+        num_classes: Number of classes.
 
     Returns:
-        Elapsed "seconds", "processor_seconds", "peak_bytes" of memory, "dense_matrix_bytes" of a float64 distance
-        matrix of the points, "edges" of the graph, and the "score".
+        Elapsed "seconds", "processor_seconds" and "peak_bytes" of memory, both with those of the processes that share
+        the work, "dense_matrix_bytes" of a float64 distance matrix of the points, "edges" of the graph, and the "score".
     """
-    features, classes = make_points(num_points)
+    features, classes = make_points(num_points, num_classes)
+    torch.set_num_threads(threads)
     with threadpool_limits(threads):
         # The first call loads libraries.
-        graph_convexity(features[: 3 * NUM_CLASSES], classes[: 3 * NUM_CLASSES])
-        memory = process_memory.reset_peak()
-        seconds, processor_seconds = time.perf_counter(), time.process_time()
+        graph_convexity(features[: 3 * num_classes], classes[: 3 * num_classes])
+        memory = reset_peak()
+        seconds, processor_seconds = time.perf_counter(), _processor_seconds()
         result = graph_convexity(features, classes)
-        seconds, processor_seconds = time.perf_counter() - seconds, time.process_time() - processor_seconds
-        peak = process_memory.peak() - memory
+        seconds = time.perf_counter() - seconds
+        # Processes are counted when they have ended.
+        get_reusable_executor().shutdown(wait=True)
+        processor_seconds = _processor_seconds() - processor_seconds
+        of_one_child = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        peak_bytes = peak() - memory + threads * of_one_child
     return {
         "num_points": num_points,
         "seconds": seconds,
         "processor_seconds": processor_seconds,
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes,
         "dense_matrix_bytes": 8 * num_points**2,
         "edges": len(result.graph.edges),
         "score": result.score,
     }
+
+
+def _processor_seconds() -> float:
+    """Returns the processor time of this process and of those that it has started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def measure_permutations(num_points: int) -> dict[str, Any]:
@@ -129,30 +149,6 @@ def measure_permutations(num_points: int) -> dict[str, Any]:
     }
 
 
-def estimate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Extrapolates the CPU time of the speaker task by a power law fitted to the larger measurements.
-
-    Args:
-        rows: Results of `measure`.
-
-    Returns:
-        "power" of the number of points, number of "clips", "processor_seconds_of_a_layer",
-        "processor_hours_of_13_layers"; empty with fewer than two measurements of 4,000 points or more.
-    """
-    rows = [row for row in rows if row["num_points"] >= LEAST_POINTS_OF_FIT]
-    if len(rows) < 2:
-        return {}
-    logarithms = np.log([[row["num_points"], row["processor_seconds"]] for row in rows])
-    power, constant = np.polyfit(*logarithms.T, 1)
-    seconds = float(np.exp(constant + power * np.log(SPEAKER_CLIPS)))
-    return {
-        "power": float(power),
-        "clips": SPEAKER_CLIPS,
-        "processor_seconds_of_a_layer": seconds,
-        "processor_hours_of_13_layers": HIDDEN_STATES * seconds / 3600,
-    }
-
-
 def format_speed(result: dict[str, Any]) -> str:
     """Formats time and memory as Markdown.
 
@@ -169,7 +165,7 @@ def format_speed(result: dict[str, Any]) -> str:
             f"{row['peak_bytes'] / 1e6:.0f}",
             f"{row['dense_matrix_bytes'] / 1e6:.0f}",
         )
-        for row in [published["runs"][0], *result["growth"]]
+        for row in [published["runs"][0], *result["growth"], result["speaker_task"]]
     ]
     lines = [markdown_table(header, rows, "rrrrr")]
     low, high = published["reference_seconds"]
@@ -183,12 +179,12 @@ def format_speed(result: dict[str, Any]) -> str:
         f"\nScores of an existing graph: {permutations['processor_seconds_without']:.2f} s of CPU time; with "
         f"{permutations['permutations']} permutations of the labels {permutations['processor_seconds_with']:.2f} s."
     )
-    if speakers := result["speaker_task"]:
-        lines.append(
-            f"\nExtrapolated to {speakers['clips']:,} points (power {speakers['power']:.2f}): "
-            f"{speakers['processor_seconds_of_a_layer']:.0f} s of CPU time for a layer, "
-            f"{speakers['processor_hours_of_13_layers']:.1f} h for {HIDDEN_STATES} hidden states."
-        )
+    speakers = result["speaker_task"]
+    lines.append(
+        f"\n{speakers['num_points']:,} points are the clips of the speaker task, in {SPEAKERS} classes. One layer takes "
+        f"{speakers['seconds']:.0f} s; {HIDDEN_STATES} hidden states take {HIDDEN_STATES} times as long, "
+        f"{HIDDEN_STATES * speakers['seconds'] / 60:.0f} min. Memory includes that of the processes that share the paths."
+    )
     return "\n".join(lines) + (
         f"\n\n{result['classes']} classes, {result['dimensions']} dimensions. Measured on: {result['machine']}.\n"
     )
@@ -212,7 +208,7 @@ def main() -> None:
         },
         "permutations": permutations,
         "growth": growth,
-        "speaker_task": estimate(growth),
+        "speaker_task": in_fresh_process(measure, options.speaker_clips, options.threads, SPEAKERS),
     }
     save_result(Path(options.output_dir), "convexity_speed", result, format_speed(result))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -30,8 +31,10 @@ def in_fresh_process(
     Returns:
         The return value of the function.
     """
-    with _returning_freed_memory(), multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(function, arguments, options)
+    spawning = multiprocessing.get_context("spawn")
+    # Unlike those of `multiprocessing.Pool`, its processes may start others.
+    with _returning_freed_memory(), ProcessPoolExecutor(1, mp_context=spawning) as executor:
+        return executor.submit(function, *arguments, **options).result()
 
 
 @contextmanager
