@@ -9,7 +9,6 @@ elapsed time. Memory is measured on Linux only.
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -89,8 +88,9 @@ def measure(num_points: int, threads: int, num_classes: int = NUM_CLASSES) -> di
         num_classes: Number of classes.
 
     Returns:
-        Elapsed "seconds", "processor_seconds" and "peak_bytes" of memory, both with those of the processes that share
-        the work, "dense_matrix_bytes" of a float64 distance matrix of the points, "edges" of the graph, and the "score".
+        Elapsed "seconds"; "processor_seconds" and "peak_bytes" of memory, both with those of the processes that share the
+        work, whose libraries are in memory once but counted for each; "dense_matrix_bytes" of a float64 distance matrix
+        of the points; "edges" of the graph; and the "score".
     """
     features, classes = make_points(num_points, num_classes)
     torch.set_num_threads(threads)
@@ -101,11 +101,10 @@ def measure(num_points: int, threads: int, num_classes: int = NUM_CLASSES) -> di
         seconds, processor_seconds = time.perf_counter(), _processor_seconds()
         result = graph_convexity(features, classes)
         seconds = time.perf_counter() - seconds
-        # Processes are counted when they have ended.
+        peak_bytes = peak() - memory + sum(peak(pid) for pid in _children())
+        # Processor time of a process is counted when it has ended.
         get_reusable_executor().shutdown(wait=True)
         processor_seconds = _processor_seconds() - processor_seconds
-        of_one_child = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        peak_bytes = peak() - memory + threads * of_one_child
     return {
         "num_points": num_points,
         "seconds": seconds,
@@ -115,6 +114,12 @@ def measure(num_points: int, threads: int, num_classes: int = NUM_CLASSES) -> di
         "edges": len(result.graph.edges),
         "score": result.score,
     }
+
+
+def _children() -> list[int]:
+    """Returns the ids of the processes that this one has started and that have not ended. Linux only."""
+    lists = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    return [int(pid) for pids in lists for pid in pids]
 
 
 def _processor_seconds() -> float:

@@ -1,4 +1,4 @@
-"""Peak memory of this process. Linux only."""
+"""Peak memory of this process and of others. Linux only."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ def reset_peak() -> int:
     return _memory("VmRSS")
 
 
-def peak() -> int:
-    """Returns the peak resident memory of this process since `reset_peak`, in bytes."""
-    return _memory("VmHWM")
+def peak(process: int | str = "self") -> int:
+    """Returns the peak resident memory of a process in bytes, since it began or `reset_peak` was called in it.
+
+    Args:
+        process: Id of the process; "self" for this one.
+    """
+    return _memory("VmHWM", process)
 
 
-def _memory(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _memory(name: str, process: int | str = "self") -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return 1024 * int(value.split()[0])
-    raise OSError(f"/proc/self/status has no entry {name}; memory can be measured on Linux only.")
+    raise OSError(f"/proc/{process}/status has no entry {name}; memory can be measured on Linux only.")
