@@ -61,7 +61,10 @@ def check(folder, model, method, labels):
     assert torch.equal(output(type(merged).from_pretrained(folder / "merged").eval()), output(merged))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# `.ci/third_party` runs the slow ones too.
+@pytest.mark.parametrize(
+    "kind", ["pruned", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dense", "truncated"))]
+)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_method(tmp_path, method, kind):
     if not hasattr(peft, method.config):
