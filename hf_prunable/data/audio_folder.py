@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,14 +138,14 @@ def _rows_by_file(path: Path, table: Dataset, files: Sequence[Path]) -> list[dic
     """
     # By full path: a table may say "./a.wav" for "a.wav".
     rows: dict[str, dict[str, Any]] = {os.path.normpath(file): {} for file in files}
-    named: Counter[str] = Counter()
+    named: list[str] = []
     unknown: list[str] = []
     for number, row in enumerate(table, 1):
         file_name = row.pop(FILE_NAME)
         if file_name in (None, ""):
             raise ValueError(f"{path}: row {number} has nothing in the column {FILE_NAME!r}.")
         file = os.path.normpath(path.parent / str(file_name))
-        named[file] += 1
+        named.append(file)
         if file in rows:
             rows[file] = row
         else:
@@ -155,9 +155,24 @@ def _rows_by_file(path: Path, table: Dataset, files: Sequence[Path]) -> list[dic
             f"{path}: there is no audio file {first_names(sorted(unknown))} beside it. The endings that are read: "
             f"{', '.join(AUDIO_EXTENSIONS)}."
         )
-    if repeated := [os.path.relpath(file, path.parent) for file, count in named.items() if count > 1]:
-        raise ValueError(f"{path}: more than one row for {first_names(repeated)}. Leave one for each file.")
+    check_one_row_each(path, named)
     return list(rows.values())
+
+
+def check_one_row_each(path: Path, files: Iterable[str | Path]) -> None:
+    """Checks that no two rows of a table name the same file.
+
+    Args:
+        path: File of the table.
+        files: Path of the file that each row names.
+
+    Raises:
+        ValueError: If a file has more than one row.
+    """
+    # A table may say "./a.wav" for "a.wav".
+    counts = Counter(os.path.normpath(file) for file in files)
+    if repeated := [os.path.relpath(file, path.parent) for file, count in counts.items() if count > 1]:
+        raise ValueError(f"{path}: more than one row for {first_names(repeated)}. Leave one for each file.")
 
 
 def load_table(path: Path, builder: str, **options: Any) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets,
 
 from ..runtime.messages import first_names
 from .audio import AUDIO_EXTENSIONS, audio_dataset
-from .audio_folder import FolderContent, list_folder, load_audio_folder, load_table
+from .audio_folder import FolderContent, check_one_row_each, list_folder, load_audio_folder, load_table
 from .classification_task import TEST, TRAIN, VALIDATION
 from .speech_dataset import audio_columns, load_speech_dataset, with_audio_column
 
@@ -217,9 +216,10 @@ def _with_audio(dataset: Dataset, path: Path, audio_column: str | None) -> Datas
     if audio_column is not None and audio_column not in features:
         raise ValueError(f"{path}: there is no column {audio_column!r}; the columns are {', '.join(features)}.")
     # Audio comes before paths, which are often those of another machine.
-    names = (audio_column,) if audio_column is not None else () if audio_columns(features) else PATH_COLUMNS
+    finds_path = audio_column is None and not audio_columns(features)
+    names = PATH_COLUMNS if finds_path else (audio_column,)
     column = next((name for name in names if getattr(features.get(name), "dtype", None) in TEXT_TYPES), None)
-    if column is None and audio_column is None and not audio_columns(features):
+    if column is None and finds_path:
         raise ValueError(
             f"{path}: no column holds audio; the columns are {', '.join(features)}. Name that of the audio, or of paths, by "
             f"`audio_column`; without it, paths are in one of {', '.join(PATH_COLUMNS)}."
@@ -241,9 +241,7 @@ def _named_files(path: Path, column: str, names: Sequence[str | None]) -> list[P
             f"{path}: {len(missing)} of {len(files)} files in the column {column!r} are not there: {first_names(missing)}. "
             "Paths are relative to the table."
         )
-    counts = Counter(os.path.normpath(file) for file in files)
-    if repeated := [os.path.relpath(file, path.parent) for file, count in counts.items() if count > 1]:
-        raise ValueError(f"{path}: more than one row for {first_names(repeated)}. Leave one for each file.")
+    check_one_row_each(path, files)
     return files
 
 
