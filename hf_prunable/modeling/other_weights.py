@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,11 +13,11 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
-    cached_file,
 )
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from ..runtime.messages import first_names
+from .checkpoint_files import find_checkpoint_file
 from .checkpoint_weights import ENCODER_PARTS, MASK_EMBEDDING
 
 
@@ -66,17 +65,10 @@ def _weight_files(source: str) -> list[str]:
     """Returns the paths of the files with the weights of a checkpoint, and of those beside a pruned model."""
     files: list[str] = []
     for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
-        path = _find(source, name)
+        path = find_checkpoint_file(source, name)
         if path is not None:
             is_index = name in (SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME)
             files = list(get_checkpoint_shard_files(source, path)[0]) if is_index else [path]
             break
-    beside = _find(source, OTHER_WEIGHTS_FILE)
+    beside = find_checkpoint_file(source, OTHER_WEIGHTS_FILE)
     return files if beside is None else [*files, beside]
-
-
-def _find(source: str, name: str) -> str | None:
-    """Returns the path of a file of a checkpoint; `None` if there is no such file."""
-    with suppress(OSError):
-        return cached_file(source, name)
-    return None

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from ..modeling.auto import prunable_class
+from ..modeling.checkpoint_files import find_checkpoint_file
 from ..modeling.loading import load_config, load_prunable
 from ..runtime.process_memory import peak, reset_peak
 from .measurement import as_loaded
@@ -128,14 +129,7 @@ def _dtypes(file: Path) -> set[str]:
 
 
 def _local_file(source: str, name: str) -> Path | None:
-    found = cached_file(
-        source,
-        name,
-        local_files_only=True,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    found = find_checkpoint_file(source, name, local_files_only=True)
     return None if found is None else Path(found)
 
 

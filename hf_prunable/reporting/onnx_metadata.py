@@ -10,9 +10,10 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.models.auto.feature_extraction_auto import get_feature_extractor_config
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from .. import __version__
+from ..modeling.checkpoint_files import find_checkpoint_file
 from ..modeling.pretrained import PrunableModelMixin
 from ..modeling.size import SAMPLING_RATE
 from .pruning_report import PruningReport
@@ -97,13 +98,7 @@ def describe_origin(model_dir: str | Path) -> dict[str, str]:
 
 def _report_inputs(model_dir: str | Path) -> dict[str, Any]:
     """Returns the inputs of the pruning run that made a checkpoint; empty without a readable report."""
-    path = cached_file(
-        str(model_dir),
-        PruningReport.FILE_NAME,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    path = find_checkpoint_file(str(model_dir), PruningReport.FILE_NAME)
     if path is None:
         return {}
     try:
